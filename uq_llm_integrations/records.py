@@ -1,0 +1,180 @@
+"""The nouns: what is asked of a backend, what comes back, and what it is worth.
+
+All log-probabilities and entropies are in nats. Arrays run over the T generated (or scored) tokens
+of one candidate; V is the size of the vocabulary, k the number of top log-probabilities asked for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Request:
+    """A prompt in token ids and how to continue it.
+
+    `sampling` holds vLLM's sampling parameters by their own names (`temperature`, `max_tokens`,
+    `stop`, `seed`, ...). `top_logprobs` is k, and -1 asks for the whole vocabulary.
+    """
+
+    prompt_ids: tuple[int, ...]
+    n: int = 1
+    top_logprobs: int = 0
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class TokenTrace:
+    """What is known of the distribution that each of T tokens was drawn from.
+
+    The distribution is the model's own: before penalties, temperature, top-p and the like. Under a
+    grammar (`grammar=True`) it is the distribution among the tokens that the grammar allows.
+
+    The exact statistics are None where nobody saw the whole distribution; then `why_inexact` says
+    why, and the entropy is only known to lie in [`entropy_lower`, `entropy_upper`].
+    """
+
+    vocabulary_size: int
+    logprob: Floats
+    """[T] log-probability of the token itself."""
+    rank: Integers | None = None
+    """[T] place of the token in its distribution, 1 is the most probable."""
+    entropy: Floats | None = None
+    """[T] entropy -sum(p log p); higher is more uncertain."""
+    varentropy: Floats | None = None
+    """[T] variance of -log p under p, in square nats."""
+    mean_logprob: Floats | None = None
+    """[T] unweighted mean of log p over the tokens that are possible at all."""
+    root_sum: Floats | None = None
+    """[T] sum of p ** (1/2)."""
+    fourth_root_sum: Floats | None = None
+    """[T] sum of p ** (1/4)."""
+    support: Floats | None = None
+    """[T] number of tokens that are possible at all; V unless a grammar forbids some."""
+    entropy_lower: Floats | None = None
+    entropy_upper: Floats | None = None
+    missing_mass: Floats | None = None
+    """[T] probability that the known tokens leave over; 0 where the whole distribution was seen."""
+    top_ids: Integers | None = None
+    """[T, k] the most probable tokens, most probable first (by id where k = V)."""
+    top_logprobs: Floats | None = None
+    """[T, k] their log-probabilities."""
+    why_inexact: str | None = None
+    grammar: bool = False
+
+    def __len__(self) -> int:
+        return len(self.logprob)
+
+    def __getitem__(self, part: slice) -> TokenTrace:
+        """Return the trace of a part of the tokens, without computing anything again."""
+        arrays = {
+            f.name: getattr(self, f.name)[part]
+            for f in fields(self)
+            if isinstance(getattr(self, f.name), np.ndarray)
+        }
+        return replace(self, **arrays)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the whole distribution was seen at every token."""
+        return self.entropy is not None
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """One continuation of a prompt. The token ids are the truth, the text is a view of them.
+
+    The token ids and the trace keep the stop token or stop string that ended the generation; the
+    text leaves it out.
+    """
+
+    prompt_ids: tuple[int, ...]
+    token_ids: tuple[int, ...]
+    text: str
+    trace: TokenTrace
+    finish_reason: str | None = None
+    """'stop', 'length' or 'abort' for generated text, None for text that was only scored."""
+    stop_reason: int | str | None = None
+    """The stop token id or stop string that ended it; None for the end-of-text token."""
+    cached_tokens: int = 0
+    """Prompt tokens that were taken from the engine's prefix cache."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """One method's verdict on one candidate; higher is more uncertain, always.
+
+    A sequence-level score has a `value`, or None and a `reason`. Where only top-k was seen the
+    value is None and `lower` and `upper` enclose it. A token-level score has `tokens` instead.
+    """
+
+    method: str
+    value: float | None = None
+    reason: str | None = None
+    lower: float | None = None
+    upper: float | None = None
+    tokens: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        numbers = [self.value, self.lower, self.upper, *(self.tokens or ())]
+        if any(number is not None and not math.isfinite(number) for number in numbers):
+            raise ValueError(f"{self.method}: an unknown score is None with a reason, not {self}")
+
+    @property
+    def is_known(self) -> bool:
+        """Whether there is a number to rely on, rather than an interval or a reason."""
+        return self.value is not None or self.tokens is not None
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What an answer cost."""
+
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+    scored_tokens: int = 0
+    cached_tokens: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What was made of the scores, and the condition that caused it."""
+
+    action: Literal["accepted", "abstained", "retried", "stopped_early"] = "accepted"
+    condition: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """All candidates of one request, the best first, with their scores."""
+
+    candidates: tuple[Candidate, ...]
+    scores: tuple[Mapping[str, Score], ...]
+    """For each candidate, its scores by the names they were asked for."""
+    usage: Usage
+    decision: Decision = Decision()
+
+    @property
+    def candidate(self) -> Candidate:
+        """The chosen candidate."""
+        return self.candidates[0]
+
+
+@dataclass(frozen=True, eq=False)
+class StreamPiece:
+    """What arrived since the last piece; the last piece carries the whole candidate."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    candidate: Candidate | None = None
