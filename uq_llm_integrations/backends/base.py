@@ -1,0 +1,99 @@
+"""The Backend protocol: where tokens come from, and what can be known of them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Generator, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from uq_llm_integrations.backends.loop import LoopThread
+from uq_llm_integrations.backends.sampling import check_request
+from uq_llm_integrations.records import Candidate, Request, StreamPiece
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a backend can serve. None stands for what is not known before the engine runs."""
+
+    model: str
+    vocabulary_size: int | None
+    context_length: int | None
+    max_top_logprobs: int
+    """The largest k for top log-probabilities, -1 for the whole vocabulary."""
+    max_n: int
+    """The most candidates that one request may ask for."""
+    why_inexact: str | None = None
+    """Why exact statistics cannot be had, None where they can."""
+
+
+class Backend(ABC):
+    """Generates and scores tokens. Async at heart; `run` and `iterate` are its blocking face."""
+
+    @property
+    @abstractmethod
+    def capabilities(self) -> Capabilities:
+        """What this backend can serve."""
+
+    @abstractmethod
+    async def encode(self, text: str, *, chat: bool = False) -> tuple[int, ...]:
+        """Return the token ids of a prompt; with `chat`, as a user's turn in the chat template."""
+
+    @abstractmethod
+    async def encode_continuation(self, text: str) -> tuple[int, ...]:
+        """Return the token ids of text that follows other text: no special tokens are added."""
+
+    @abstractmethod
+    async def token_texts(self, token_ids: Sequence[int]) -> list[str]:
+        """Return the text that each token adds; joined, they are the text of all."""
+
+    @abstractmethod
+    async def generate(self, request: Request) -> list[Candidate]:
+        """Return `request.n` candidates in the order drawn; cancelling stops the engine's work."""
+
+    @abstractmethod
+    def stream(self, request: Request) -> AsyncGenerator[StreamPiece, None]:
+        """Generate one candidate piece by piece; closing the stream stops the engine's work."""
+
+    @abstractmethod
+    async def score(
+        self, prompt_ids: Sequence[int], token_ids: Sequence[int], top_logprobs: int | None = None
+    ) -> Candidate:
+        """Return the trace of given tokens behind a prompt, in one forward pass (teacher forcing).
+
+        `top_logprobs` is k; None takes the most that the backend gives.
+        """
+
+    @property
+    @abstractmethod
+    def loop(self) -> LoopThread:
+        """The event loop on which blocking callers' coroutines run."""
+
+    def check(self, request: Request) -> None:
+        """Raise InvalidRequestError for a request that can never work."""
+        check_request(request, self.capabilities)
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine that uses this backend, blocking."""
+        return self.loop.run(coroutine)
+
+    def iterate(self, stream: AsyncIterator[T]) -> Generator[T, None, None]:
+        """Iterate over a stream of this backend, blocking."""
+        return self.loop.iterate(stream)
+
+    def close(self) -> None:  # noqa: B027  # not every backend holds something
+        """Give back what the backend holds. Closing twice is harmless."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()

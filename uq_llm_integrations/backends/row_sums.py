@@ -1,0 +1,39 @@
+"""The sums kept of each distribution, one row a token, and the statistics that follow from them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from uq_llm_integrations.records import Floats
+
+COLUMNS = ("negative_entropy", "square", "plain", "root", "fourth_root", "support")
+"""The sums that the probe keeps of each distribution: of p log p, p (log p)**2, log p, p ** (1/2),
+p ** (1/4), and 1 for each token that is possible at all."""
+
+
+def read_rows(data: bytes) -> Floats:
+    """Return the probe's rows as float64 [T, len(COLUMNS)]."""
+    return np.frombuffer(data, np.float64).reshape(-1, len(COLUMNS))
+
+
+def exact_statistics(rows: Floats) -> dict[str, Any]:
+    """Return the exact statistics of a trace by their names in `TokenTrace`."""
+    negative_entropy, square, plain, root, fourth_root, support = rows.T
+    return {
+        "entropy": np.maximum(-negative_entropy, 0.0),
+        "varentropy": np.maximum(square - negative_entropy**2, 0.0),
+        "mean_logprob": plain / support,
+        "root_sum": root,
+        "fourth_root_sum": fourth_root,
+        "support": support,
+    }
+
+
+def dense_rows(logprobs: Floats) -> Floats:
+    """Return the rows of whole distributions, [T, V] log-probabilities."""
+    possible = np.isfinite(logprobs)
+    logs, p = np.where(possible, logprobs, 0.0), np.exp(logprobs)
+    sums = [p * logs, p * logs**2, logs, np.sqrt(p), p**0.25, possible]
+    return np.stack([terms.sum(-1) for terms in sums], -1)

@@ -1,0 +1,157 @@
+"""Checks of a request that need no engine: what is asked for, and vLLM's sampling parameters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from uq_llm_integrations.errors import (
+    EmptyPromptError,
+    InvalidRequestError,
+    PromptTooLongError,
+    suggestion,
+)
+from uq_llm_integrations.records import Request
+
+if TYPE_CHECKING:
+    from uq_llm_integrations.backends.base import Capabilities
+
+SAMPLING_PARAMETERS = frozenset(
+    {
+        "temperature",
+        "top_p",
+        "top_k",
+        "min_p",
+        "seed",
+        "presence_penalty",
+        "frequency_penalty",
+        "repetition_penalty",
+        "max_tokens",
+        "min_tokens",
+        "stop",
+        "stop_token_ids",
+        "ignore_eos",
+        "bad_words",
+        "logit_bias",
+        "allowed_token_ids",
+        "structured_outputs",
+        "skip_special_tokens",
+        "spaces_between_special_tokens",
+        "include_stop_str_in_output",
+        "repetition_detection",
+        "thinking_token_budget",
+        "watermarking",
+        "logprob_token_ids",
+        "skip_reading_prefix_cache",
+        "routed_experts_prompt_start",
+        "stream_interval",
+        "extra_args",
+    }
+)
+"""vLLM's sampling parameters that a caller may set."""
+
+MANAGED_PARAMETERS = frozenset(
+    {
+        "n",
+        "logprobs",
+        "flat_logprobs",
+        "prompt_logprobs",
+        "prompt_logprob_token_ids",
+        "prompt_logprob_start",
+        "detokenize",
+        "output_kind",
+        "skip_clone",
+        "trace_decode_token_ids",
+    }
+)
+"""vLLM's sampling parameters that the backend sets itself."""
+
+MASKING_PARAMETERS = frozenset(
+    {
+        "allowed_token_ids",
+        "bad_words",
+        "logit_bias",
+        "min_tokens",
+        "logprob_token_ids",
+    }
+)
+"""Parameters that change the logits before the probe sees them but not the log-probabilities that
+the engine returns (`logprob_token_ids` replaces the top k)."""
+
+PENALTIES = {"presence_penalty": 0.0, "frequency_penalty": 0.0, "repetition_penalty": 1.0}
+"""Parameters that do so on vLLM's V2 model runner only, with the values that do nothing."""
+
+_RANGES = {
+    "temperature": (0.0, math.inf),
+    "top_p": (0.0, 1.0),
+    "min_p": (0.0, 1.0),
+    "presence_penalty": (-2.0, 2.0),
+    "frequency_penalty": (-2.0, 2.0),
+    "repetition_penalty": (0.0, math.inf),
+    "max_tokens": (1, math.inf),
+    "min_tokens": (0, math.inf),
+}
+
+
+def check_request(request: Request, capabilities: Capabilities) -> None:
+    """Raise InvalidRequestError for a request that no engine with these capabilities can serve."""
+    if not request.prompt_ids:
+        raise EmptyPromptError
+    context_length = capabilities.context_length
+    if context_length is not None and len(request.prompt_ids) >= context_length:
+        raise PromptTooLongError(len(request.prompt_ids), context_length)
+    check_n(request.n, capabilities.max_n)
+    check_top_logprobs(request.top_logprobs, capabilities.max_top_logprobs)
+    check_sampling(request.sampling)
+
+
+def check_n(n: int, max_n: int) -> None:
+    """Raise InvalidRequestError unless 1 <= n <= max_n."""
+    if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= max_n:
+        raise InvalidRequestError(f"n is {n!r}; allowed are whole numbers from 1 to {max_n}")
+
+
+def check_top_logprobs(k: int, max_k: int) -> None:
+    """Raise InvalidRequestError for a k that the engine was not started for."""
+    if isinstance(k, bool) or not isinstance(k, int) or k < -1:
+        raise InvalidRequestError(f"top_logprobs is {k!r}; allowed are -1 and whole numbers from 0")
+    if max_k != -1 and (k == -1 or k > max_k):
+        wanted = "the whole vocabulary" if k == -1 else k
+        raise InvalidRequestError(
+            f"top_logprobs asks for {wanted}, but the engine's max_logprobs is {max_k}; "
+            f"start it with max_logprobs={k}, or ask for at most {max_k}"
+        )
+
+
+def check_sampling(sampling: Mapping[str, Any]) -> None:
+    """Raise InvalidRequestError for unknown names and values that can never work."""
+    for name, value in sampling.items():
+        if name in MANAGED_PARAMETERS:
+            raise InvalidRequestError(f"{name} is set by the backend and cannot be passed")
+        if name not in SAMPLING_PARAMETERS:
+            raise InvalidRequestError(
+                f"unknown sampling parameter {name!r}{suggestion(name, SAMPLING_PARAMETERS)}"
+            )
+        if name in _RANGES and value is not None:
+            _check_number(name, value)
+    _check_stop(sampling.get("stop"))
+
+
+def _check_number(name: str, value: Any) -> None:
+    low, high = _RANGES[name]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InvalidRequestError(f"{name} is {value!r}; it must be a number")
+    if not low <= value <= high or math.isinf(value):
+        end = "" if math.isinf(high) else f" to {high}"
+        raise InvalidRequestError(f"{name} is {value!r}; allowed are numbers from {low}{end}")
+
+
+def _check_stop(stop: Any) -> None:
+    strings = [stop] if isinstance(stop, str) else stop
+    if strings is None:
+        return
+    if not isinstance(strings, list | tuple) or not all(isinstance(s, str) for s in strings):
+        raise InvalidRequestError(f"stop is {stop!r}; it must be a string or a list of strings")
+    if "" in strings:
+        raise InvalidRequestError("a stop string is empty; it would stop before the first token")
