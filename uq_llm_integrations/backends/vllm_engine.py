@@ -1,0 +1,283 @@
+"""The embedded engine: vLLM inside this program, with exact statistics of every token."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import weakref
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+from uq_llm_integrations.backends.base import Backend, Capabilities
+from uq_llm_integrations.backends.loop import LoopThread
+from uq_llm_integrations.backends.sampling import check_request
+from uq_llm_integrations.backends.token_texts import split_text
+from uq_llm_integrations.backends.vllm_errors import translated_errors
+from uq_llm_integrations.backends.vllm_output import candidate_of, scored_candidate
+from uq_llm_integrations.backends.vllm_params import (
+    check_seed,
+    generation_params,
+    scoring_params,
+    why_not_watched,
+)
+from uq_llm_integrations.backends.vllm_process import POOL, EngineProcess, adopt
+from uq_llm_integrations.backends.vllm_start import check_engine_arguments
+from uq_llm_integrations.errors import ConfigurationError, EmptyPromptError, InvalidRequestError
+from uq_llm_integrations.models import resolve_model
+from uq_llm_integrations.records import Candidate, Request, StreamPiece
+
+if TYPE_CHECKING:
+    from vllm import RequestOutput
+
+DEFAULT_MAX_LOGPROBS = 20
+"""vLLM's own default for the largest k."""
+
+# Argument names that need no look into vLLM, so that constructing a backend does not import it.
+_COMMON_ARGUMENTS = frozenset(
+    {
+        "gpu_memory_utilization",
+        "tensor_parallel_size",
+        "pipeline_parallel_size",
+        "enable_prefix_caching",
+        "dtype",
+        "quantization",
+        "max_model_len",
+        "max_num_seqs",
+        "enforce_eager",
+        "trust_remote_code",
+        "seed",
+        "revision",
+        "max_logprobs",
+        "kv_cache_memory_bytes",
+        "tokenizer",
+        "download_dir",
+    }
+)
+
+
+class VLLMEngineBackend(Backend):
+    """Runs a model on vLLM in processes of its own.
+
+    `model` is a bundled model's name, a folder or a hub name; `engine_args` are vLLM's own engine
+    arguments. The engine starts on first use, and backends with the same arguments share one.
+    Instead of a name, `engine` takes a running `AsyncLLM`, which stays the caller's to shut down.
+
+    `max_n` caps how many candidates one request may ask for. `deadline` is how many seconds the
+    engine may go without a sign of life before everyone who waits gets an EngineTimeoutError.
+    """
+
+    def __init__(
+        self,
+        model: str | None = None,
+        *,
+        engine: Any = None,
+        max_n: int = 128,
+        deadline: float = 120.0,
+        **engine_args: Any,
+    ) -> None:
+        if (model is None) == (engine is None):
+            raise ConfigurationError("give either a model's name or a ready engine")
+        if engine is not None and engine_args:
+            raise ConfigurationError(f"a ready engine takes no engine arguments: {engine_args}")
+        self._max_n, self._deadline = max_n, deadline
+        self._arguments: dict[str, Any] = {}
+        self._process: EngineProcess | None = None
+        self._starting = threading.Lock()
+        self._release: weakref.finalize[Any, Any] | None = None
+        if engine is not None:
+            self._process = adopt(engine)
+        elif model is not None:
+            source = resolve_model(model)
+            self._prepare = source.prepare
+            self._arguments = {**source.engine_args(), **engine_args}
+            if not engine_args.keys() <= _COMMON_ARGUMENTS:
+                check_engine_arguments(engine_args)
+        self._model = model or str(engine.model_config.model)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What this backend can serve; sizes are known once the engine runs."""
+        process = self._process
+        config = process.llm.model_config if process else None
+        return Capabilities(
+            model=self._model,
+            vocabulary_size=config.get_vocab_size() if config else None,
+            context_length=config.max_model_len if config else None,
+            max_top_logprobs=(
+                config.max_logprobs
+                if config
+                else self._arguments.get("max_logprobs", DEFAULT_MAX_LOGPROBS)
+            ),
+            max_n=self._max_n,
+            why_inexact=process.why_no_probe if process else None,
+        )
+
+    @property
+    def loop(self) -> LoopThread:
+        """The engine's event loop; asking for it starts the engine."""
+        return self.start().loop
+
+    def start(self) -> EngineProcess:
+        """Start the engine unless it runs, blocking; calling this is never needed."""
+        with self._starting:
+            if self._process is None:
+                self._prepare()
+                self._process = POOL.acquire(self._arguments)
+                self._release = weakref.finalize(self, POOL.release, self._process)
+            return self._process
+
+    def close(self) -> None:
+        """Give the engine back; the last backend that shares it ends its processes."""
+        if self._release:
+            self._release()
+            self._process = self._release = None
+
+    async def encode(self, text: str, *, chat: bool = False) -> tuple[int, ...]:
+        """Return the token ids of a prompt; with `chat`, as a user's turn in the chat template."""
+        tokenizer = await self._tokenizer()
+        if not chat:
+            return tuple(tokenizer.encode(text)) if text else ()
+        if not getattr(tokenizer, "chat_template", None):
+            raise ConfigurationError(f"the tokenizer of {self._model} has no chat template")
+        turns = [{"role": "user", "content": text}]
+        return tuple(
+            tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
+        )
+
+    async def encode_continuation(self, text: str) -> tuple[int, ...]:
+        """Return the token ids of text that follows other text."""
+        return tuple((await self._tokenizer()).encode(text, add_special_tokens=False))
+
+    async def token_texts(self, token_ids: Sequence[int]) -> list[str]:
+        """Return the text that each token adds."""
+        return split_text((await self._tokenizer()).decode, token_ids)
+
+    async def generate(self, request: Request) -> list[Candidate]:
+        """Return `request.n` candidates, drawn as so many requests that share the prompt."""
+        process = await self._started(request)
+        return await process.loop.arun(self._draw_all(process, request))
+
+    async def stream(self, request: Request) -> AsyncGenerator[StreamPiece, None]:
+        """Generate one candidate piece by piece; the last piece has the scored candidate."""
+        process = await self._started(request)
+        async with aclosing(process.loop.aiterate(self._pieces(process, request))) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def score(
+        self, prompt_ids: Sequence[int], token_ids: Sequence[int], top_logprobs: int | None = None
+    ) -> Candidate:
+        """Return the trace of given tokens behind a prompt, by `prompt_logprobs`."""
+        if not prompt_ids:
+            raise EmptyPromptError
+        k = self._most_top_logprobs() if top_logprobs is None else top_logprobs
+        request = Request((*prompt_ids, *token_ids), top_logprobs=k)
+        process = await self._started(request)
+        return await process.loop.arun(self._score(process, request, len(prompt_ids)))
+
+    async def _started(self, request: Request) -> EngineProcess:
+        check_request(request, self.capabilities)
+        process = await self._running()
+        check_request(request, self.capabilities)  # now the context length is known
+        check_seed(request, process.llm.vllm_config)
+        return process
+
+    async def _running(self) -> EngineProcess:
+        if self._process is None:
+            return await asyncio.to_thread(self.start)
+        return self._process
+
+    async def _tokenizer(self) -> Any:
+        return (await self._running()).llm.get_tokenizer()
+
+    async def _draw_all(self, process: EngineProcess, request: Request) -> list[Candidate]:
+        draws = [
+            asyncio.ensure_future(self._draw(process, request, number))
+            for number in range(request.n)
+        ]
+        try:
+            return await asyncio.gather(*draws)
+        finally:
+            for draw in draws:
+                draw.cancel()
+
+    async def _draw(self, process: EngineProcess, request: Request, number: int) -> Candidate:
+        async for output, candidate in self._outputs(process, request, number, whole=True):
+            if output.finished:
+                assert candidate is not None
+                return candidate
+        raise AssertionError("the engine ended a request without finishing it")
+
+    async def _pieces(
+        self, process: EngineProcess, request: Request
+    ) -> AsyncGenerator[StreamPiece, None]:
+        if request.n != 1:
+            raise InvalidRequestError(f"n is {request.n}; only n=1 can be streamed")
+        text, count = "", 0
+        async with aclosing(self._outputs(process, request, 0, whole=False)) as outputs:
+            async for output, candidate in outputs:
+                sample = output.outputs[0]
+                # The engine appends to these lists later on: take what is new before yielding.
+                logprobs = sample.logprobs.logprobs[:: _width(sample.logprobs)]
+                piece = StreamPiece(
+                    text=sample.text[len(text) :],
+                    token_ids=tuple(sample.token_ids[count:]),
+                    logprobs=tuple(logprobs[count:]),
+                    candidate=candidate,
+                )
+                text, count = sample.text, len(sample.token_ids)
+                yield piece
+
+    async def _outputs(
+        self, process: EngineProcess, request: Request, number: int, *, whole: bool
+    ) -> AsyncGenerator[tuple[RequestOutput, Candidate | None], None]:
+        """Yield the engine's outputs of one sample, the finished one with its candidate."""
+        v2 = process.llm.vllm_config.use_v2_model_runner
+        why_not = process.why_no_probe or why_not_watched(request, use_v2_model_runner=v2)
+        request_id, is_kept = process.new_id(), not why_not
+        with translated_errors():
+            params = generation_params(
+                request,
+                number,
+                watched_as=request_id if is_kept else None,
+                fallback_k=self._most_top_logprobs(),
+                whole=whole,
+            )
+        ids, grammar = list(request.prompt_ids), params.structured_outputs is not None
+        try:
+            async with aclosing(
+                process.outputs(ids, params, request_id, self._deadline)
+            ) as outputs:
+                async for output in outputs:
+                    if not output.finished:
+                        yield output, None
+                        continue
+                    rows = None
+                    if is_kept:
+                        rows = await process.take_rows(request_id, self._deadline)
+                        is_kept = False
+                    size = process.llm.model_config.get_vocab_size()
+                    yield output, candidate_of(output, size, rows, why_not, grammar=grammar)
+        finally:
+            if is_kept:
+                process.forget_rows(request_id)
+
+    async def _score(
+        self, process: EngineProcess, request: Request, prompt_length: int
+    ) -> Candidate:
+        params = scoring_params(request.top_logprobs)
+        ids, request_id = list(request.prompt_ids), process.new_id()
+        async for output in process.outputs(ids, params, request_id, self._deadline):
+            text = process.llm.get_tokenizer().decode(ids[prompt_length:])
+            size = process.llm.model_config.get_vocab_size()
+            scored = scored_candidate(output, prompt_length, text, size)
+        return scored
+
+    def _most_top_logprobs(self) -> int:
+        most = self.capabilities.max_top_logprobs
+        return DEFAULT_MAX_LOGPROBS if most == -1 else min(most, DEFAULT_MAX_LOGPROBS)
+
+
+def _width(flat: Any) -> int:
+    return int(flat.end_indices[0]) if flat.end_indices else 1

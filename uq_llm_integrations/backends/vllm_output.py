@@ -1,0 +1,109 @@
+"""From vLLM's outputs to candidates: pure translation, no engine needed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from uq_llm_integrations.backends.row_sums import dense_rows, exact_statistics
+from uq_llm_integrations.errors import EngineError
+from uq_llm_integrations.records import Candidate, Floats, Integers, TokenTrace
+
+if TYPE_CHECKING:
+    from vllm import RequestOutput
+    from vllm.logprobs import FlatLogprobs
+
+
+def candidate_of(
+    output: RequestOutput,
+    vocabulary_size: int,
+    rows: Floats | None,
+    why_inexact: str | None,
+    *,
+    grammar: bool = False,
+) -> Candidate:
+    """Return the candidate of a finished request with one sample.
+
+    `rows` are what the probe took ([T or more, 6]), or None with the reason.
+    """
+    completion = output.outputs[0]
+    token_ids = tuple(completion.token_ids)
+    table = LogprobTable.read(completion.logprobs, token_ids)
+    if rows is not None and len(rows) < len(token_ids):
+        why_inexact = f"the probe saw {len(rows)} of {len(token_ids)} tokens"
+        rows = None
+    return Candidate(
+        prompt_ids=tuple(output.prompt_token_ids or ()),
+        token_ids=token_ids,
+        text=completion.text,
+        trace=table.trace(vocabulary_size, rows, why_inexact, grammar=grammar),
+        finish_reason=completion.finish_reason,
+        stop_reason=completion.stop_reason,
+        cached_tokens=output.num_cached_tokens or 0,
+    )
+
+
+def scored_candidate(output: RequestOutput, prompt_length: int, text: str, size: int) -> Candidate:
+    """Return the candidate that stands behind the first `prompt_length` ids of a scored prompt."""
+    ids = tuple(output.prompt_token_ids or ())
+    table = LogprobTable.read(output.prompt_logprobs, ids, first=prompt_length)
+    why = "teacher-forced tokens are scored from the top k log-probabilities"
+    trace = table.trace(size, None, why)
+    return Candidate(ids[:prompt_length], ids[prompt_length:], text, trace)
+
+
+class LogprobTable:
+    """vLLM's flat log-probabilities as arrays: for each token itself and the top k."""
+
+    def __init__(self, logprobs: Floats, ids: Integers, rank: Integers) -> None:
+        self.logprob, self.top_logprobs = logprobs[:, 0], logprobs[:, 1:]
+        self.top_ids = ids[:, 1:]
+        self.rank = rank
+
+    @classmethod
+    def read(
+        cls, flat: FlatLogprobs | None, token_ids: Sequence[int], first: int = 0
+    ) -> LogprobTable:
+        """Read the rows from token `first` on; each row must hold the token it is for.
+
+        A row has k + 1 entries, the token itself first.
+        """
+        wanted = np.array(token_ids[first:], np.int64)
+        if not len(wanted):
+            return cls(np.zeros((0, 1)), np.zeros((0, 1), np.int64), wanted)
+        if flat is None or len(flat.start_indices) != len(token_ids):
+            rows = 0 if flat is None else len(flat.start_indices)
+            raise EngineError(
+                f"the engine gave {rows} log-probabilities for {len(token_ids)} tokens"
+            )
+        start = flat.start_indices[first]
+        logprobs = np.array(flat.logprobs[start:], np.float64).reshape(len(wanted), -1)
+        ids = np.array(flat.token_ids[start:], np.int64).reshape(len(wanted), -1)
+        ranks = np.array(flat.ranks[start :: ids.shape[1]], np.int64)
+        if not np.array_equal(ids[:, 0], wanted):
+            raise EngineError("the engine's log-probabilities belong to other tokens")
+        return cls(logprobs, ids, ranks)
+
+    def trace(
+        self, size: int, rows: Floats | None, why_inexact: str | None, *, grammar: bool = False
+    ) -> TokenTrace:
+        """Return the trace, exact where the whole distribution was seen."""
+        k = self.top_logprobs.shape[1]
+        if rows is not None:
+            exact = exact_statistics(rows[: len(self.logprob)])
+        elif k >= size:
+            exact = exact_statistics(dense_rows(self.top_logprobs))
+        else:
+            exact = {}
+        return TokenTrace(
+            vocabulary_size=size,
+            logprob=self.logprob,
+            rank=self.rank,
+            top_ids=self.top_ids if k else None,
+            top_logprobs=self.top_logprobs if k else None,
+            why_inexact=None if exact else why_inexact,
+            grammar=grammar,
+            **exact,
+        )
