@@ -1,0 +1,69 @@
+"""Scores as plain, JSON-clean data: the same in every framework's response metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from uq_llm_integrations.records import Candidate, Result, Score
+
+_TOKEN_ARRAYS = ("logprob", "rank", "entropy", "varentropy", "entropy_lower", "entropy_upper")
+
+
+def uncertainty_metadata(result: Result, index: int = 0) -> dict[str, Any]:
+    """Return what is always told of one candidate.
+
+    `scores` has a number or None for each sequence-level method. A None has its `reasons`, and its
+    `intervals` where the top k bounds it. `token_scores` has the token-level methods.
+    """
+    candidate, scores = result.candidates[index], result.scores[index]
+    sequence = {name: s for name, s in scores.items() if s.tokens is None}
+    metadata: dict[str, Any] = {
+        "scores": {name: score.value for name, score in sequence.items()},
+        "exact": candidate.trace.is_exact,
+        "grammar": candidate.trace.grammar,
+        "tokens": len(candidate.token_ids),
+        "decision": result.decision.action,
+    }
+    optional = {
+        "reasons": {name: s.reason for name, s in sequence.items() if s.reason},
+        "intervals": {name: [s.lower, s.upper] for name, s in sequence.items() if _has_interval(s)},
+        "token_scores": {
+            name: list(s.tokens) for name, s in scores.items() if s.tokens is not None
+        },
+    }
+    return metadata | {key: part for key, part in optional.items() if part}
+
+
+def token_metadata(candidate: Candidate, texts: Sequence[str]) -> dict[str, Any]:
+    """Return one list a quantity, one entry a token; quantities that are not known are left out."""
+    trace = candidate.trace
+    arrays = {name: getattr(trace, name) for name in _TOKEN_ARRAYS}
+    if trace.is_exact:
+        del arrays["entropy_lower"], arrays["entropy_upper"]
+    lists = {name: array.tolist() for name, array in arrays.items() if array is not None}
+    return {"token": list(texts), "token_id": list(candidate.token_ids), **lists}
+
+
+def result_metadata(result: Result, texts: Sequence[Sequence[str]]) -> dict[str, Any]:
+    """Return a whole result: each candidate's text, scores and tokens, and the usage."""
+    return {
+        "candidates": [
+            {
+                "text": candidate.text,
+                "finish_reason": candidate.finish_reason,
+                "uncertainty": uncertainty_metadata(result, index),
+                "tokens": token_metadata(candidate, texts[index]),
+            }
+            for index, candidate in enumerate(result.candidates)
+        ],
+        "usage": _fields(result.usage),
+    }
+
+
+def _fields(record: Any) -> Mapping[str, Any]:
+    return {name: getattr(record, name) for name in record.__dataclass_fields__}
+
+
+def _has_interval(score: Score) -> bool:
+    return score.lower is not None
