@@ -1,0 +1,13 @@
+"""LangChain classes: translation only."""
+
+from uq_llm_integrations.errors import MissingDependencyError
+
+try:
+    import langchain_core  # noqa: F401  # only to say which extra is missing
+except ImportError as error:
+    raise MissingDependencyError("langchain-core", "langchain") from error
+
+from uq_llm_integrations.langchain.callbacks import UncertaintyCallbackHandler
+from uq_llm_integrations.langchain.llm import ScoredText, VLLMUncertaintyLLM
+
+__all__ = ["ScoredText", "UncertaintyCallbackHandler", "VLLMUncertaintyLLM"]

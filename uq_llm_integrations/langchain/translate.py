@@ -1,0 +1,58 @@
+"""From results to LangChain's generations: pure, no engine needed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from langchain_core.outputs import Generation, GenerationChunk, LLMResult
+
+from uq_llm_integrations.records import Result, StreamPiece
+from uq_llm_integrations.report.metadata import token_metadata, uncertainty_metadata
+
+TokenTexts = Sequence[Sequence[str]] | None
+"""For each candidate the texts of its tokens, or None to leave out what is known by token."""
+
+
+def llm_result(results: Sequence[Result], texts: Sequence[TokenTexts], model: str) -> LLMResult:
+    """Return one list of generations a prompt, the best first, and the token usage of all."""
+    generations: list[list[Any]] = [
+        [
+            Generation(text=candidate.text, generation_info=generation_info(result, i, tokens))
+            for i, candidate in enumerate(result.candidates)
+        ]
+        for result, tokens in zip(results, texts, strict=True)
+    ]
+    return LLMResult(
+        generations=generations,
+        llm_output={"token_usage": token_usage(results), "model_name": model},
+    )
+
+
+def generation_info(result: Result, index: int, texts: TokenTexts) -> dict[str, Any]:
+    """Return why the candidate ended, and its uncertainty."""
+    candidate = result.candidates[index]
+    uncertainty = uncertainty_metadata(result, index)
+    if texts is not None:
+        uncertainty["by_token"] = token_metadata(candidate, texts[index])
+    return {
+        "finish_reason": candidate.finish_reason,
+        "stop_reason": candidate.stop_reason,
+        "uncertainty": uncertainty,
+    }
+
+
+def token_usage(results: Sequence[Result]) -> dict[str, int]:
+    """Return the usage in the shape that LangChain's OpenAI classes use; a prompt counts once."""
+    prompt = sum(result.usage.prompt_tokens for result in results)
+    completion = sum(result.usage.generated_tokens for result in results)
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+    }
+
+
+def generation_chunk(piece: StreamPiece, info: dict[str, Any] | None) -> GenerationChunk:
+    """Return a chunk; only the last has info, for LangChain adds up what two chunks both have."""
+    return GenerationChunk(text=piece.text, generation_info=info)
