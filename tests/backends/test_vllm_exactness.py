@@ -1,0 +1,155 @@
+"""The probe against all log-probabilities of the vocabulary, on the real engine."""
+
+import asyncio
+from contextlib import suppress
+
+import numpy as np
+import pytest
+from vllm.v1.metrics.reader import get_metrics_snapshot
+
+from tests.conftest import eventually, full_vocabulary_entropy
+from uq_llm_integrations.backends.row_sums import dense_rows, exact_statistics
+from uq_llm_integrations.records import Candidate, Request
+
+pytestmark = pytest.mark.engine
+
+WHOLE = -1
+
+
+def assert_exact(candidate: Candidate) -> None:
+    trace = candidate.trace
+    assert len(trace) == len(candidate.token_ids) > 0
+    np.testing.assert_allclose(trace.entropy, full_vocabulary_entropy(trace), rtol=0, atol=1e-6)
+
+
+def test_entropies_of_a_greedy_answer(backend, capital_ids):
+    request = Request(capital_ids, top_logprobs=WHOLE, sampling={"temperature": 0})
+    (candidate,) = backend.run(backend.generate(request))
+    assert "Paris" in candidate.text
+    assert_exact(candidate)
+
+
+def test_all_other_statistics(backend, capital_ids):
+    sampling = {"temperature": 1.0, "max_tokens": 4, "seed": 3}
+    request = Request(capital_ids, top_logprobs=WHOLE, sampling=sampling)
+    (candidate,) = backend.run(backend.generate(request))
+    expected = exact_statistics(dense_rows(candidate.trace.top_logprobs))
+    for name, values in expected.items():
+        np.testing.assert_allclose(getattr(candidate.trace, name), values, rtol=1e-6, err_msg=name)
+
+
+def test_each_of_four_samples_has_its_own_entropies(backend, capital_ids):
+    sampling = {"temperature": 1.3, "max_tokens": 5, "seed": 1}
+    request = Request(capital_ids, n=4, top_logprobs=WHOLE, sampling=sampling)
+    candidates = backend.run(backend.generate(request))
+    assert len({candidate.token_ids for candidate in candidates}) == 4
+    for candidate in candidates:
+        assert_exact(candidate)
+
+
+async def test_entropies_in_a_mixed_batch_with_an_aborted_neighbour(backend, capital_ids):
+    """Rows move within the batch as neighbours come and go."""
+    neighbours = [
+        Request(capital_ids[: 10 + i], sampling={"max_tokens": 2 + 3 * i, "top_p": 0.8})
+        for i in range(4)
+    ]
+    penalised = {"max_tokens": 8, "repetition_penalty": 1.2, "top_k": 50, "ignore_eos": True}
+    watched = [
+        Request(capital_ids, top_logprobs=WHOLE, sampling={"temperature": 0, "max_tokens": 9}),
+        Request(capital_ids[5:], top_logprobs=WHOLE, sampling=penalised),
+    ]
+    doomed = asyncio.create_task(
+        backend.generate(Request(capital_ids, sampling={"max_tokens": 500, "ignore_eos": True}))
+    )
+    tasks = [asyncio.create_task(backend.generate(request)) for request in [*neighbours, *watched]]
+    await asyncio.sleep(0.5)
+    doomed.cancel()
+    results = await asyncio.gather(*tasks)
+    with suppress(asyncio.CancelledError):
+        await doomed
+    for (candidate,) in results[len(neighbours) :]:
+        assert_exact(candidate)
+
+
+async def test_entropies_of_preempted_requests(backend):
+    """Seven prompts of three blocks fill the cache; their fourth block drives some out of it."""
+    before = preemptions()
+    sampling = {"max_tokens": 9, "ignore_eos": True, "temperature": 1.0, "seed": 5}
+    requests = [
+        Request(
+            tuple(np.random.default_rng(i).integers(100, 40000, 378).tolist()),
+            top_logprobs=WHOLE if i < 2 or i > 5 else 0,
+            sampling=sampling,
+        )
+        for i in range(7)
+    ]
+    results = await asyncio.gather(*(backend.generate(request) for request in requests))
+    assert preemptions() > before
+    for (candidate,), request in zip(results, requests, strict=True):
+        assert len(candidate.token_ids) == 9
+        assert candidate.trace.is_exact
+        if request.top_logprobs == WHOLE:
+            assert_exact(candidate)
+
+
+def test_entropies_while_streaming(backend, capital_ids):
+    sampling = {"temperature": 0.7, "max_tokens": 5, "seed": 2}
+    request = Request(capital_ids, top_logprobs=WHOLE, sampling=sampling)
+    pieces = list(backend.iterate(backend.stream(request)))
+    candidate = pieces[-1].candidate
+    assert candidate is not None
+    assert_exact(candidate)
+    assert "".join(piece.text for piece in pieces) == candidate.text
+    assert sum((piece.token_ids for piece in pieces), ()) == candidate.token_ids
+    streamed = [logprob for piece in pieces for logprob in piece.logprobs]
+    np.testing.assert_array_equal(streamed, candidate.trace.logprob)
+
+
+def test_entropies_under_a_grammar(backend, capital_ids):
+    from vllm.sampling_params import StructuredOutputsParams
+
+    sampling = {
+        "structured_outputs": StructuredOutputsParams(choice=["Paris", "London"]),
+        "temperature": 1.0,
+    }
+    request = Request(capital_ids, top_logprobs=WHOLE, sampling=sampling)
+    (candidate,) = backend.run(backend.generate(request))
+    trace = candidate.trace
+    assert candidate.text in {"Paris", "London"}
+    assert trace.grammar
+    expected = exact_statistics(dense_rows(trace.top_logprobs))
+    np.testing.assert_allclose(trace.entropy, expected["entropy"], rtol=0, atol=1e-6)
+    np.testing.assert_array_equal(trace.support, expected["support"])
+    assert trace.support[0] < trace.vocabulary_size
+
+
+def test_a_masked_distribution_is_bounded_not_mistaken_for_the_models(backend, capital_ids):
+    """A bias reaches the probe but not the log-probabilities, so the probe must not be asked."""
+    plain = Request(capital_ids, sampling={"temperature": 0, "max_tokens": 1})
+    biased = Request(
+        capital_ids, sampling={"temperature": 0, "max_tokens": 1, "logit_bias": {504: 3.0}}
+    )
+    (known,), (bounded,) = (backend.run(backend.generate(r)) for r in (plain, biased))
+    assert not bounded.trace.is_exact
+    assert "logit_bias" in bounded.trace.why_inexact
+    assert known.token_ids == bounded.token_ids == (504,)
+    np.testing.assert_allclose(known.trace.logprob, bounded.trace.logprob, atol=1e-4)
+
+
+async def test_nothing_is_kept_of_finished_and_cancelled_requests(backend, capital_ids):
+    await backend.generate(Request(capital_ids, n=2, sampling={"max_tokens": 2}))
+    task = asyncio.create_task(
+        backend.generate(Request(capital_ids, sampling={"max_tokens": 500, "ignore_eos": True}))
+    )
+    await asyncio.sleep(0.5)
+    task.cancel()
+    process = backend.start()
+
+    async def nothing_is_recorded() -> bool:
+        return await process.loop.arun(process.recorded()) == []
+
+    await eventually(nothing_is_recorded)
+
+
+def preemptions() -> float:
+    return sum(m.value for m in get_metrics_snapshot() if m.name == "vllm:num_preemptions")

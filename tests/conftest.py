@@ -1,0 +1,54 @@
+"""One engine for the whole run, and the things that many tests need."""
+
+import asyncio
+import os
+from collections.abc import Iterator
+
+# Before vLLM is imported anywhere.
+os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+
+import numpy as np
+import pytest
+
+from uq_llm_integrations.backends.vision_guard import hide_mismatched_builds
+from uq_llm_integrations.backends.vllm_engine import VLLMEngineBackend
+from uq_llm_integrations.records import Floats, TokenTrace
+
+hide_mismatched_builds()
+
+ENGINE_ARGUMENTS = {
+    "enforce_eager": True,
+    "max_logprobs": -1,
+    "max_model_len": 1024,
+    "max_num_seqs": 16,
+    "num_gpu_blocks_override": 24,  # so little cache that requests get preempted
+    "disable_log_stats": False,  # the tests read the engine's own counters
+}
+
+
+@pytest.fixture(scope="session")
+def backend() -> Iterator[VLLMEngineBackend]:
+    """The real engine with the real model."""
+    with VLLMEngineBackend("smollm2", **ENGINE_ARGUMENTS) as backend:
+        backend.start()
+        yield backend
+
+
+@pytest.fixture(scope="session")
+def capital_ids(backend: VLLMEngineBackend) -> tuple[int, ...]:
+    """A question in the model's chat template."""
+    return backend.run(backend.encode("What is the capital of France?", chat=True))
+
+
+def full_vocabulary_entropy(trace: TokenTrace) -> Floats:
+    """The entropies that follow from all V log-probabilities, written out."""
+    logprobs = trace.top_logprobs
+    assert logprobs is not None and logprobs.shape[1] == trace.vocabulary_size
+    return -(np.exp(logprobs) * logprobs).sum(-1)
+
+
+async def eventually(condition, seconds: float = 10.0) -> None:
+    """Wait until a condition holds."""
+    async with asyncio.timeout(seconds):
+        while not await condition():
+            await asyncio.sleep(0.05)
