@@ -7,6 +7,7 @@ from collections.abc import Iterator
 # Before vLLM is imported anywhere.
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
 
+import hypothesis
 import numpy as np
 import pytest
 
@@ -15,6 +16,12 @@ from uq_llm_integrations.backends.vllm_engine import VLLMEngineBackend
 from uq_llm_integrations.records import Floats, TokenTrace
 
 hide_mismatched_builds()
+
+# A busy machine is no reason for a test to fail.
+hypothesis.settings.register_profile(
+    "patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("patient")
 
 ENGINE_ARGUMENTS = {
     "enforce_eager": True,

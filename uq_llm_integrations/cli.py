@@ -48,6 +48,8 @@ def ask(
     verbose: Verbose = False,
 ) -> None:
     """Answer a question and colour each token by its entropy."""
+    from uq_llm_integrations.backends.base import MAX_N
+    from uq_llm_integrations.backends.sampling import check_n, check_sampling
     from uq_llm_integrations.decoding.drive import drive
     from uq_llm_integrations.decoding.strategies import Single
     from uq_llm_integrations.records import Request
@@ -55,11 +57,14 @@ def ask(
     if not question.strip():
         raise typer.BadParameter("the question is empty", param_hint="QUESTION")
     sampling = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
-    with _errors_in_words(), _running(model, compile_model, verbose) as backend:
-        ids = backend.run(backend.encode(question, chat=not raw))
+    with _errors_in_words():
         strategy = Single(method)
-        result = drive(strategy, Request(ids, n, sampling=sampling), backend)
-        _show(result, backend, as_json)
+        check_n(n, MAX_N)
+        check_sampling(sampling)
+        with _running(model, compile_model, verbose) as backend:
+            ids = backend.run(backend.encode(question, chat=not raw))
+            result = drive(strategy, Request(ids, n, sampling=sampling), backend)
+            _show(result, backend, as_json)
 
 
 @app.command()
@@ -76,13 +81,14 @@ def score(
     """Score a given text as a continuation of a prompt (teacher forcing)."""
     from uq_llm_integrations.decoding.strategies import judge
 
-    with _errors_in_words(), _running(model, compile_model, verbose) as backend:
+    with _errors_in_words():
         methods = check_methods(method)
-        ids = backend.run(backend.encode(prompt, chat=not raw))
-        continuation = backend.run(backend.encode_continuation(completion))
-        started = time.perf_counter()
-        candidate = backend.run(backend.score(ids, continuation))
-        _show(judge([candidate], methods, time.perf_counter() - started), backend, as_json)
+        with _running(model, compile_model, verbose) as backend:
+            ids = backend.run(backend.encode(prompt, chat=not raw))
+            continuation = backend.run(backend.encode_continuation(completion))
+            started = time.perf_counter()
+            candidate = backend.run(backend.score(ids, continuation))
+            _show(judge([candidate], methods, time.perf_counter() - started), backend, as_json)
 
 
 def _show(result: Result, backend: Any, as_json: bool) -> None:
@@ -133,6 +139,7 @@ def _logged_stderr() -> Iterator[Console]:
         raise
     finally:
         os.dup2(terminal, 2)
+        console.file.close()
 
 
 @contextmanager

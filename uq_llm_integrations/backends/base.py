@@ -14,6 +14,9 @@ from uq_llm_integrations.records import Candidate, Request, StreamPiece
 
 T = TypeVar("T")
 
+MAX_N = 128
+"""The most candidates that one request may ask for, unless the backend is given another cap."""
+
 
 @dataclass(frozen=True)
 class Capabilities:

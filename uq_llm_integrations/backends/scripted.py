@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from uq_llm_integrations.backends.base import Backend, Capabilities
+from uq_llm_integrations.backends.base import MAX_N, Backend, Capabilities
 from uq_llm_integrations.backends.loop import LoopThread
 from uq_llm_integrations.backends.row_sums import dense_rows, exact_statistics
 from uq_llm_integrations.errors import InvalidRequestError
@@ -44,7 +44,7 @@ class ScriptedBackend(Backend):
     @property
     def capabilities(self) -> Capabilities:
         """All that a backend can have; the context is 4096 bytes."""
-        return Capabilities("scripted", _SIZE, 4096, -1, 128)
+        return Capabilities("scripted", _SIZE, 4096, -1, MAX_N)
 
     @cached_property
     def loop(self) -> LoopThread:

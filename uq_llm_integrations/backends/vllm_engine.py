@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
-from uq_llm_integrations.backends.base import Backend, Capabilities
+from uq_llm_integrations.backends.base import MAX_N, Backend, Capabilities
 from uq_llm_integrations.backends.loop import LoopThread
 from uq_llm_integrations.backends.sampling import check_request
 from uq_llm_integrations.backends.token_texts import split_text
@@ -72,7 +72,7 @@ class VLLMEngineBackend(Backend):
         model: str | None = None,
         *,
         engine: Any = None,
-        max_n: int = 128,
+        max_n: int = MAX_N,
         deadline: float = 120.0,
         **engine_args: Any,
     ) -> None:

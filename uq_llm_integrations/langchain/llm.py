@@ -15,7 +15,7 @@ from langchain_core.outputs import GenerationChunk, LLMResult
 from langchain_core.runnables import RunnableConfig
 from pydantic import ConfigDict, Field, model_validator
 
-from uq_llm_integrations.backends.base import Backend
+from uq_llm_integrations.backends.base import MAX_N, Backend
 from uq_llm_integrations.backends.sampling import (
     MANAGED_PARAMETERS,
     SAMPLING_PARAMETERS,
@@ -76,7 +76,7 @@ class VLLMUncertaintyLLM(BaseLLM):
     """Further sampling parameters by vLLM's names; they can also be given as arguments."""
     engine_args: dict[str, Any] = Field(default_factory=dict)
     """Engine arguments by vLLM's names; they can also be given as arguments."""
-    max_n: int = 128
+    max_n: int = MAX_N
     deadline: float = 120.0
 
     @model_validator(mode="before")

@@ -1,0 +1,21 @@
+import sys
+
+import pytest
+
+from uq_llm_integrations.backends import vision_guard
+
+
+@pytest.mark.parametrize(
+    ("torch", "torchvision", "hidden"),
+    [
+        ("2.13.0+cpu", "0.28.0", True),
+        ("2.13.0+cpu", "0.28.0+cpu", False),
+        ("2.13.0", "0.28.0", False),
+        ("2.13.0+cpu", "", False),
+    ],
+)
+def test_only_builds_that_do_not_match_torch_are_hidden(monkeypatch, torch, torchvision, hidden):
+    versions = {"torch": torch, "torchvision": torchvision}
+    monkeypatch.setattr(vision_guard, "_version", lambda name: versions.get(name, ""))
+    monkeypatch.delitem(sys.modules, "torchvision", raising=False)
+    assert vision_guard.hide_mismatched_builds() == (["torchvision"] if hidden else [])

@@ -1,0 +1,87 @@
+"""What happens when an engine dies, hangs or is shut down. These need engines of their own."""
+
+import asyncio
+import os
+import signal
+import time
+
+import numpy as np
+import psutil
+import pytest
+
+from tests.conftest import full_vocabulary_entropy
+from uq_llm_integrations.backends.vllm_engine import VLLMEngineBackend
+from uq_llm_integrations.errors import EngineDeadError, EngineTimeoutError, InvalidRequestError
+from uq_llm_integrations.records import Request
+
+pytestmark = pytest.mark.engine
+
+LONG = {"max_tokens": 400, "ignore_eos": True}
+
+
+def engine_processes() -> set[psutil.Process]:
+    """The engine's processes below this one; Python's resource tracker stays by design."""
+    children = psutil.Process().children(recursive=True)
+    return {child for child in children if "resource_tracker" not in " ".join(child.cmdline())}
+
+
+@pytest.fixture
+def engine():
+    """A fresh engine that prefills in chunks, and its processes."""
+    before = engine_processes()
+    with VLLMEngineBackend(
+        "smollm2",
+        enforce_eager=True,
+        max_model_len=512,
+        max_logprobs=-1,
+        enable_chunked_prefill=True,
+        max_num_batched_tokens=64,
+        max_num_seqs=8,
+        deadline=3.0,
+    ) as backend:
+        backend.start()
+        yield backend, engine_processes() - before
+
+
+async def outcomes(backend, count: int, doom) -> tuple[list, float]:
+    """Let some callers wait, bring doom upon the engine, and time how long they go on waiting."""
+    requests = [Request((1, 100 + i), sampling=LONG) for i in range(count)]
+    callers = [asyncio.create_task(backend.generate(request)) for request in requests]
+    await asyncio.sleep(1)
+    doom()
+    started = time.monotonic()
+    results = await asyncio.gather(*callers, return_exceptions=True)
+    return results, time.monotonic() - started
+
+
+async def test_every_caller_of_a_dead_engine_gets_an_error_in_seconds(engine):
+    backend, processes = engine
+    worker = max(processes, key=lambda process: process.memory_info().rss)
+    results, waited = await outcomes(backend, 4, worker.kill)
+    assert [type(result) for result in results] == [EngineDeadError] * 4
+    assert waited < 20
+    with pytest.raises(EngineDeadError):
+        await backend.generate(Request((1,)))
+    await asyncio.to_thread(backend.close)
+    assert not psutil.wait_procs(processes, timeout=5)[1]
+
+
+async def test_every_caller_of_a_hanging_engine_gets_an_error_by_the_deadline(engine):
+    """Before it is made to hang, this engine shows that chunks of a prompt do not disturb it."""
+    backend, processes = engine
+    prompt = tuple(range(1000, 1200))
+    request = Request(prompt, top_logprobs=-1, sampling={"max_tokens": 3, "temperature": 0})
+    ((candidate,), (other,)) = await asyncio.gather(
+        backend.generate(request), backend.generate(request)
+    )
+    for trace in (candidate.trace, other.trace):
+        np.testing.assert_allclose(trace.entropy, full_vocabulary_entropy(trace), atol=1e-6)
+    with pytest.raises(InvalidRequestError, match="chunked prefill"):
+        await backend.generate(Request(prompt, sampling={"seed": 1}))
+
+    worker = max(processes, key=lambda process: process.memory_info().rss)
+    results, waited = await outcomes(backend, 3, lambda: os.kill(worker.pid, signal.SIGSTOP))
+    assert [type(result) for result in results] == [EngineTimeoutError] * 3
+    assert waited < 15
+    await asyncio.to_thread(backend.close)
+    assert not psutil.wait_procs(processes, timeout=5)[1]

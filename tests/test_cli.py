@@ -1,0 +1,53 @@
+"""The command line as a user runs it, in a process of its own with an engine of its own."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from uq_llm_integrations.cli import app
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess:
+    program = "from uq_llm_integrations.cli import app; app()"
+    command = [sys.executable, "-c", program, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=500)
+
+
+@pytest.mark.engine
+def test_ask_answers_with_scores_as_json():
+    done = run("ask", "What is the capital of France?", "--json", "--max-tokens", "16")
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    (candidate,) = answer["candidates"]
+    assert "Paris" in candidate["text"]
+    assert candidate["uncertainty"]["exact"]
+    assert len(candidate["tokens"]["entropy"]) == answer["usage"]["generated_tokens"]
+    assert "Loaded smollm2" in done.stderr
+
+
+@pytest.mark.engine
+def test_score_scores_a_given_text():
+    done = run("score", "--prompt", "What is the capital of France?", "--completion", "Paris.")
+    assert done.returncode == 0, done.stderr
+    assert "Paris." in done.stdout
+    assert "teacher-forced" in done.stdout
+    assert "2 scored" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["ask", " "], "question is empty"),
+        (["ask", "?", "--method", "nonsense"], "unknown uncertainty method"),
+        (["ask", "?", "--model", "./nowhere"], "no model folder"),
+        (["ask", "?", "--temperature", "nan"], "temperature is nan"),
+        (["ask", "?", "--n", "0"], "n is 0"),
+    ],
+)
+def test_mistakes_are_told_in_words_before_the_engine_starts(arguments, message):
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code != 0
+    assert message in result.output.replace("\n", " ")
