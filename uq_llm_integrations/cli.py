@@ -106,6 +106,7 @@ def _show(result: Result, backend: Any, as_json: bool) -> None:
 def _running(model: str, compile_model: bool, verbose: bool) -> Iterator[Any]:
     """Start an engine with a progress line on stderr, and end it."""
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "INFO" if verbose else "ERROR")
+    os.environ["VLLM_LOGGING_STREAM"] = "ext://sys.stderr"  # stdout is for the answer
     from uq_llm_integrations.backends.vllm_engine import VLLMEngineBackend
 
     backend = VLLMEngineBackend(model, enforce_eager=not compile_model)

@@ -74,7 +74,7 @@ def entropy_bounds(known: Known) -> tuple[Floats, Floats]:
     spread = total + _spread(_information, known.missing, known)
     slack = ROUNDING * (1.0 + np.log(known.vocabulary_size / ROUNDING))
     highest = np.log(known.vocabulary_size)
-    return np.maximum(concentrated - slack, 0.0), np.minimum(spread + slack, highest)
+    return np.maximum(concentrated - slack, 0.0), np.minimum(spread, highest) + slack
 
 
 def power_sum_bounds(known: Known, exponent: float) -> tuple[Floats, Floats]:
