@@ -1,0 +1,55 @@
+"""vLLM by itself, without this package's probe: what the benchmarks compare with."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from uq_llm_integrations.backends.loop import LoopThread
+from uq_llm_integrations.backends.vision_guard import hide_mismatched_builds
+from uq_llm_integrations.models import resolve_model
+
+
+def engine_args(**arguments: Any) -> dict[str, Any]:
+    """Return the demo model's engine arguments; the benchmarks give all engines the same."""
+    source = resolve_model("smollm2")
+    source.prepare()
+    common = {"max_model_len": 2048, "enable_prefix_caching": False, "disable_log_stats": True}
+    return {**source.engine_args(), **common, "enable_chunked_prefill": False, **arguments}
+
+
+class BareAsyncLLM:
+    """An AsyncLLM on a loop of its own."""
+
+    def __init__(self, **arguments: Any) -> None:
+        hide_mismatched_builds()
+        from vllm import AsyncEngineArgs
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        self.loop = LoopThread()
+
+        async def start() -> AsyncLLM:
+            return AsyncLLM.from_engine_args(AsyncEngineArgs(**engine_args(**arguments)))
+
+        self.llm = self.loop.run(start())
+        self._count = 0
+
+    def generate(self, prompts: list[tuple[int, ...]], **sampling: Any) -> int:
+        """Generate for all prompts at once and return how many tokens came."""
+        return self.loop.run(self._generate(prompts, sampling))
+
+    async def _generate(self, prompts: list[tuple[int, ...]], sampling: dict[str, Any]) -> int:
+        return sum(await asyncio.gather(*(self._one(ids, sampling) for ids in prompts)))
+
+    async def _one(self, ids: tuple[int, ...], sampling: dict[str, Any]) -> int:
+        from vllm import SamplingParams
+        from vllm.inputs.engine import tokens_input
+        from vllm.sampling_params import RequestOutputKind
+
+        params = SamplingParams(
+            output_kind=RequestOutputKind.FINAL_ONLY, flat_logprobs=True, **sampling
+        )
+        self._count += 1
+        async for output in self.llm.generate(tokens_input(list(ids)), params, str(self._count)):
+            tokens = len(output.outputs[0].token_ids)
+        return tokens
