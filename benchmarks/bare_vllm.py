@@ -9,6 +9,9 @@ from uq_llm_integrations.backends.loop import LoopThread
 from uq_llm_integrations.backends.vision_guard import hide_mismatched_builds
 from uq_llm_integrations.models import resolve_model
 
+# At import, so that bare vLLM's processes do it too: they import the benchmark again.
+hide_mismatched_builds()
+
 
 def engine_args(**arguments: Any) -> dict[str, Any]:
     """Return the demo model's engine arguments; the benchmarks give all engines the same."""
@@ -22,7 +25,6 @@ class BareAsyncLLM:
     """An AsyncLLM on a loop of its own."""
 
     def __init__(self, **arguments: Any) -> None:
-        hide_mismatched_builds()
         from vllm import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
@@ -46,9 +48,7 @@ class BareAsyncLLM:
         from vllm.inputs.engine import tokens_input
         from vllm.sampling_params import RequestOutputKind
 
-        params = SamplingParams(
-            output_kind=RequestOutputKind.FINAL_ONLY, flat_logprobs=True, **sampling
-        )
+        params = SamplingParams(output_kind=RequestOutputKind.FINAL_ONLY, **sampling)
         self._count += 1
         async for output in self.llm.generate(tokens_input(list(ids)), params, str(self._count)):
             tokens = len(output.outputs[0].token_ids)

@@ -14,7 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 from benchmarks.bare_vllm import engine_args
 from benchmarks.report import best_of, conclude
-from uq_llm_integrations.backends.vision_guard import hide_mismatched_builds
 from uq_llm_integrations.langchain import VLLMUncertaintyLLM
 
 PROMPTS = [
@@ -26,7 +25,6 @@ SAMPLING = {"temperature": 0.0, "max_tokens": TOKENS, "ignore_eos": True}
 
 def main() -> None:
     """Measure and conclude."""
-    hide_mismatched_builds()
     import vllm
 
     arguments = engine_args()

@@ -23,7 +23,12 @@ from uq_llm_integrations.backends.vllm_params import (
 )
 from uq_llm_integrations.backends.vllm_process import POOL, EngineProcess, adopt
 from uq_llm_integrations.backends.vllm_start import check_engine_arguments
-from uq_llm_integrations.errors import ConfigurationError, EmptyPromptError, InvalidRequestError
+from uq_llm_integrations.errors import (
+    ConfigurationError,
+    EmptyPromptError,
+    EngineError,
+    InvalidRequestError,
+)
 from uq_llm_integrations.models import resolve_model
 from uq_llm_integrations.records import Candidate, Request, StreamPiece
 
@@ -203,11 +208,11 @@ class VLLMEngineBackend(Backend):
                 draw.cancel()
 
     async def _draw(self, process: EngineProcess, request: Request, number: int) -> Candidate:
-        async for output, candidate in self._outputs(process, request, number, whole=True):
-            if output.finished:
-                assert candidate is not None
-                return candidate
-        raise AssertionError("the engine ended a request without finishing it")
+        async with aclosing(self._outputs(process, request, number, whole=True)) as outputs:
+            async for _, candidate in outputs:
+                if candidate is not None:
+                    return candidate
+        raise EngineError("the engine ended a request without finishing it")
 
     async def _pieces(
         self, process: EngineProcess, request: Request
