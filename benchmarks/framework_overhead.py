@@ -19,7 +19,7 @@ from uq_llm_integrations.langchain import VLLMUncertaintyLLM
 PROMPTS = [
     f"{number}. The most interesting fact about the number {number} is" for number in range(64)
 ]
-TOKENS = 48
+TOKENS = 32
 SAMPLING = {"temperature": 0.0, "max_tokens": TOKENS, "ignore_eos": True}
 
 
@@ -49,7 +49,7 @@ def main() -> None:
         "16 tasks, ainvoke": speed(16, lambda: asyncio.run(tasks())),
     }
     best_of(1, batches | callers)  # warm
-    measured = best_of(5, batches | callers)
+    measured = best_of(4, batches | callers)
     best = {name: values[0] for name, values in measured.items()}
     generate, batch, sixteen, by_threads, by_tasks = best.values()
     ours.backend.close()
