@@ -86,7 +86,7 @@ class VLLMUncertaintyLLM(BaseLLM):
         sampling, engine_args = dict(values.get("sampling") or {}), values.get("engine_args") or {}
         engine_args = dict(engine_args)
         for name in [name for name in values if name not in cls.model_fields]:
-            if name in MANAGED_PARAMETERS - {"seed"}:
+            if name in MANAGED_PARAMETERS:
                 raise ConfigurationError(f"{name} is set by the backend and cannot be passed")
             (sampling if name in SAMPLING_PARAMETERS else engine_args)[name] = values.pop(name)
         if isinstance(values.get("stop"), str):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
-from uq_llm_integrations.records import Candidate, Result, Score
+from uq_llm_integrations.records import Candidate, Result
 
 _TOKEN_ARRAYS = ("logprob", "rank", "entropy", "varentropy", "entropy_lower", "entropy_upper")
 
@@ -27,7 +28,9 @@ def uncertainty_metadata(result: Result, index: int = 0) -> dict[str, Any]:
     }
     optional = {
         "reasons": {name: s.reason for name, s in sequence.items() if s.reason},
-        "intervals": {name: [s.lower, s.upper] for name, s in sequence.items() if _has_interval(s)},
+        "intervals": {
+            name: [s.lower, s.upper] for name, s in sequence.items() if s.lower is not None
+        },
         "token_scores": {
             name: list(s.tokens) for name, s in scores.items() if s.tokens is not None
         },
@@ -57,13 +60,5 @@ def result_metadata(result: Result, texts: Sequence[Sequence[str]]) -> dict[str,
             }
             for index, candidate in enumerate(result.candidates)
         ],
-        "usage": _fields(result.usage),
+        "usage": asdict(result.usage),
     }
-
-
-def _fields(record: Any) -> Mapping[str, Any]:
-    return {name: getattr(record, name) for name in record.__dataclass_fields__}
-
-
-def _has_interval(score: Score) -> bool:
-    return score.lower is not None
