@@ -11,7 +11,7 @@ from vllm import SamplingParams
 from vllm.v1.sample.logits_processor import BatchUpdate, MoveDirectionality
 from vllm.v1.worker.gpu.sample.logits_processor.interface import LogitsContext
 
-from uq_llm_integrations.backends import vllm_probe
+from uq_llm_integrations.backends import vllm_probe, vllm_recorder
 from uq_llm_integrations.backends.row_sums import dense_rows, read_rows
 from uq_llm_integrations.backends.vllm_start import REQUEST_KEY
 
@@ -19,8 +19,8 @@ SIZE = 31
 
 
 @pytest.fixture
-def recorder(monkeypatch) -> vllm_probe.Recorder:
-    recorder = vllm_probe.Recorder()
+def recorder(monkeypatch) -> vllm_recorder.Recorder:
+    recorder = vllm_recorder.Recorder()
     monkeypatch.setattr(vllm_probe, "RECORDER", recorder)
     return recorder
 
@@ -39,7 +39,7 @@ def rows_of(*seeds: int) -> np.ndarray:
     return dense_rows(torch.log_softmax(logits_of(*seeds), -1).double().numpy())
 
 
-def taken(recorder: vllm_probe.Recorder, name: str) -> np.ndarray:
+def taken(recorder: vllm_recorder.Recorder, name: str) -> np.ndarray:
     return read_rows(recorder.take([name])[0])
 
 
@@ -48,20 +48,21 @@ def test_the_sums_equal_those_of_the_whole_distribution(seed, rows, scale):
     logits = np.random.default_rng(seed).normal(size=(rows, 40_000)) * scale
     logits = torch.tensor(logits, dtype=torch.float32)
     expected = dense_rows(torch.log_softmax(logits, -1).double().numpy())
-    np.testing.assert_allclose(vllm_probe.row_statistics(logits), expected, rtol=1e-5, atol=1e-6)
+    found = vllm_recorder.row_statistics(torch.log_softmax(logits, -1))
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_forbidden_tokens_are_left_out():
     logits = logits_of(1, 2)
     logits[0, 5:] = -torch.inf
     expected = dense_rows(torch.log_softmax(logits, -1).double().numpy())
-    found = vllm_probe.row_statistics(logits, has_forbidden=True)
+    found = vllm_recorder.row_statistics(torch.log_softmax(logits, -1), has_forbidden=True)
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert found[:, -1].tolist() == [5, SIZE]
 
 
 def test_a_request_is_forgotten_once_taken(recorder):
-    recorder.observe(logits_of(1), [(0, "a", 0)], has_forbidden=False)
+    recorder.observe(logits_of(1).log_softmax(-1), [(0, "a", 0)], has_forbidden=False)
     np.testing.assert_allclose(taken(recorder, "a"), rows_of(1), atol=1e-5)
     assert recorder.requests == []
     assert len(taken(recorder, "a")) == 0
@@ -70,13 +71,13 @@ def test_a_request_is_forgotten_once_taken(recorder):
 def test_a_row_computed_again_replaces_its_first_version(recorder):
     """A prompt in chunks gives a row for token 0 at each chunk; only the last is the real one."""
     for seed in (1, 2, 3):
-        recorder.observe(logits_of(seed), [(0, "a", 0)], has_forbidden=False)
+        recorder.observe(logits_of(seed).log_softmax(-1), [(0, "a", 0)], has_forbidden=False)
     np.testing.assert_allclose(taken(recorder, "a"), rows_of(3), atol=1e-5)
 
 
 def test_rows_with_a_hole_are_not_given_out(recorder):
     for place in (0, 2):
-        recorder.observe(logits_of(1), [(0, "a", place)], has_forbidden=False)
+        recorder.observe(logits_of(1).log_softmax(-1), [(0, "a", place)], has_forbidden=False)
     assert len(taken(recorder, "a")) == 0
 
 

@@ -42,7 +42,6 @@ SAMPLING_PARAMETERS = frozenset(
         "repetition_detection",
         "thinking_token_budget",
         "watermarking",
-        "logprob_token_ids",
         "skip_reading_prefix_cache",
         "routed_experts_prompt_start",
         "stream_interval",
@@ -56,6 +55,7 @@ MANAGED_PARAMETERS = frozenset(
         "n",
         "logprobs",
         "flat_logprobs",
+        "logprob_token_ids",
         "prompt_logprobs",
         "prompt_logprob_token_ids",
         "prompt_logprob_start",
@@ -73,11 +73,10 @@ MASKING_PARAMETERS = frozenset(
         "bad_words",
         "logit_bias",
         "min_tokens",
-        "logprob_token_ids",
     }
 )
-"""Parameters that change the logits before the probe sees them but not the log-probabilities that
-the engine returns (`logprob_token_ids` replaces the top k)."""
+"""Parameters that change the logits, but not the log-probabilities that the engine returns. They
+matter where the probe sees the logits only."""
 
 PENALTIES = {"presence_penalty": 0.0, "frequency_penalty": 0.0, "repetition_penalty": 1.0}
 """Parameters that do so on vLLM's V2 model runner only, with the values that do nothing."""

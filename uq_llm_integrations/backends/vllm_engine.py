@@ -238,8 +238,10 @@ class VLLMEngineBackend(Backend):
         self, process: EngineProcess, request: Request, number: int, *, whole: bool
     ) -> AsyncGenerator[tuple[RequestOutput, Candidate | None], None]:
         """Yield the engine's outputs of one sample, the finished one with its candidate."""
-        v2 = process.llm.vllm_config.use_v2_model_runner
-        why_not = process.why_no_probe or why_not_watched(request, use_v2_model_runner=v2)
+        why_not = process.why_no_probe
+        if not why_not and not await process.sees_raw():
+            v2 = process.llm.vllm_config.use_v2_model_runner
+            why_not = why_not_watched(request, use_v2_model_runner=v2)
         request_id, is_kept = process.new_id(), not why_not
         with translated_errors():
             params = generation_params(

@@ -45,6 +45,7 @@ class EngineProcess:
         self._watchdog: asyncio.Task[None] | None = None
         self._wanted: dict[str, asyncio.Future[Floats]] = {}
         self._reader: asyncio.Task[None] | None = None
+        self._attaching: asyncio.Task[bool] | None = None
 
     def new_id(self) -> str:
         """Return an id that no other request of this engine has."""
@@ -69,6 +70,21 @@ class EngineProcess:
                     yield output
             finally:
                 await stream.aclose()
+
+    async def sees_raw(self) -> bool:
+        """Whether the probe sees the very log-probabilities that the engine returns.
+
+        Otherwise it sees logits that some sampling parameters have changed already.
+        """
+        if self.why_no_probe:
+            return False
+        if self._attaching is None:
+            self._attaching = asyncio.create_task(self._attach())
+        return await asyncio.shield(self._attaching)
+
+    async def _attach(self) -> bool:
+        with translated_errors():
+            return all(await self.llm.collective_rpc("uq_attach"))
 
     async def take_rows(self, request_id: str, deadline: float) -> Floats:
         """Return what the probe kept of a request; those wanted at once share one call."""

@@ -31,6 +31,9 @@ logger = logging.getLogger(__name__)
 REQUEST_KEY = "uq_request"
 """The key in `SamplingParams.extra_args` that asks the probe to watch a request."""
 
+SCORE_KEY = "uq_score"
+"""The key that asks for the prompt's own statistics: (request, first token that is wanted)."""
+
 WORKER_EXTENSION = "uq_llm_integrations.backends.vllm_probe.ProbeReader"
 
 _starting = threading.Lock()
