@@ -9,6 +9,7 @@ UncertaintyError
 ├── InvalidRequestError (ValueError)      one request that can never work
 │   ├── EmptyPromptError
 │   └── PromptTooLongError
+├── HighUncertaintyError                  the answer is too uncertain; carries the Result
 └── EngineError (RuntimeError)            the engine failed, the request may be fine
     ├── EngineStartError
     ├── EngineDeadError                   retryable on a fresh engine
@@ -84,6 +85,14 @@ class PromptTooLongError(InvalidRequestError):
             f"the prompt has {length} tokens; at most {context_length - 1} fit into the context of "
             f"{context_length} tokens with room for one token of answer"
         )
+
+
+class HighUncertaintyError(UncertaintyError):
+    """The answer met a condition of uncertainty; `result` has it with all its scores."""
+
+    def __init__(self, result: Result) -> None:
+        super().__init__(f"the answer is too uncertain: {result.decision.condition}")
+        self.result = result
 
 
 class EngineError(UncertaintyError, RuntimeError):

@@ -7,15 +7,32 @@ of one candidate; V is the size of the vocabulary, k the number of top log-proba
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+if TYPE_CHECKING:
+    from uq_llm_integrations.errors import UncertaintyError
+
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class EarlyStop:
+    """Ends a sample inside the engine when its last `window` tokens are too uncertain on average.
+
+    `statistic` is 'entropy' or 'self_certainty', both higher where the model is less certain, and
+    `above` the threshold in nats (DeepConf, https://arxiv.org/abs/2508.15260, with exact
+    statistics in place of the top k).
+    """
+
+    above: float
+    window: int = 16
+    statistic: Literal["entropy", "self_certainty"] = "entropy"
 
 
 @dataclass(frozen=True)
@@ -23,13 +40,32 @@ class Request:
     """A prompt in token ids and how to continue it.
 
     `sampling` holds vLLM's sampling parameters by their own names (`temperature`, `max_tokens`,
-    `stop`, `seed`, ...). `top_logprobs` is k, and -1 asks for the whole vocabulary.
+    `stop`, `seed`, ...). `top_logprobs` is k, and -1 asks for the whole vocabulary. `until` ends a
+    sample with the first token after which it says True of the text so far. `text` is what the
+    prompt was encoded from (with `chat`, as a user's turn), for a model with another vocabulary.
     """
 
     prompt_ids: tuple[int, ...]
     n: int = 1
     top_logprobs: int = 0
     sampling: Mapping[str, Any] = field(default_factory=dict)
+    early_stop: EarlyStop | None = None
+    until: Callable[[str], bool] | None = None
+    text: str | None = None
+    chat: bool = False
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Tells while samples of one request are drawn which of them are needed no longer.
+
+    `enough` gets the finished ones and says whether the others can be left. `hopeless` gets the
+    log-probabilities of a running one's tokens and the finished ones, and says whether it can be
+    left. What was drawn of a sample that is left has the finish reason 'abort'.
+    """
+
+    enough: Callable[[Sequence[Candidate]], bool] | None = None
+    hopeless: Callable[[Sequence[float], Sequence[Candidate]], bool] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +124,17 @@ class TokenTrace:
         """Whether the whole distribution was seen at every token."""
         return self.entropy is not None
 
+    def joined(self, other: TokenTrace) -> TokenTrace:
+        """Return the trace of these tokens and then the other's; what one lacks, both lack."""
+        arrays: dict[str, Any] = {}
+        for name in (f.name for f in fields(self)):
+            ours, theirs = getattr(self, name), getattr(other, name)
+            if isinstance(ours, np.ndarray) or isinstance(theirs, np.ndarray):
+                fit = ours is not None and theirs is not None and ours.shape[1:] == theirs.shape[1:]
+                arrays[name] = np.concatenate([ours, theirs]) if fit else None
+        why = self.why_inexact or other.why_inexact
+        return replace(self, **arrays, why_inexact=why, grammar=self.grammar or other.grammar)
+
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
@@ -102,11 +149,20 @@ class Candidate:
     text: str
     trace: TokenTrace
     finish_reason: str | None = None
-    """'stop', 'length' or 'abort' for generated text, None for text that was only scored."""
+    """'stop' or 'length' where it ended by itself, 'boundary' where `Request.until` ended it,
+    'early_stop' where `Request.early_stop` did, 'abort' where it was left because it was needed no
+    longer, 'error' where it failed. None for text that was only scored."""
     stop_reason: int | str | None = None
     """The stop token id or stop string that ended it; None for the end-of-text token."""
     cached_tokens: int = 0
     """Prompt tokens that were taken from the engine's prefix cache."""
+    error: UncertaintyError | None = None
+    """Why there is nothing, where this one failed and others of the same request did not."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it came to an end of its own, so that it can win and vote."""
+        return self.finish_reason not in {"abort", "early_stop", "error"}
 
 
 @dataclass(frozen=True)
@@ -140,18 +196,35 @@ class Usage:
     """What an answer cost."""
 
     prompt_tokens: int = 0
+    """Tokens of the prompt, counted once for each time that it was sent."""
     generated_tokens: int = 0
     scored_tokens: int = 0
+    """Tokens that a forward pass scored without generating them."""
     cached_tokens: int = 0
+    """Prompt tokens that the engine did not compute again."""
+    saved_tokens: int = 0
+    """The most tokens that samples left early, or never drawn, could still have taken."""
+    forward_passes: int = 0
+    """Passes of the model one after the other: the longest sample's tokens, and one a scoring."""
     seconds: float = 0.0
+
+    def __add__(self, other: Usage) -> Usage:
+        names = (f.name for f in fields(self))
+        return Usage(**{name: getattr(self, name) + getattr(other, name) for name in names})
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What was made of the scores, and the condition that caused it."""
+    """What was made of the scores, and the condition that caused it.
+
+    `is_uncertain` says that a condition on the chosen candidate was met, or could not be known not
+    to be. `text` is what an abstention says in place of the candidate's own text.
+    """
 
     action: Literal["accepted", "abstained", "retried", "stopped_early"] = "accepted"
     condition: str | None = None
+    is_uncertain: bool = False
+    text: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,11 +236,18 @@ class Result:
     """For each candidate, its scores by the names they were asked for."""
     usage: Usage
     decision: Decision = Decision()
+    attempts: tuple[Result, ...] = ()
+    """The results that were tried and not kept, in their order."""
 
     @property
     def candidate(self) -> Candidate:
         """The chosen candidate."""
         return self.candidates[0]
+
+    @property
+    def text(self) -> str:
+        """The answer: the chosen candidate's text, or what an abstention says in its place."""
+        return self.candidate.text if self.decision.text is None else self.decision.text
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,56 @@
+"""When further samples can no longer change the outcome, or hardly so."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from scipy.special import betainc
+
+from uq_llm_integrations.decoding.selection import Answer
+from uq_llm_integrations.records import Candidate, Watch
+
+
+def is_settled(candidates: Sequence[Candidate], total: int, answer: Answer, sure: float) -> bool:
+    """Return whether the majority of `total` samples is known from those that are there.
+
+    It is where the leader is out of reach, or stays ahead of the second with a probability of at
+    least `sure` by the Beta rule of adaptive consistency (https://arxiv.org/abs/2305.11860).
+    """
+    counts = Counter(answer(one.text) for one in candidates if one.is_whole)
+    left = total - len(candidates)
+    (_, first), (_, second), *_ = [*counts.most_common(2), ("", 0), ("", 0)]
+    if first - second > left:
+        return True
+    return first > 0 and 1.0 - float(betainc(first + 1, second + 1, 0.5)) >= sure
+
+
+def settled_watch(
+    earlier: Sequence[Candidate], total: int, answer: Answer, sure: float
+) -> Watch:
+    """Return a watch that leaves the samples still running once the vote is settled."""
+    return Watch(enough=lambda done: is_settled([*earlier, *done], total, answer, sure))
+
+
+def hopeless_watch(method: str, max_tokens: int | None) -> Watch | None:
+    """Return a watch that leaves a sample which cannot be the least uncertain one any more.
+
+    Negative log-probabilities only add up: with `maxprob` a sample can never come below its sum so
+    far, with `perplexity` never below that sum over the most tokens that it may take.
+    """
+    if method == "MaximumSequenceProbability":
+        length = 1
+    elif method == "Perplexity" and max_tokens:
+        length = max_tokens
+    else:
+        return None
+
+    def score(logprobs: Sequence[float]) -> float:
+        tokens = 1 if length == 1 else max(len(logprobs), 1)
+        return -sum(logprobs) / tokens
+
+    def hopeless(logprobs: Sequence[float], finished: Sequence[Candidate]) -> bool:
+        scores = [score(one.trace.logprob.tolist()) for one in finished if one.is_whole and len(one.trace)]
+        return bool(scores) and -sum(logprobs) / length > min(scores)
+
+    return Watch(hopeless=hopeless)

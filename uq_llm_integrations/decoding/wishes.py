@@ -1,0 +1,93 @@
+"""What a strategy can ask of its driver, and what every strategy is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from uq_llm_integrations.backends.base import Backend, Capabilities
+from uq_llm_integrations.errors import ConfigurationError, MethodUnavailableError
+from uq_llm_integrations.records import Request, Result, Watch
+from uq_llm_integrations.scoring.methods import DEFAULT_METHODS, find_method
+
+
+@dataclass(frozen=True)
+class Generate:
+    """Continue this prompt; the answer is `request.n` candidates.
+
+    `watch` may leave some of them early. `backend` is another than the driver's: its tokens are
+    its own, so the prompt is encoded again from the request's text.
+    """
+
+    request: Request
+    watch: Watch | None = None
+    backend: Backend | None = None
+
+
+@dataclass(frozen=True)
+class ScoreTexts:
+    """Score given tokens behind a prompt; the answer is one candidate for each continuation."""
+
+    prompt_ids: tuple[int, ...]
+    continuations: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class Sleep:
+    """Wait for some seconds; the answer is None."""
+
+    seconds: float
+
+
+Wish = Generate | ScoreTexts | Sleep
+
+Steps = Generator[Wish, Any, Result]
+"""A run of a strategy. An UncertaintyError of the backend is thrown in where the wish was made."""
+
+
+class Strategy(ABC):
+    """Decides what to generate for a request and which candidate wins. It does no I/O.
+
+    Strategies wrap one another: `Abstain(Retry(BestOfN(8), when=...), when=...)`.
+    """
+
+    @abstractmethod
+    def __call__(self, request: Request, methods: Sequence[str] = DEFAULT_METHODS) -> Steps:
+        """Yield wishes and return the result, scored by the methods and those it needs itself."""
+
+    def check(self, request: Request, capabilities: Capabilities) -> None:
+        """Raise ConfigurationError where requests like this one can never be served.
+
+        The prompt of `request` is not looked at.
+        """
+
+    def samples(self, request: Request) -> int:
+        """Return how many candidates the strategy has to choose among."""
+        return request.n
+
+
+def check_available(methods: Sequence[str], capabilities: Capabilities) -> None:
+    """Raise MethodUnavailableError for a method that the backend can give no number for."""
+    for name in methods:
+        method = find_method(name)
+        if capabilities.why_inexact and method.needs == "distribution" and not method.bounds:
+            raise MethodUnavailableError(
+                f"{name} needs exact statistics, which {capabilities.model} has not: "
+                f"{capabilities.why_inexact}"
+            )
+
+
+def check_varied(request: Request, n: int) -> None:
+    """Raise ConfigurationError where several samples would all be the same."""
+    if n > 1 and request.sampling.get("temperature") == 0:
+        raise ConfigurationError(
+            f"{n} samples at temperature 0 are all the same; set a temperature above 0"
+        )
+
+
+def check_count(name: str, value: int, least: int = 1) -> None:
+    """Raise ConfigurationError unless the value is a whole number of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ConfigurationError(f"{name} is {value!r}; allowed are whole numbers from {least}")
