@@ -4,27 +4,44 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 from uq_llm_integrations.backends.base import Backend
-from uq_llm_integrations.decoding.strategies import Strategy
+from uq_llm_integrations.decoding.wishes import Generate, ScoreTexts, Strategy, Wish
+from uq_llm_integrations.errors import ConfigurationError, UncertaintyError
 from uq_llm_integrations.records import Request, Result
+from uq_llm_integrations.scoring.methods import DEFAULT_METHODS
 
 
-async def adrive(strategy: Strategy, request: Request, backend: Backend) -> Result:
+async def adrive(
+    strategy: Strategy,
+    request: Request,
+    backend: Backend,
+    methods: Sequence[str] = DEFAULT_METHODS,
+) -> Result:
     """Run a strategy for one request."""
-    steps = strategy(request)
-    wish = next(steps)
-    while True:
-        candidates = await backend.generate(wish.request)
-        try:
-            wish = steps.send(candidates)
-        except StopIteration as stop:
-            result: Result = stop.value
-            return result
+    strategy.check(request, backend.capabilities)
+    steps = strategy(request, methods)
+    try:
+        wish = next(steps)
+        while True:
+            try:
+                answer = await _granted(wish, backend)
+            except UncertaintyError as error:
+                wish = steps.throw(error)
+            else:
+                wish = steps.send(answer)
+    except StopIteration as stop:
+        result: Result = stop.value
+        return result
 
 
 async def adrive_all(
-    strategy: Strategy, requests: Sequence[Request], backend: Backend
+    strategy: Strategy,
+    requests: Sequence[Request],
+    backend: Backend,
+    methods: Sequence[str] = DEFAULT_METHODS,
 ) -> list[Result]:
     """Run a strategy for many requests at once; they meet in the backend's batch.
 
@@ -33,7 +50,8 @@ async def adrive_all(
     for request in requests:
         backend.check(request)
     outcomes = await asyncio.gather(
-        *(adrive(strategy, request, backend) for request in requests), return_exceptions=True
+        *(adrive(strategy, request, backend, methods) for request in requests),
+        return_exceptions=True,
     )
     completed = {i: out for i, out in enumerate(outcomes) if isinstance(out, Result)}
     for outcome in outcomes:
@@ -43,11 +61,40 @@ async def adrive_all(
     return list(completed.values())
 
 
-def drive(strategy: Strategy, request: Request, backend: Backend) -> Result:
+def drive(
+    strategy: Strategy,
+    request: Request,
+    backend: Backend,
+    methods: Sequence[str] = DEFAULT_METHODS,
+) -> Result:
     """Run a strategy for one request, blocking."""
-    return backend.run(adrive(strategy, request, backend))
+    return backend.run(adrive(strategy, request, backend, methods))
 
 
-def drive_all(strategy: Strategy, requests: Sequence[Request], backend: Backend) -> list[Result]:
+def drive_all(
+    strategy: Strategy,
+    requests: Sequence[Request],
+    backend: Backend,
+    methods: Sequence[str] = DEFAULT_METHODS,
+) -> list[Result]:
     """Run a strategy for many requests at once, blocking."""
-    return backend.run(adrive_all(strategy, requests, backend))
+    return backend.run(adrive_all(strategy, requests, backend, methods))
+
+
+async def _granted(wish: Wish, backend: Backend) -> Any:
+    match wish:
+        case Generate(request, watch, None):
+            return await backend.generate(request, watch)
+        case Generate(request, watch, other):
+            return await other.generate(await _encoded_for(other, request), watch)
+        case ScoreTexts(prompt_ids, continuations):
+            return await backend.score_all(prompt_ids, continuations)
+    return await asyncio.sleep(wish.seconds)
+
+
+async def _encoded_for(backend: Backend, request: Request) -> Request:
+    if request.text is None:
+        raise ConfigurationError(
+            "another model needs the prompt's text; give the request its `text`"
+        )
+    return replace(request, prompt_ids=await backend.encode(request.text, chat=request.chat))
