@@ -1,9 +1,9 @@
 """What exact statistics of every token cost, side by side with vLLM's own log-probabilities.
 
 Tokens a second of (a) vLLM with logprobs=0, (b) this package with exact statistics, (c) vLLM with
-logprobs=20, (d) vLLM with the whole vocabulary, at batch sizes 1, 4 and 16, vLLM being called as it
-is by default. The whole vocabulary is slow, so (d) generates fewer tokens; its speed is the same for
-2 to 16 of them.
+logprobs=20, (d) vLLM with the whole vocabulary, at batch sizes 1, 4 and 16, vLLM being called as
+it is by default. The whole vocabulary is slow, so (d) generates fewer tokens; its speed hardly
+depends on how many.
 """
 
 from __future__ import annotations

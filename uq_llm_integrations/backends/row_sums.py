@@ -8,9 +8,10 @@ import numpy as np
 
 from uq_llm_integrations.records import Floats
 
-COLUMNS = ("negative_entropy", "square", "plain", "root", "fourth_root", "support")
+COLUMNS = ("negative_entropy", "square", "plain", "root", "fourth_root", "support", "stopped")
 """The sums that the probe keeps of each distribution: of p log p, p (log p)**2, log p, p ** (1/2),
-p ** (1/4), and 1 for each token that is possible at all."""
+p ** (1/4), and 1 for each token that is possible at all; then 1 where an early stop forced the
+token, else 0."""
 
 
 def read_rows(data: bytes) -> Floats:
@@ -20,7 +21,7 @@ def read_rows(data: bytes) -> Floats:
 
 def exact_statistics(rows: Floats) -> dict[str, Any]:
     """Return the exact statistics of a trace by their names in `TokenTrace`."""
-    negative_entropy, square, plain, root, fourth_root, support = rows.T
+    negative_entropy, square, plain, root, fourth_root, support, _ = rows.T
     return {
         "entropy": np.maximum(-negative_entropy, 0.0),
         "varentropy": np.maximum(square - negative_entropy**2, 0.0),
@@ -36,4 +37,10 @@ def dense_rows(logprobs: Floats) -> Floats:
     possible = np.isfinite(logprobs)
     logs, p = np.where(possible, logprobs, 0.0), np.exp(logprobs)
     sums = [p * logs, p * logs**2, logs, np.sqrt(p), p**0.25, possible]
-    return np.stack([terms.sum(-1) for terms in sums], -1)
+    never_stopped = np.zeros(len(logprobs))
+    return np.stack([*(terms.sum(-1) for terms in sums), never_stopped], -1)
+
+
+def is_stopped(rows: Floats, tokens: int) -> bool:
+    """Return whether the last of so many tokens was forced by an early stop."""
+    return 0 < tokens <= len(rows) and bool(rows[tokens - 1, COLUMNS.index("stopped")])

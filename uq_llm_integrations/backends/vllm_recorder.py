@@ -21,7 +21,7 @@ _BLOCK = 512
 
 
 def row_statistics(logprobs: torch.Tensor, *, has_forbidden: bool = False) -> torch.Tensor:
-    """Return the sums named in `COLUMNS` of float32 log-probabilities, float64 [rows, 6].
+    """Return the sums named in `COLUMNS` of float32 log-probabilities, float64 [rows, 7].
 
     `has_forbidden` says that a grammar has set some of them to -inf.
     """
@@ -44,7 +44,8 @@ def _chunk_statistics(logs: torch.Tensor, has_forbidden: bool) -> torch.Tensor:
     root = _total(powers.square_())
     negative_entropy = _total(powers.square_().mul_(logs))
     square = _total(powers.mul_(logs))
-    return torch.stack([negative_entropy, square, plain, root, fourth_root, support], -1)
+    stopped = torch.zeros_like(plain)
+    return torch.stack([negative_entropy, square, plain, root, fourth_root, support, stopped], -1)
 
 
 def _total(terms: torch.Tensor) -> torch.Tensor:
@@ -61,16 +62,29 @@ class Recorder:
     def __init__(self) -> None:
         self._kept: dict[str, dict[int, tuple[torch.Tensor, int]]] = {}
 
-    def observe(self, logprobs: torch.Tensor, rows: list[Row], *, has_forbidden: bool) -> None:
-        """Keep the statistics of some rows. A row computed again replaces its first version."""
+    def observe(
+        self, logprobs: torch.Tensor, rows: list[Row], *, has_forbidden: bool
+    ) -> torch.Tensor:
+        """Keep and return the statistics of some rows, which are sorted.
+
+        A row computed again replaces its first version.
+        """
         if not rows:
-            return
+            return logprobs.new_zeros(0)
         if len(rows) < len(logprobs):
             logprobs = logprobs[[row for row, _, _ in rows]]
             rows = [(i, request, place) for i, (_, request, place) in enumerate(rows)]
         table = row_statistics(logprobs, has_forbidden=has_forbidden)
         for row, request, place in rows:
             self._kept.setdefault(request, {})[place] = (table, row)
+        return table
+
+    def keep_tokens(self, request: str, logprobs: torch.Tensor, token_ids: list[int]) -> None:
+        """Keep the log-probability and the rank of some tokens of one distribution [V]."""
+        chosen = logprobs[token_ids].double()
+        ranks = (logprobs >= chosen[:, None]).sum(-1)
+        table = torch.stack([chosen, ranks.double()], -1)
+        self._kept[request] = {i: (table, i) for i in range(len(token_ids))}
 
     def take(self, requests: Iterable[str]) -> list[bytes]:
         """Forget some requests and return for each its float64 rows from token 0 on, unbroken."""

@@ -34,6 +34,12 @@ REQUEST_KEY = "uq_request"
 SCORE_KEY = "uq_score"
 """The key that asks for the prompt's own statistics: (request, first token that is wanted)."""
 
+STOP_KEY = "uq_stop"
+"""The key that has an early stop: (statistic, window, threshold, token to be drawn)."""
+
+TOKENS_KEY = "uq_tokens"
+"""The key that asks what the next distribution gives to tokens: (name to keep it under, ids)."""
+
 WORKER_EXTENSION = "uq_llm_integrations.backends.vllm_probe.ProbeReader"
 
 _starting = threading.Lock()

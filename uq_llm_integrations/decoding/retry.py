@@ -41,6 +41,9 @@ from uq_llm_integrations.scoring.methods import DEFAULT_METHODS
 
 Callback = Callable[[RetryCallState], Any]
 
+_THREE_ATTEMPTS, _NO_WAIT = stop_after_attempt(3), wait_none()
+_JITTER = wait_random_exponential(max=10)
+
 
 @dataclass(frozen=True)
 class Retry(Strategy):
@@ -54,8 +57,8 @@ class Retry(Strategy):
 
     strategy: Strategy
     when: Condition
-    stop: StopBaseT = stop_after_attempt(3)
-    wait: WaitBaseT = wait_none()
+    stop: StopBaseT = _THREE_ATTEMPTS
+    wait: WaitBaseT = _NO_WAIT
     temperatures: Sequence[float] = ()
     last_resort: Backend | None = None
     before: Callback | None = None
@@ -143,8 +146,8 @@ class RetryErrors(Strategy):
     """Runs a strategy again where it failed with an error that says that this can help."""
 
     strategy: Strategy
-    stop: StopBaseT = stop_after_attempt(3)
-    wait: WaitBaseT = wait_random_exponential(max=10)
+    stop: StopBaseT = _THREE_ATTEMPTS
+    wait: WaitBaseT = _JITTER
 
     def __call__(self, request: Request, methods: Sequence[str] = DEFAULT_METHODS) -> Steps:
         """Run the strategy until it does not fail."""

@@ -39,9 +39,7 @@ def by_votes(result: Result, method: str, answer: Answer, votes: Callable[[int],
     return key
 
 
-def vote_totals(
-    result: Result, answer: Answer, votes: Callable[[int], float]
-) -> dict[str, float]:
+def vote_totals(result: Result, answer: Answer, votes: Callable[[int], float]) -> dict[str, float]:
     """Return the votes of each answer; candidates that came to no end of their own have none.
 
     The sum does not depend on the order of the candidates (`math.fsum`).

@@ -25,9 +25,7 @@ def is_settled(candidates: Sequence[Candidate], total: int, answer: Answer, sure
     return first > 0 and 1.0 - float(betainc(first + 1, second + 1, 0.5)) >= sure
 
 
-def settled_watch(
-    earlier: Sequence[Candidate], total: int, answer: Answer, sure: float
-) -> Watch:
+def settled_watch(earlier: Sequence[Candidate], total: int, answer: Answer, sure: float) -> Watch:
     """Return a watch that leaves the samples still running once the vote is settled."""
     return Watch(enough=lambda done: is_settled([*earlier, *done], total, answer, sure))
 
@@ -50,7 +48,9 @@ def hopeless_watch(method: str, max_tokens: int | None) -> Watch | None:
         return -sum(logprobs) / tokens
 
     def hopeless(logprobs: Sequence[float], finished: Sequence[Candidate]) -> bool:
-        scores = [score(one.trace.logprob.tolist()) for one in finished if one.is_whole and len(one.trace)]
+        scores = [
+            score(one.trace.logprob.tolist()) for one in finished if one.is_whole and len(one.trace)
+        ]
         return bool(scores) and -sum(logprobs) / length > min(scores)
 
     return Watch(hopeless=hopeless)

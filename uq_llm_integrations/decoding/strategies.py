@@ -163,9 +163,7 @@ class SelfConsistency(Strategy):
     def _is_settled(self, candidates: Sequence[Candidate]) -> bool:
         if len(candidates) >= self.n:
             return True
-        return self.settle is not None and is_settled(
-            candidates, self.n, self.answer, self.settle
-        )
+        return self.settle is not None and is_settled(candidates, self.n, self.answer, self.settle)
 
     def _watch(self, done: Sequence[Candidate]) -> Watch | None:
         if self.settle is None:

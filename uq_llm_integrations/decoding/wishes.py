@@ -57,7 +57,9 @@ class Strategy(ABC):
     def __call__(self, request: Request, methods: Sequence[str] = DEFAULT_METHODS) -> Steps:
         """Yield wishes and return the result, scored by the methods and those it needs itself."""
 
-    def check(self, request: Request, capabilities: Capabilities) -> None:
+    def check(  # noqa: B027  # not every strategy can be refused
+        self, request: Request, capabilities: Capabilities
+    ) -> None:
         """Raise ConfigurationError where requests like this one can never be served.
 
         The prompt of `request` is not looked at.
