@@ -58,12 +58,12 @@ def ask(
         raise typer.BadParameter("the question is empty", param_hint="QUESTION")
     sampling = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
     with _errors_in_words():
-        strategy = Single(method)
+        methods = check_methods(method)
         check_n(n, MAX_N)
         check_sampling(sampling)
         with _running(model, compile_model, verbose) as backend:
             ids = backend.run(backend.encode(question, chat=not raw))
-            result = drive(strategy, Request(ids, n, sampling=sampling), backend)
+            result = drive(Single(), Request(ids, n, sampling=sampling), backend, methods)
             _show(result, backend, as_json)
 
 
@@ -79,7 +79,7 @@ def score(
     verbose: Verbose = False,
 ) -> None:
     """Score a given text as a continuation of a prompt (teacher forcing)."""
-    from uq_llm_integrations.decoding.strategies import judge
+    from uq_llm_integrations.decoding.judge import judge
 
     with _errors_in_words():
         methods = check_methods(method)

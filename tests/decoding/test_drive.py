@@ -17,7 +17,7 @@ def request(prompt: str, n: int = 1) -> Request:
 
 def test_every_candidate_is_scored():
     backend = ScriptedBackend(["one", "two"])
-    result = drive(Single(["perplexity", "entropy"]), request("?", n=2), backend)
+    result = drive(Single(), request("?", n=2), backend, ["perplexity", "entropy"])
     assert [candidate.text for candidate in result.candidates] == ["one", "two"]
     assert [set(scores) for scores in result.scores] == [{"perplexity", "entropy"}] * 2
     assert result.scores[0]["perplexity"].value == pytest.approx(0.1053605)
@@ -49,4 +49,4 @@ def test_results_come_in_the_order_of_the_requests():
 
 def test_an_unknown_method_is_refused_at_construction():
     with pytest.raises(UnknownMethodError):
-        Single(["nonsense"])
+        drive(Single(), request("?"), ScriptedBackend(["yes"]), ["nonsense"])

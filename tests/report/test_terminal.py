@@ -20,7 +20,7 @@ def test_surer_tokens_have_other_colours():
 
 
 def test_the_report_shows_answer_scores_and_cost():
-    result = drive(Single(["perplexity"]), Request((1,)), ScriptedBackend(["Paris"]))
+    result = drive(Single(), Request((1,)), ScriptedBackend(["Paris"]), ["perplexity"])
     console = Console(record=True, width=100)
     console.print(render(result, [list("Paris")]))
     shown = console.export_text()

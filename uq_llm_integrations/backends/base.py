@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+import numpy as np
+
 from uq_llm_integrations.backends.loop import LoopThread
 from uq_llm_integrations.backends.sampling import check_request
-from uq_llm_integrations.records import Candidate, Request, StreamPiece
+from uq_llm_integrations.errors import UncertaintyError
+from uq_llm_integrations.records import Candidate, Request, StreamPiece, TokenTrace, Watch
 
 T = TypeVar("T")
 
@@ -54,21 +57,30 @@ class Backend(ABC):
         """Return the text that each token adds; joined, they are the text of all."""
 
     @abstractmethod
-    async def generate(self, request: Request) -> list[Candidate]:
-        """Return `request.n` candidates in the order drawn; cancelling stops the engine's work."""
+    async def generate(self, request: Request, watch: Watch | None = None) -> list[Candidate]:
+        """Return `request.n` candidates in their order; cancelling stops the engine's work.
+
+        A candidate that failed has its `error`; where all did, the first error is raised.
+        """
 
     @abstractmethod
     def stream(self, request: Request) -> AsyncGenerator[StreamPiece, None]:
         """Generate one candidate piece by piece; closing the stream stops the engine's work."""
 
     @abstractmethod
-    async def score(
-        self, prompt_ids: Sequence[int], token_ids: Sequence[int], top_logprobs: int | None = None
-    ) -> Candidate:
-        """Return the trace of given tokens behind a prompt, in one forward pass (teacher forcing).
+    async def score_all(
+        self,
+        prompt_ids: Sequence[int],
+        continuations: Sequence[Sequence[int]],
+        top_logprobs: int = 0,
+    ) -> list[Candidate]:
+        """Return the traces of given tokens behind a prompt, in one batch (teacher forcing)."""
 
-        `top_logprobs` is k; None takes the most that the backend gives.
-        """
+    async def score(
+        self, prompt_ids: Sequence[int], token_ids: Sequence[int], top_logprobs: int = 0
+    ) -> Candidate:
+        """Return the trace of given tokens behind a prompt."""
+        return (await self.score_all(prompt_ids, [token_ids], top_logprobs))[0]
 
     @property
     @abstractmethod
@@ -100,3 +112,9 @@ class Backend(ABC):
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def failed_candidate(request: Request, error: UncertaintyError, size: int) -> Candidate:
+    """Return what stands in the place of a candidate that failed: nothing, and why."""
+    trace = TokenTrace(size, np.zeros(0), why_inexact=f"the candidate failed: {error}")
+    return Candidate(request.prompt_ids, (), "", trace, "error", error=error)

@@ -19,6 +19,11 @@ def read_rows(data: bytes) -> Floats:
     return np.frombuffer(data, np.float64).reshape(-1, len(COLUMNS))
 
 
+def read_tokens(data: bytes) -> Floats:
+    """Return log-probability and rank of some tokens of one distribution, float64 [tokens, 2]."""
+    return np.frombuffer(data, np.float64).reshape(-1, 2)
+
+
 def exact_statistics(rows: Floats) -> dict[str, Any]:
     """Return the exact statistics of a trace by their names in `TokenTrace`."""
     negative_entropy, square, plain, root, fourth_root, support, _ = rows.T

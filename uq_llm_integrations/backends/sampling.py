@@ -12,7 +12,7 @@ from uq_llm_integrations.errors import (
     PromptTooLongError,
     suggestion,
 )
-from uq_llm_integrations.records import Request
+from uq_llm_integrations.records import EarlyStop, Request
 
 if TYPE_CHECKING:
     from uq_llm_integrations.backends.base import Capabilities
@@ -103,6 +103,28 @@ def check_request(request: Request, capabilities: Capabilities) -> None:
     check_n(request.n, capabilities.max_n)
     check_top_logprobs(request.top_logprobs, capabilities.max_top_logprobs)
     check_sampling(request.sampling)
+    if request.early_stop:
+        check_early_stop(request.early_stop, request.sampling)
+
+
+def check_early_stop(rule: EarlyStop, sampling: Mapping[str, Any]) -> None:
+    """Raise InvalidRequestError for a rule that can never work."""
+    if isinstance(rule.above, bool) or not isinstance(rule.above, int | float):
+        raise InvalidRequestError(f"the early stop's threshold is {rule.above!r}, not a number")
+    if math.isnan(rule.above):
+        raise InvalidRequestError("the early stop's threshold is NaN; it must be a number")
+    if isinstance(rule.window, bool) or not isinstance(rule.window, int) or rule.window < 1:
+        raise InvalidRequestError(
+            f"the early stop's window is {rule.window!r}; allowed is 1 or more"
+        )
+    if rule.statistic not in ("entropy", "self_certainty"):
+        raise InvalidRequestError(
+            f"the early stop's statistic is {rule.statistic!r}; "
+            "allowed are 'entropy' and 'self_certainty'"
+        )
+    for name in ("structured_outputs", "min_tokens"):
+        if sampling.get(name):
+            raise InvalidRequestError(f"an early stop cannot end a sample under {name}")
 
 
 def check_n(n: int, max_n: int) -> None:

@@ -4,18 +4,33 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
-from uq_llm_integrations.backends.base import MAX_N, Backend, Capabilities
+from uq_llm_integrations.backends.base import (
+    MAX_N,
+    Backend,
+    Capabilities,
+    failed_candidate,
+)
 from uq_llm_integrations.backends.loop import LoopThread
 from uq_llm_integrations.backends.row_sums import dense_rows, exact_statistics
-from uq_llm_integrations.errors import InvalidRequestError
-from uq_llm_integrations.records import Candidate, Request, StreamPiece, TokenTrace
+from uq_llm_integrations.errors import InvalidRequestError, UncertaintyError
+from uq_llm_integrations.records import Candidate, Request, StreamPiece, TokenTrace, Watch
 
-Line = str | Exception
-"""One scripted answer: its text, or an error to raise in its place."""
+
+@dataclass(frozen=True)
+class Said:
+    """One scripted answer that is as sure as it says."""
+
+    text: str
+    sureness: float
+
+
+Line = str | Said | UncertaintyError
+"""One scripted answer: its text, or an error in its place."""
 
 _SIZE = 256
 
@@ -23,7 +38,7 @@ _SIZE = 256
 class ScriptedBackend(Backend):
     """Answers each prompt with its own lines in turn, starting over at the end.
 
-    A token is a byte of UTF-8. At every token the distribution gives `sureness` to the scripted
+    A token is a byte of UTF-8, and all samples of a request grow by one token a step. At every token the distribution gives `sureness` to the scripted
     byte and spreads the rest evenly over the other 255, so every statistic has a closed form.
     `delay` is how many seconds an answer takes.
     """
@@ -63,12 +78,16 @@ class ScriptedBackend(Backend):
         """Return one character a byte."""
         return [bytes([token]).decode("latin-1") for token in token_ids]
 
-    async def generate(self, request: Request) -> list[Candidate]:
+    async def generate(self, request: Request, watch: Watch | None = None) -> list[Candidate]:
         """Return the next `request.n` lines of the prompt's script."""
         self.check(request)
         self.requests.append(request)
         await asyncio.sleep(self._delay)
-        return [self._candidate(request) for _ in range(request.n)]
+        candidates = [self._candidate(request) for _ in range(request.n)]
+        errors = [one.error for one in candidates if one.error]
+        if len(errors) == len(candidates):
+            raise errors[0]
+        return _raced(candidates, watch) if watch else candidates
 
     async def stream(self, request: Request) -> AsyncGenerator[StreamPiece, None]:
         """Generate the next line byte by byte."""
@@ -79,35 +98,93 @@ class ScriptedBackend(Backend):
             text = candidate.text[i : i + 1]
             yield StreamPiece(text, (token,), (logprob,), candidate if is_last else None)
 
-    async def score(
-        self, prompt_ids: Sequence[int], token_ids: Sequence[int], top_logprobs: int | None = None
-    ) -> Candidate:
-        """Return the trace of any tokens, as if they were scripted."""
-        return self._said(tuple(prompt_ids), bytes(token_ids), None)
+    async def score_all(
+        self,
+        prompt_ids: Sequence[int],
+        continuations: Sequence[Sequence[int]],
+        top_logprobs: int = 0,
+    ) -> list[Candidate]:
+        """Return the traces of any tokens, as if they were scripted."""
+        return [
+            self._said(tuple(prompt_ids), bytes(ids), self._sureness, None) for ids in continuations
+        ]
 
     def _candidate(self, request: Request) -> Candidate:
-        prompt = bytes(request.prompt_ids).decode()
+        line = self._next_line(bytes(request.prompt_ids).decode(errors="replace"))
+        if isinstance(line, UncertaintyError):
+            return failed_candidate(request, line, _SIZE)
+        text, sureness = (
+            (line.text, line.sureness) if isinstance(line, Said) else (line, self._sureness)
+        )
+        said = text.encode()[: request.sampling.get("max_tokens")]
+        reason = "stop" if said == text.encode() else "length"
+        return _ended(self._said(request.prompt_ids, said, sureness, reason), request)
+
+    def _next_line(self, prompt: str) -> Line:
         lines = self._script.get(prompt) if isinstance(self._script, Mapping) else self._script
         if not lines:
             raise InvalidRequestError(f"the script has no answer to {prompt!r}")
         number = self._used.get(prompt, 0)
         self._used[prompt] = number + 1
-        line = lines[number % len(lines)]
-        if isinstance(line, Exception):
-            raise line
-        limit = request.sampling.get("max_tokens")
-        said = line.encode()[:limit]
-        return self._said(request.prompt_ids, said, "stop" if said == line.encode() else "length")
+        return lines[number % len(lines)]
 
-    def _said(self, prompt_ids: tuple[int, ...], said: bytes, reason: str | None) -> Candidate:
-        rest = (1.0 - self._sureness) / (_SIZE - 1)
+    def _said(
+        self, prompt_ids: tuple[int, ...], said: bytes, sureness: float, reason: str | None
+    ) -> Candidate:
+        rest = (1.0 - sureness) / (_SIZE - 1)
         logprobs = np.full((len(said), _SIZE), np.log(rest) if rest else -np.inf)
-        logprobs[np.arange(len(said)), list(said)] = np.log(self._sureness)
+        logprobs[np.arange(len(said)), list(said)] = np.log(sureness)
         exact = exact_statistics(dense_rows(logprobs))
         trace = TokenTrace(
             vocabulary_size=_SIZE,
-            logprob=np.full(len(said), np.log(self._sureness)),
+            logprob=np.full(len(said), np.log(sureness)),
             rank=np.ones(len(said), np.int64),
             **exact,
         )
         return Candidate(prompt_ids, tuple(said), said.decode(errors="replace"), trace, reason)
+
+
+def _cut(candidate: Candidate, tokens: int, reason: str) -> Candidate:
+    ids = candidate.token_ids[:tokens]
+    text = bytes(ids).decode(errors="replace")
+    trace = candidate.trace[:tokens]
+    return replace(candidate, token_ids=ids, text=text, trace=trace, finish_reason=reason)
+
+
+def _ended(candidate: Candidate, request: Request) -> Candidate:
+    """Cut a candidate where its request ends it early."""
+    if (until := request.until) is not None:
+        for tokens in range(1, len(candidate.token_ids) + 1):
+            if until(bytes(candidate.token_ids[:tokens]).decode(errors="replace")):
+                candidate = _cut(candidate, tokens, "boundary")
+                break
+    if (rule := request.early_stop) is not None and len(candidate.token_ids) >= rule.window:
+        value = _uncertainty(candidate.trace, rule.statistic)  # the same at every token
+        if value > rule.above:
+            candidate = _cut(candidate, rule.window, "early_stop")
+    return candidate
+
+
+def _uncertainty(trace: TokenTrace, statistic: str) -> float:
+    assert trace.entropy is not None and trace.mean_logprob is not None
+    if statistic == "entropy":
+        return float(trace.entropy[0])
+    return float(trace.mean_logprob[0] + np.log(_SIZE))
+
+
+def _raced(candidates: list[Candidate], watch: Watch) -> list[Candidate]:
+    """Let the candidates run side by side, and leave those that the watch tells to leave."""
+    outcome, finished, is_enough = list(candidates), list[Candidate](), False
+    running = {i for i, one in enumerate(candidates) if one.error is None}
+    for step in range(1 + max(len(one.token_ids) for one in candidates)):
+        for i in sorted(running):
+            one = candidates[i]
+            logprobs = one.trace.logprob[:step].tolist()
+            if len(one.token_ids) == step:
+                running.remove(i)
+                finished += [one] if one.is_whole else []
+                is_enough = is_enough or bool(watch.enough and watch.enough(finished))
+            elif is_enough or (watch.hopeless and watch.hopeless(logprobs, finished)):
+                running.remove(i)
+                outcome[i] = _cut(one, step, "abort")
+    return outcome

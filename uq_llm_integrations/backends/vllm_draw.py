@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, aclosing
+from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from uq_llm_integrations.backends.base import failed_candidate
+from uq_llm_integrations.backends.row_sums import read_rows
 from uq_llm_integrations.backends.token_texts import split_text
 from uq_llm_integrations.backends.vllm_errors import translated_errors
 from uq_llm_integrations.backends.vllm_output import candidate_of, flat_logprobs
@@ -29,7 +31,12 @@ class Sample(AbstractAsyncContextManager["Sample"]):
     """One sample within the engine. Leaving its context makes the probe forget it."""
 
     def __init__(
-        self, process: EngineProcess, request: Request, number: int, deadline: float, fallback_k: int
+        self,
+        process: EngineProcess,
+        request: Request,
+        number: int,
+        deadline: float,
+        fallback_k: int,
     ) -> None:
         self._process, self._request, self._number = process, request, number
         self._deadline, self._fallback_k = deadline, fallback_k
@@ -68,7 +75,7 @@ class Sample(AbstractAsyncContextManager["Sample"]):
             await self._process.llm.abort(self._name)
         rows = None
         if self._is_kept:
-            rows = await self._process.take_rows(self._name, self._deadline)
+            rows = await self._process.take(self._name, self._deadline, read_rows)
             self._is_kept = False
         return candidate_of(
             output,
@@ -166,7 +173,7 @@ class Drawing:
         return bool(self._request.until or watch.enough or watch.hopeless)
 
     async def _ended(self, sample: Sample, output: RequestOutput, seen: int) -> Candidate | None:
-        """Return the candidate where this output is its last, `seen` tokens being known to go on."""
+        """Return the candidate where this output is its last; `seen` tokens are known to go on."""
         tokens = self._boundary(output, seen)
         if tokens is not None:
             whole = await sample.candidate(output, "boundary")
@@ -193,9 +200,7 @@ class Drawing:
 
     def _is_left(self, output: RequestOutput) -> bool:
         hopeless = self._watch.hopeless
-        return self._is_enough or bool(
-            hopeless and hopeless(flat_logprobs(output), self._finished)
-        )
+        return self._is_enough or bool(hopeless and hopeless(flat_logprobs(output), self._finished))
 
     def _note(self, candidate: Candidate) -> None:
         if candidate.is_whole:
@@ -209,8 +214,6 @@ def _tokens(output: RequestOutput) -> tuple[int, ...]:
 
 
 def _cut(candidate: Candidate, tokens: int, texts: list[str]) -> Candidate:
-    from dataclasses import replace
-
     return replace(
         candidate,
         token_ids=candidate.token_ids[:tokens],

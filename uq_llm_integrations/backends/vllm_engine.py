@@ -7,33 +7,20 @@ import threading
 import weakref
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from uq_llm_integrations.backends.base import MAX_N, Backend, Capabilities
 from uq_llm_integrations.backends.loop import LoopThread
 from uq_llm_integrations.backends.sampling import check_request
 from uq_llm_integrations.backends.token_texts import split_text
-from uq_llm_integrations.backends.vllm_errors import translated_errors
-from uq_llm_integrations.backends.vllm_output import candidate_of, scored_candidate
-from uq_llm_integrations.backends.vllm_params import (
-    check_seed,
-    generation_params,
-    scoring_params,
-    why_not_watched,
-)
+from uq_llm_integrations.backends.vllm_draw import Drawing
+from uq_llm_integrations.backends.vllm_params import check_seed
 from uq_llm_integrations.backends.vllm_process import POOL, EngineProcess, adopt
+from uq_llm_integrations.backends.vllm_scoring import Scoring
 from uq_llm_integrations.backends.vllm_start import check_engine_arguments
-from uq_llm_integrations.errors import (
-    ConfigurationError,
-    EmptyPromptError,
-    EngineError,
-    InvalidRequestError,
-)
+from uq_llm_integrations.errors import ConfigurationError, EmptyPromptError
 from uq_llm_integrations.models import resolve_model
-from uq_llm_integrations.records import Candidate, Request, StreamPiece
-
-if TYPE_CHECKING:
-    from vllm import RequestOutput
+from uq_llm_integrations.records import Candidate, Request, StreamPiece, Watch
 
 DEFAULT_MAX_LOGPROBS = 20
 """vLLM's own default for the largest k."""
@@ -158,28 +145,37 @@ class VLLMEngineBackend(Backend):
         """Return the text that each token adds."""
         return split_text((await self._tokenizer()).decode, token_ids)
 
-    async def generate(self, request: Request) -> list[Candidate]:
+    async def generate(self, request: Request, watch: Watch | None = None) -> list[Candidate]:
         """Return `request.n` candidates, drawn as so many requests that share the prompt."""
         process = await self._started(request)
-        return await process.loop.arun(self._draw_all(process, request))
+        return await process.loop.arun(self._drawing(process, request, watch).candidates())
 
     async def stream(self, request: Request) -> AsyncGenerator[StreamPiece, None]:
         """Generate one candidate piece by piece; the last piece has the scored candidate."""
         process = await self._started(request)
-        async with aclosing(process.loop.aiterate(self._pieces(process, request))) as pieces:
+        drawing = self._drawing(process, request)
+        async with aclosing(process.loop.aiterate(drawing.pieces())) as pieces:
             async for piece in pieces:
                 yield piece
 
-    async def score(
-        self, prompt_ids: Sequence[int], token_ids: Sequence[int], top_logprobs: int | None = None
-    ) -> Candidate:
-        """Return the trace of given tokens behind a prompt, by `prompt_logprobs`."""
-        if not prompt_ids:
+    async def score_all(
+        self,
+        prompt_ids: Sequence[int],
+        continuations: Sequence[Sequence[int]],
+        top_logprobs: int = 0,
+    ) -> list[Candidate]:
+        """Return the traces of given tokens behind a prompt, by `prompt_logprobs`.
+
+        Where the probe cannot see them, the top k bound their entropies, and k is at least 20 or
+        what the engine allows.
+        """
+        prompt, texts = tuple(prompt_ids), [tuple(ids) for ids in continuations]
+        if not prompt:
             raise EmptyPromptError
-        k = self._most_top_logprobs() if top_logprobs is None else top_logprobs
-        request = Request((*prompt_ids, *token_ids), top_logprobs=k)
-        process = await self._started(request)
-        return await process.loop.arun(self._score(process, request, len(prompt_ids)))
+        process = await self._running()
+        for ids in texts:
+            check_request(Request(prompt + ids, top_logprobs=top_logprobs), self.capabilities)
+        return await process.loop.arun(self._score(process, prompt, texts, top_logprobs))
 
     async def _started(self, request: Request) -> EngineProcess:
         check_request(request, self.capabilities)
@@ -196,95 +192,23 @@ class VLLMEngineBackend(Backend):
     async def _tokenizer(self) -> Any:
         return (await self._running()).llm.get_tokenizer()
 
-    async def _draw_all(self, process: EngineProcess, request: Request) -> list[Candidate]:
-        draws = [
-            asyncio.ensure_future(self._draw(process, request, number))
-            for number in range(request.n)
-        ]
-        try:
-            return await asyncio.gather(*draws)
-        finally:
-            for draw in draws:
-                draw.cancel()
-
-    async def _draw(self, process: EngineProcess, request: Request, number: int) -> Candidate:
-        async with aclosing(self._outputs(process, request, number, whole=True)) as outputs:
-            async for _, candidate in outputs:
-                if candidate is not None:
-                    return candidate
-        raise EngineError("the engine ended a request without finishing it")
-
-    async def _pieces(
-        self, process: EngineProcess, request: Request
-    ) -> AsyncGenerator[StreamPiece, None]:
-        if request.n != 1:
-            raise InvalidRequestError(f"n is {request.n}; only n=1 can be streamed")
-        text, count = "", 0
-        async with aclosing(self._outputs(process, request, 0, whole=False)) as outputs:
-            async for output, candidate in outputs:
-                sample = output.outputs[0]
-                # The engine appends to these lists later on: take what is new before yielding.
-                logprobs = sample.logprobs.logprobs[:: _width(sample.logprobs)]
-                piece = StreamPiece(
-                    text=sample.text[len(text) :],
-                    token_ids=tuple(sample.token_ids[count:]),
-                    logprobs=tuple(logprobs[count:]),
-                    candidate=candidate,
-                )
-                text, count = sample.text, len(sample.token_ids)
-                yield piece
-
-    async def _outputs(
-        self, process: EngineProcess, request: Request, number: int, *, whole: bool
-    ) -> AsyncGenerator[tuple[RequestOutput, Candidate | None], None]:
-        """Yield the engine's outputs of one sample, the finished one with its candidate."""
-        why_not = process.why_no_probe
-        if not why_not and not await process.sees_raw():
-            v2 = process.llm.vllm_config.use_v2_model_runner
-            why_not = why_not_watched(request, use_v2_model_runner=v2)
-        request_id, is_kept = process.new_id(), not why_not
-        with translated_errors():
-            params = generation_params(
-                request,
-                number,
-                watched_as=request_id if is_kept else None,
-                fallback_k=self._most_top_logprobs(),
-                whole=whole,
-            )
-        ids, grammar = list(request.prompt_ids), params.structured_outputs is not None
-        try:
-            async with aclosing(
-                process.outputs(ids, params, request_id, self._deadline)
-            ) as outputs:
-                async for output in outputs:
-                    if not output.finished:
-                        yield output, None
-                        continue
-                    rows = None
-                    if is_kept:
-                        rows = await process.take_rows(request_id, self._deadline)
-                        is_kept = False
-                    size = process.llm.model_config.get_vocab_size()
-                    yield output, candidate_of(output, size, rows, why_not, grammar=grammar)
-        finally:
-            if is_kept:
-                process.forget_rows(request_id)
+    def _drawing(
+        self, process: EngineProcess, request: Request, watch: Watch | None = None
+    ) -> Drawing:
+        return Drawing(process, request, self._deadline, self._fallback_k(), watch)
 
     async def _score(
-        self, process: EngineProcess, request: Request, prompt_length: int
-    ) -> Candidate:
-        params = scoring_params(request.top_logprobs)
-        ids, request_id = list(request.prompt_ids), process.new_id()
-        async for output in process.outputs(ids, params, request_id, self._deadline):
-            text = process.llm.get_tokenizer().decode(ids[prompt_length:])
-            size = process.llm.model_config.get_vocab_size()
-            scored = scored_candidate(output, prompt_length, text, size)
-        return scored
+        self,
+        process: EngineProcess,
+        prompt_ids: tuple[int, ...],
+        continuations: list[tuple[int, ...]],
+        k: int,
+    ) -> list[Candidate]:
+        if k != -1 and not await process.sees_raw():
+            k = max(k, self._fallback_k())
+        scoring = Scoring(process, prompt_ids, k, self._deadline)
+        return await scoring.candidates(continuations)
 
-    def _most_top_logprobs(self) -> int:
+    def _fallback_k(self) -> int:
         most = self.capabilities.max_top_logprobs
         return DEFAULT_MAX_LOGPROBS if most == -1 else min(most, DEFAULT_MAX_LOGPROBS)
-
-
-def _width(flat: Any) -> int:
-    return int(flat.end_indices[0]) if flat.end_indices else 1

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from uq_llm_integrations.backends.row_sums import dense_rows, exact_statistics
+from uq_llm_integrations.backends.row_sums import dense_rows, exact_statistics, is_stopped
 from uq_llm_integrations.errors import EngineError
 from uq_llm_integrations.records import Candidate, Floats, Integers, TokenTrace
 
@@ -23,35 +23,37 @@ def candidate_of(
     why_inexact: str | None,
     *,
     grammar: bool = False,
+    reason: str | None = None,
 ) -> Candidate:
-    """Return the candidate of a finished request with one sample.
+    """Return the candidate of a request with one sample.
 
-    `rows` are what the probe took ([T or more, 6]), or None with the reason.
+    `rows` are what the probe took ([T or more, 7]), or None with the reason. `reason` is the finish
+    reason where the engine gave none. The token that an early stop forced is left out.
     """
     completion = output.outputs[0]
     token_ids = tuple(completion.token_ids)
     table = LogprobTable.read(completion.logprobs, token_ids)
+    stopped = rows is not None and is_stopped(rows, len(token_ids))
+    kept = slice(len(token_ids) - stopped)
     if rows is not None and len(rows) < len(token_ids):
         why_inexact = f"the probe saw {len(rows)} of {len(token_ids)} tokens"
         rows = None
     return Candidate(
         prompt_ids=tuple(output.prompt_token_ids or ()),
-        token_ids=token_ids,
+        token_ids=token_ids[kept],
         text=completion.text,
-        trace=table.trace(vocabulary_size, rows, why_inexact, grammar=grammar),
-        finish_reason=completion.finish_reason,
-        stop_reason=completion.stop_reason,
+        trace=table.trace(vocabulary_size, rows, why_inexact, grammar=grammar)[kept],
+        finish_reason="early_stop" if stopped else reason or completion.finish_reason,
+        stop_reason=None if stopped else completion.stop_reason,
         cached_tokens=output.num_cached_tokens or 0,
     )
 
 
-def scored_candidate(output: RequestOutput, prompt_length: int, text: str, size: int) -> Candidate:
-    """Return the candidate that stands behind the first `prompt_length` ids of a scored prompt."""
-    ids = tuple(output.prompt_token_ids or ())
-    table = LogprobTable.read(output.prompt_logprobs, ids, first=prompt_length)
-    why = "teacher-forced tokens are scored from the top k log-probabilities"
-    trace = table.trace(size, None, why)
-    return Candidate(ids[:prompt_length], ids[prompt_length:], text, trace)
+def flat_logprobs(output: RequestOutput) -> tuple[float, ...]:
+    """Return the log-probabilities of a running sample's tokens so far."""
+    flat = output.outputs[0].logprobs
+    width = int(flat.end_indices[0]) if flat and flat.end_indices else 1
+    return tuple(flat.logprobs[::width]) if flat else ()
 
 
 class LogprobTable:

@@ -101,7 +101,7 @@ def _with_output(
     params: SamplingParams, prompt_ids: list[int] | None, output_ids: list[int]
 ) -> tuple[Watched, list[int]] | None:
     watched = Watched.of(params)
-    return watched and (watched, output_ids)
+    return (watched, output_ids) if watched else None
 
 
 class V2Probe(V2LogitsProcessor):

@@ -8,12 +8,11 @@ import json
 import logging
 import os
 import threading
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from uq_llm_integrations.backends.loop import LoopThread
-from uq_llm_integrations.backends.row_sums import read_rows
 from uq_llm_integrations.backends.vllm_errors import translated_errors
 from uq_llm_integrations.backends.vllm_start import start_async_llm, why_ready_engine_is_inexact
 from uq_llm_integrations.errors import (
@@ -21,11 +20,12 @@ from uq_llm_integrations.errors import (
     EngineDeadError,
     EngineTimeoutError,
 )
-from uq_llm_integrations.records import Floats
 
 if TYPE_CHECKING:
     from vllm import RequestOutput, SamplingParams
     from vllm.v1.engine.async_llm import AsyncLLM
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class EngineProcess:
         self._numbers = itertools.count()
         self._waiting = 0
         self._watchdog: asyncio.Task[None] | None = None
-        self._wanted: dict[str, asyncio.Future[Floats]] = {}
+        self._wanted: dict[str, asyncio.Future[bytes]] = {}
         self._reader: asyncio.Task[None] | None = None
         self._attaching: asyncio.Task[bool] | None = None
 
@@ -86,19 +86,18 @@ class EngineProcess:
         with translated_errors():
             return all(await self.llm.collective_rpc("uq_attach"))
 
-    async def take_rows(self, request_id: str, deadline: float) -> Floats:
-        """Return what the probe kept of a request; those wanted at once share one call."""
+    async def take(self, name: str, deadline: float, read: Callable[[bytes], T]) -> T:
+        """Return what the probe kept under a name; those wanted at once share one call."""
         future = asyncio.get_running_loop().create_future()
-        self._wanted[request_id] = future
+        self._wanted[name] = future
         if self._reader is None:
             self._reader = asyncio.create_task(self._read_wanted(deadline))
-        rows: Floats = await future
-        return rows
+        return read(await future)
 
-    def forget_rows(self, request_id: str) -> None:
+    def forget_rows(self, *names: str) -> None:
         """Let the probe drop what it kept of a request that was cancelled."""
         with suppress(RuntimeError):  # the loop is closing, and the engine with it
-            forgetting = asyncio.create_task(self._call("uq_take", [request_id]))
+            forgetting = asyncio.create_task(self._call("uq_take", list(names)))
             forgetting.add_done_callback(lambda task: task.cancelled() or task.exception())
 
     async def recorded(self) -> list[str]:
@@ -124,11 +123,10 @@ class EngineProcess:
             try:
                 with translated_errors():
                     data = await asyncio.wait_for(self._call("uq_take", list(wanted)), deadline)
-                answers = [read_rows(part) for part in data]
             except Exception as error:
                 _fail(wanted.values(), error)
                 continue
-            for future, rows in zip(wanted.values(), answers, strict=True):
+            for future, rows in zip(wanted.values(), data, strict=True):
                 if not future.done():
                     future.set_result(rows)
         self._reader = None

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from uq_llm_integrations.backends.row_sums import read_rows, read_tokens
-from uq_llm_integrations.backends.vllm_output import LogprobTable, Read
+from uq_llm_integrations.backends.vllm_output import LogprobTable
 from uq_llm_integrations.backends.vllm_params import first_token_params, scoring_params
 from uq_llm_integrations.backends.vllm_process import EngineProcess
 from uq_llm_integrations.errors import EngineError
@@ -122,8 +122,7 @@ class Scoring:
         return table.trace(self._size, rows, WHY_INEXACT)
 
     def _nothing(self) -> TokenTrace:
-        read: Read = np.zeros((0, 1)), np.zeros((0, 1), np.int64), np.zeros(0, np.int64)
-        return LogprobTable(*read).trace(self._size, np.zeros((0, 7)), None)
+        return LogprobTable.read(None, ()).trace(self._size, None, WHY_INEXACT)
 
     def _candidate(self, ids: Ids, trace: TokenTrace, cached: int) -> Candidate:
         text = self._process.llm.get_tokenizer().decode(list(ids))

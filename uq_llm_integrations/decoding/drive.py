@@ -83,12 +83,13 @@ def drive_all(
 
 async def _granted(wish: Wish, backend: Backend) -> Any:
     match wish:
-        case Generate(request, watch, None):
-            return await backend.generate(request, watch)
-        case Generate(request, watch, other):
-            return await other.generate(await _encoded_for(other, request), watch)
-        case ScoreTexts(prompt_ids, continuations):
-            return await backend.score_all(prompt_ids, continuations)
+        case Generate():
+            request, other = wish.request, wish.backend
+            if other is None:
+                return await backend.generate(request, wish.watch)
+            return await other.generate(await _encoded_for(other, request), wish.watch)
+        case ScoreTexts():
+            return await backend.score_all(wish.prompt_ids, wish.continuations)
     return await asyncio.sleep(wish.seconds)
 
 
