@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from vllm.logprobs import FlatLogprobs
 
-from uq_llm_integrations.backends.vllm_output import candidate_of, scored_candidate
+from uq_llm_integrations.backends.row_sums import dense_rows
+from uq_llm_integrations.backends.vllm_output import LogprobTable, candidate_of
 from uq_llm_integrations.errors import EngineError
 
 
@@ -44,14 +45,14 @@ def test_the_drawn_token_is_kept_apart_from_the_top_k():
 
 def test_rows_beyond_the_last_token_are_dropped():
     """The engine goes on for a step or two before it hears of a stop string."""
-    rows = np.ones((3, 6))
+    rows = dense_rows(np.log(np.full((3, 4), 0.25)))
     trace = candidate_of(output([7], flat([(7, -0.5, 1)])), 100, rows, None).trace
     assert len(trace.entropy) == 1
     assert trace.is_exact
 
 
 def test_too_few_rows_leave_the_entropy_unknown():
-    rows = np.ones((1, 6))
+    rows = np.zeros((1, 7))
     logprobs = flat([(7, -0.5, 1)], [(8, -0.5, 1)])
     trace = candidate_of(output([7, 8], logprobs), 100, rows, None).trace
     assert not trace.is_exact
@@ -70,9 +71,18 @@ def test_rows_of_other_tokens_are_an_error_not_a_score(token_ids, logprobs):
         candidate_of(output(token_ids, logprobs), 100, None, None)
 
 
-def test_scored_text_has_the_rows_behind_the_prompt():
+def test_scored_tokens_have_the_rows_behind_the_prompt():
     rows = flat(None, [(2, -9.0, 9)], [(7, -0.5, 1)], [(8, -0.7, 2)])
-    scored = SimpleNamespace(prompt_token_ids=[1, 2, 7, 8], prompt_logprobs=rows)
-    candidate = scored_candidate(scored, 2, "text", 100)
-    assert (candidate.prompt_ids, candidate.token_ids) == ((1, 2), (7, 8))
-    np.testing.assert_array_equal(candidate.trace.logprob, [-0.5, -0.7])
+    table = LogprobTable.read(rows, (1, 2, 7, 8), first=2)
+    np.testing.assert_array_equal(table.logprob, [-0.5, -0.7])
+
+
+def test_the_token_that_an_early_stop_forced_is_left_out():
+    rows = dense_rows(np.log(np.full((2, 4), 0.25)))
+    rows[1, -1] = 1
+    logprobs = flat([(7, -0.5, 1)], [(99, -30.0, 90)])
+    candidate = candidate_of(output([7, 99], logprobs), 100, rows, None)
+    assert candidate.token_ids == (7,)
+    assert len(candidate.trace) == 1
+    assert (candidate.finish_reason, candidate.stop_reason) == ("early_stop", None)
+    assert not candidate.is_whole

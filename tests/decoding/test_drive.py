@@ -47,6 +47,14 @@ def test_results_come_in_the_order_of_the_requests():
     assert "".join(result.candidate.text for result in results) == "DBCA"
 
 
-def test_an_unknown_method_is_refused_at_construction():
+def test_an_unknown_method_is_refused():
     with pytest.raises(UnknownMethodError):
         drive(Single(), request("?"), ScriptedBackend(["yes"]), ["nonsense"])
+
+
+def test_a_failed_candidate_is_kept_in_its_place_with_its_error():
+    backend = ScriptedBackend(["one", EngineError("broken"), "three"])
+    result = drive(Single(), request("?", n=3), backend)
+    assert [one.text for one in result.candidates] == ["one", "", "three"]
+    assert str(result.candidates[1].error) == "broken"
+    assert result.scores[1]["perplexity"].value is None

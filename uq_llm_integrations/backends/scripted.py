@@ -38,8 +38,9 @@ _SIZE = 256
 class ScriptedBackend(Backend):
     """Answers each prompt with its own lines in turn, starting over at the end.
 
-    A token is a byte of UTF-8, and all samples of a request grow by one token a step. At every token the distribution gives `sureness` to the scripted
-    byte and spreads the rest evenly over the other 255, so every statistic has a closed form.
+    A token is a byte of UTF-8, and all samples of a request grow by one token a step. At every
+    token the distribution gives `sureness` to the scripted byte and spreads the rest evenly over
+    the other 255, so every statistic has a closed form.
     `delay` is how many seconds an answer takes.
     """
 

@@ -24,7 +24,7 @@ def generation_params(
     number: int,
     *,
     watched_as: str | None,
-    stop_token: int | None,
+    stop_token: int | None = None,
     fallback_k: int,
     whole: bool,
 ) -> SamplingParams:

@@ -11,7 +11,7 @@ from uq_llm_integrations.backends.base import Backend
 from uq_llm_integrations.decoding.wishes import Generate, ScoreTexts, Strategy, Wish
 from uq_llm_integrations.errors import ConfigurationError, UncertaintyError
 from uq_llm_integrations.records import Request, Result
-from uq_llm_integrations.scoring.methods import DEFAULT_METHODS
+from uq_llm_integrations.scoring.methods import DEFAULT_METHODS, check_methods
 
 
 async def adrive(
@@ -21,6 +21,7 @@ async def adrive(
     methods: Sequence[str] = DEFAULT_METHODS,
 ) -> Result:
     """Run a strategy for one request."""
+    check_methods(methods)
     strategy.check(request, backend.capabilities)
     steps = strategy(request, methods)
     try:

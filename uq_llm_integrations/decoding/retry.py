@@ -177,6 +177,7 @@ def check_condition(condition: Condition, samples: int, capabilities: Capabiliti
 
 def _attempts(run: Callable[[], Steps], retrying: Retrying) -> Steps:
     """Run a generator as often as tenacity says; what it would sleep becomes a wish."""
+    retrying.begin()
     state = RetryCallState(retrying, None, (), {})
     while True:
         do = retrying.iter(retry_state=state)

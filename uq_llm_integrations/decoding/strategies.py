@@ -32,7 +32,7 @@ from uq_llm_integrations.decoding.wishes import (
     check_count,
     check_varied,
 )
-from uq_llm_integrations.errors import ConfigurationError
+from uq_llm_integrations.errors import ConfigurationError, UncertaintyError
 from uq_llm_integrations.records import Candidate, Decision, Request, Result, Watch
 from uq_llm_integrations.scoring.methods import DEFAULT_METHODS, find_method
 
@@ -60,8 +60,9 @@ class BestOfN(Strategy):
 
     n: int = 8
     by: str = "perplexity"
-    method: str = "self_certainty"
-    """What 'borda' and 'majority' are weighed by."""
+    method: str | None = None
+    """What votes are weighed by: `self_certainty` for 'borda' and `perplexity` for 'majority',
+    unless said otherwise."""
     power: float = 0.5
     answer: Answer = normalised_answer
     settle: bool = True
@@ -92,7 +93,8 @@ class BestOfN(Strategy):
 
     @property
     def _method(self) -> str:
-        return self.method if self.by in {"borda", "majority"} else self.by
+        usual = {"borda": "self_certainty", "majority": "perplexity"}.get(self.by)
+        return self.method or usual if usual else self.by
 
     def _watch(self, request: Request) -> Watch | None:
         if not self.settle or self.by in {"borda", "majority"}:
@@ -101,12 +103,12 @@ class BestOfN(Strategy):
 
     def _key(self, result: Result) -> Any:
         if self.by == "borda":
-            votes = borda_votes(result, self.method, self.power)
-            return by_votes(result, self.method, self.answer, votes)
-        if self.by == "majority":
-            votes = confidence_votes(result, self.method)
-            return by_votes(result, self.method, self.answer, votes)
-        return lowest(result, self.by)
+            votes = borda_votes(result, self._method, self.power)
+        elif self.by == "majority":
+            votes = confidence_votes(result, self._method)
+        else:
+            return lowest(result, self.by)
+        return by_votes(result, self._method, self.answer, votes)
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,12 @@ class SelfConsistency(Strategy):
         while result is None or not self._is_settled(result.candidates):
             done = result.candidates if result else ()
             part = _numbered(request, len(done), min(self._wave, self.n - len(done)))
-            wave = yield from drawn(part, methods, self._watch(done))
+            try:
+                wave = yield from drawn(part, methods, self._watch(done))
+            except UncertaintyError:
+                if result is None:
+                    raise
+                break  # what was drawn before is a result all the same
             result = merged(result, wave) if result else wave
         result = ordered(result, by_votes(result, self.method, self.answer, one_vote))
         return self._counted(result, request)
@@ -177,7 +184,9 @@ class SelfConsistency(Strategy):
             return result
         usage = result.usage
         saved = usage.saved_tokens + undrawn * (most or 0)
-        decision = Decision("stopped_early", f"the vote was settled at {self.settle}")
+        settled = self._is_settled(result.candidates)
+        why = f"the vote was settled at {self.settle}" if settled else "a wave of samples failed"
+        decision = Decision("stopped_early", why)
         return replace(result, usage=replace(usage, saved_tokens=saved), decision=decision)
 
 

@@ -24,8 +24,12 @@ from uq_llm_integrations.backends.sampling import (
     check_top_logprobs,
 )
 from uq_llm_integrations.backends.vllm_engine import VLLMEngineBackend
+from uq_llm_integrations.decoding.abstain import ABSTENTION, Abstain, Action
+from uq_llm_integrations.decoding.conditions import Condition
 from uq_llm_integrations.decoding.drive import adrive_all
-from uq_llm_integrations.decoding.strategies import Single, judge
+from uq_llm_integrations.decoding.judge import judge
+from uq_llm_integrations.decoding.strategies import Single
+from uq_llm_integrations.decoding.wishes import Strategy
 from uq_llm_integrations.errors import ConfigurationError, InvalidRequestError
 from uq_llm_integrations.langchain.translate import (
     TokenTexts,
@@ -33,7 +37,7 @@ from uq_llm_integrations.langchain.translate import (
     generation_info,
     llm_result,
 )
-from uq_llm_integrations.records import Request, Result, StreamPiece
+from uq_llm_integrations.records import EarlyStop, Request, Result, StreamPiece
 from uq_llm_integrations.scoring.methods import DEFAULT_METHODS, check_methods
 
 
@@ -76,6 +80,15 @@ class VLLMUncertaintyLLM(BaseLLM):
     """Further sampling parameters by vLLM's names; they can also be given as arguments."""
     engine_args: dict[str, Any] = Field(default_factory=dict)
     """Engine arguments by vLLM's names; they can also be given as arguments."""
+    early_stop: EarlyStop | None = None
+    """Ends a sample inside the engine once it is too uncertain."""
+    strategy: Strategy = Single()
+    """What to draw and which candidate to answer with."""
+    uncertain_when: Condition | None = None
+    """The condition on which an answer counts as too uncertain."""
+    on_high_uncertainty: Action = "annotate"
+    """What to do then: say so, answer with `abstention_text`, or raise HighUncertaintyError."""
+    abstention_text: str = ABSTENTION
     max_n: int = MAX_N
     deadline: float = 120.0
 
@@ -109,12 +122,31 @@ class VLLMUncertaintyLLM(BaseLLM):
         elif self.model or self.engine or self.engine_args:
             raise ConfigurationError("a ready backend takes no model, engine or engine arguments")
         check_top_logprobs(self.top_logprobs, self._backend.capabilities.max_top_logprobs)
+        if self.on_high_uncertainty != "annotate" and self.uncertain_when is None:
+            raise ConfigurationError(
+                f"on_high_uncertainty={self.on_high_uncertainty!r} needs `uncertain_when`, "
+                "the condition on which an answer is too uncertain"
+            )
+        self._deciding.check(self._asked((0,), None), self._backend.capabilities)
         return self
 
     @property
     def _backend(self) -> Backend:
         assert self.backend is not None
         return self.backend
+
+    @property
+    def _deciding(self) -> Strategy:
+        if self.uncertain_when is None:
+            return self.strategy
+        return Abstain(
+            self.strategy, self.uncertain_when, self.on_high_uncertainty, self.abstention_text
+        )
+
+    @property
+    def _can_stream(self) -> bool:
+        """Whether the first sample drawn is the answer whatever its scores are."""
+        return isinstance(self.strategy, Single) and self.on_high_uncertainty != "abstain"
 
     @property
     def _llm_type(self) -> str:
@@ -131,6 +163,8 @@ class VLLMUncertaintyLLM(BaseLLM):
             "chat_template": self.chat_template,
             "n": self.n,
             "top_logprobs": self.top_logprobs,
+            "early_stop": repr(self.early_stop),
+            "strategy": repr(self._deciding),
             **self._sampling(None),
         }
 
@@ -213,7 +247,7 @@ class VLLMUncertaintyLLM(BaseLLM):
     ) -> LLMResult:
         _refuse(kwargs)
         requests = [await self._request(prompt, stop) for prompt in prompts]
-        results = await adrive_all(Single(self.methods), requests, self._backend)
+        results = await adrive_all(self._deciding, requests, self._backend, self.methods)
         texts = [await self._token_texts(result) for result in results]
         return llm_result(results, texts, self._backend.capabilities.model)
 
@@ -224,6 +258,11 @@ class VLLMUncertaintyLLM(BaseLLM):
         _refuse(rest)
         started = time.perf_counter()
         request = await bound._request(prompt, stop)
+        if not bound._can_stream:
+            (result,) = await adrive_all(bound._deciding, [request], self._backend, bound.methods)
+            info = generation_info(result, 0, await bound._token_texts(result))
+            yield GenerationChunk(text=result.text, generation_info=info)
+            return
         async with aclosing(self._backend.stream(request)) as pieces:
             async for piece in pieces:
                 yield generation_chunk(piece, await bound._last_info(piece, started))
@@ -231,12 +270,30 @@ class VLLMUncertaintyLLM(BaseLLM):
     async def _last_info(self, piece: StreamPiece, started: float) -> dict[str, Any] | None:
         if piece.candidate is None:
             return None
-        result = judge([piece.candidate], self.methods, time.perf_counter() - started)
+        deciding = self._deciding
+        needed = self.uncertain_when.methods if self.uncertain_when else ()
+        methods = tuple(dict.fromkeys([*self.methods, *needed]))
+        result = judge([piece.candidate], methods, time.perf_counter() - started)
+        if isinstance(deciding, Abstain):
+            result = deciding.decided(result)
         return generation_info(result, 0, await self._token_texts(result))
 
     async def _request(self, prompt: str, stop: list[str] | None) -> Request:
         ids = await self._backend.encode(prompt, chat=self.chat_template)
-        return Request(ids, self.n, self.top_logprobs, self._sampling(stop))
+        return self._asked(ids, stop, prompt)
+
+    def _asked(
+        self, ids: tuple[int, ...], stop: list[str] | None, text: str | None = None
+    ) -> Request:
+        return Request(
+            ids,
+            self.n,
+            self.top_logprobs,
+            self._sampling(stop),
+            self.early_stop,
+            text=text,
+            chat=self.chat_template,
+        )
 
     async def _token_texts(self, result: Result) -> TokenTexts:
         if not self.token_scores:

@@ -18,7 +18,10 @@ def llm_result(results: Sequence[Result], texts: Sequence[TokenTexts], model: st
     """Return one list of generations a prompt, the best first, and the token usage of all."""
     generations: list[list[Any]] = [
         [
-            Generation(text=candidate.text, generation_info=generation_info(result, i, tokens))
+            Generation(
+                text=result.text if i == 0 else candidate.text,
+                generation_info=generation_info(result, i, tokens),
+            )
             for i, candidate in enumerate(result.candidates)
         ]
         for result, tokens in zip(results, texts, strict=True)

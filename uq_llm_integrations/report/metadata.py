@@ -15,7 +15,8 @@ def uncertainty_metadata(result: Result, index: int = 0) -> dict[str, Any]:
     """Return what is always told of one candidate.
 
     `scores` has a number or None for each sequence-level method. A None has its `reasons`, and its
-    `intervals` where the top k bounds it. `token_scores` has the token-level methods.
+    `intervals` where the top k bounds it. `token_scores` has the token-level methods. The first
+    candidate's has the `usage` of all, and the `attempts` that were not kept.
     """
     candidate, scores = result.candidates[index], result.scores[index]
     sequence = {name: s for name, s in scores.items() if s.tokens is None}
@@ -25,8 +26,16 @@ def uncertainty_metadata(result: Result, index: int = 0) -> dict[str, Any]:
         "grammar": candidate.trace.grammar,
         "tokens": len(candidate.token_ids),
         "decision": result.decision.action,
+        "uncertain": result.decision.is_uncertain,
     }
-    optional = {
+    optional: dict[str, Any] = {
+        "condition": result.decision.condition,
+        "original_text": None if result.decision.text is None else candidate.text,
+        "error": candidate.error and str(candidate.error),
+        "usage": asdict(result.usage) if index == 0 else None,
+        "attempts": [
+            {"text": one.candidate.text, "scores": _numbers(one)} for one in result.attempts
+        ],
         "reasons": {name: s.reason for name, s in sequence.items() if s.reason},
         "intervals": {
             name: [s.lower, s.upper] for name, s in sequence.items() if s.lower is not None
@@ -35,7 +44,11 @@ def uncertainty_metadata(result: Result, index: int = 0) -> dict[str, Any]:
             name: list(s.tokens) for name, s in scores.items() if s.tokens is not None
         },
     }
-    return metadata | {key: part for key, part in optional.items() if part}
+    return metadata | {key: part for key, part in optional.items() if part or part == ""}
+
+
+def _numbers(result: Result) -> dict[str, float | None]:
+    return {name: score.value for name, score in result.scores[0].items()}
 
 
 def token_metadata(candidate: Candidate, texts: Sequence[str]) -> dict[str, Any]:
