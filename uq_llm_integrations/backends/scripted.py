@@ -154,6 +154,7 @@ def _cut(candidate: Candidate, tokens: int, reason: str) -> Candidate:
 
 def _ended(candidate: Candidate, request: Request) -> Candidate:
     """Cut a candidate where its request ends it early."""
+    candidate = _stopped(candidate, request.sampling.get("stop") or ())
     if (until := request.until) is not None:
         for tokens in range(1, len(candidate.token_ids) + 1):
             if until(bytes(candidate.token_ids[:tokens]).decode(errors="replace")):
@@ -163,6 +164,16 @@ def _ended(candidate: Candidate, request: Request) -> Candidate:
         value = _uncertainty(candidate.trace, rule.statistic)  # the same at every token
         if value > rule.above:
             candidate = _cut(candidate, rule.window, "early_stop")
+    return candidate
+
+
+def _stopped(candidate: Candidate, stop: Sequence[str] | str) -> Candidate:
+    strings = (stop,) if isinstance(stop, str) else stop
+    for tokens in range(1, len(candidate.token_ids) + 1):
+        text = bytes(candidate.token_ids[:tokens]).decode(errors="replace")
+        for string in strings:
+            if text.endswith(string):
+                return replace(_cut(candidate, tokens, "stop"), stop_reason=string)
     return candidate
 
 

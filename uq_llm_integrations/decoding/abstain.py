@@ -8,8 +8,7 @@ from typing import Literal, get_args
 
 from uq_llm_integrations.backends.base import Capabilities
 from uq_llm_integrations.decoding.conditions import Condition
-from uq_llm_integrations.decoding.retry import check_condition
-from uq_llm_integrations.decoding.wishes import Steps, Strategy
+from uq_llm_integrations.decoding.wishes import Steps, Strategy, check_condition
 from uq_llm_integrations.errors import ConfigurationError, HighUncertaintyError
 from uq_llm_integrations.records import Decision, Request, Result
 from uq_llm_integrations.scoring.methods import DEFAULT_METHODS

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from uq_llm_integrations.backends.base import Backend
-from uq_llm_integrations.decoding.wishes import Generate, ScoreTexts, Strategy, Wish
+from uq_llm_integrations.decoding.wishes import Decode, Generate, ScoreTexts, Strategy, Wish
 from uq_llm_integrations.errors import ConfigurationError, UncertaintyError
 from uq_llm_integrations.records import Request, Result
 from uq_llm_integrations.scoring.methods import DEFAULT_METHODS, check_methods
+
+T = TypeVar("T")
 
 
 async def adrive(
@@ -23,7 +25,12 @@ async def adrive(
     """Run a strategy for one request."""
     check_methods(methods)
     strategy.check(request, backend.capabilities)
-    steps = strategy(request, methods)
+    result: Result = await arun_steps(strategy(request, methods), backend)
+    return result
+
+
+async def arun_steps(steps: Generator[Wish, Any, T], backend: Backend) -> T:
+    """Grant a generator's wishes and return what it returns."""
     try:
         wish = next(steps)
         while True:
@@ -34,8 +41,8 @@ async def adrive(
             else:
                 wish = steps.send(answer)
     except StopIteration as stop:
-        result: Result = stop.value
-        return result
+        returned: T = stop.value
+        return returned
 
 
 async def adrive_all(
@@ -89,6 +96,8 @@ async def _granted(wish: Wish, backend: Backend) -> Any:
             if other is None:
                 return await backend.generate(request, wish.watch)
             return await other.generate(await _encoded_for(other, request), wish.watch)
+        case Decode():
+            return "".join(await backend.token_texts(wish.token_ids))
         case ScoreTexts():
             return await backend.score_all(wish.prompt_ids, wish.continuations)
     return await asyncio.sleep(wish.seconds)

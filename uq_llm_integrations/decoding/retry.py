@@ -33,7 +33,7 @@ from uq_llm_integrations.decoding.wishes import (
     Steps,
     Strategy,
     Wish,
-    check_available,
+    check_condition,
 )
 from uq_llm_integrations.errors import ConfigurationError, UncertaintyError
 from uq_llm_integrations.records import Decision, Request, Result, Usage
@@ -166,13 +166,6 @@ class RetryErrors(Strategy):
     def samples(self, request: Request) -> int:
         """Return the strategy's."""
         return self.strategy.samples(request)
-
-
-def check_condition(condition: Condition, samples: int, capabilities: Capabilities) -> None:
-    """Raise ConfigurationError for a condition that can never be answered."""
-    check_available(condition.methods, capabilities)
-    if condition.needs_samples and samples < 2:
-        raise ConfigurationError(f"{condition!r} compares samples, but there is only one")
 
 
 def _attempts(run: Callable[[], Steps], retrying: Retrying) -> Steps:

@@ -142,7 +142,7 @@ class SelfConsistency(Strategy):
         result: Result | None = None
         while result is None or not self._is_settled(result.candidates):
             done = result.candidates if result else ()
-            part = _numbered(request, len(done), min(self._wave, self.n - len(done)))
+            part = numbered(request, len(done), min(self._wave, self.n - len(done)))
             try:
                 wave = yield from drawn(part, methods, self._watch(done))
             except UncertaintyError:
@@ -200,7 +200,7 @@ def drawn(
     return judge(candidates, methods, seconds, max_tokens_of(request))
 
 
-def _numbered(request: Request, done: int, count: int) -> Request:
+def numbered(request: Request, done: int, count: int) -> Request:
     """Return a request for some more samples, with seeds that go on from those already drawn."""
     sampling = dict(request.sampling)
     if sampling.get("seed") is not None:

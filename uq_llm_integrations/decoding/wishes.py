@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from uq_llm_integrations.backends.base import Backend, Capabilities
+from uq_llm_integrations.decoding.conditions import Condition
 from uq_llm_integrations.errors import ConfigurationError, MethodUnavailableError
 from uq_llm_integrations.records import Request, Result, Watch
 from uq_llm_integrations.scoring.methods import DEFAULT_METHODS, find_method
@@ -35,13 +36,20 @@ class ScoreTexts:
 
 
 @dataclass(frozen=True)
+class Decode:
+    """Turn tokens into text; the answer is the text."""
+
+    token_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Sleep:
     """Wait for some seconds; the answer is None."""
 
     seconds: float
 
 
-Wish = Generate | ScoreTexts | Sleep
+Wish = Generate | ScoreTexts | Decode | Sleep
 
 Steps = Generator[Wish, Any, Result]
 """A run of a strategy. An UncertaintyError of the backend is thrown in where the wish was made."""
@@ -79,6 +87,13 @@ def check_available(methods: Sequence[str], capabilities: Capabilities) -> None:
                 f"{name} needs exact statistics, which {capabilities.model} has not: "
                 f"{capabilities.why_inexact}"
             )
+
+
+def check_condition(condition: Condition, samples: int, capabilities: Capabilities) -> None:
+    """Raise ConfigurationError for a condition that can never be answered."""
+    check_available(condition.methods, capabilities)
+    if condition.needs_samples and samples < 2:
+        raise ConfigurationError(f"{condition!r} compares samples, but there is only one")
 
 
 def check_varied(request: Request, n: int) -> None:

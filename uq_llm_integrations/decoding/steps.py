@@ -1,0 +1,242 @@
+"""Step-wise best of N: the best of several next steps is kept, and generation goes on from it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from uq_llm_integrations.backends.base import Backend, Capabilities
+from uq_llm_integrations.decoding.boundaries import Boundary
+from uq_llm_integrations.decoding.conditions import Condition
+from uq_llm_integrations.decoding.drive import arun_steps
+from uq_llm_integrations.decoding.judge import judge, merged, ordered
+from uq_llm_integrations.decoding.rescoring import TruncatedScore, ascore_truncated_sequences
+from uq_llm_integrations.decoding.selection import lowest
+from uq_llm_integrations.decoding.step_state import Step, StepState
+from uq_llm_integrations.decoding.strategies import drawn, numbered
+from uq_llm_integrations.decoding.wishes import (
+    Decode,
+    Steps,
+    Strategy,
+    Wish,
+    check_available,
+    check_condition,
+    check_count,
+    check_varied,
+)
+from uq_llm_integrations.errors import ConfigurationError, UncertaintyError
+from uq_llm_integrations.records import Candidate, Decision, Request, Result
+from uq_llm_integrations.scoring.methods import DEFAULT_METHODS, find_method
+
+DEFAULT_MAX_TOKENS = 256
+
+
+@dataclass(frozen=True)
+class Stepwise(Strategy):
+    """Draws `n` candidates for each step, keeps the least uncertain one by `by`, and goes on.
+
+    With `branch_when`, one candidate is drawn first, and the other n - 1 only where it meets the
+    condition. The answer has at most the request's `max_tokens`; `token_budget` bounds all that is
+    generated, what is not kept included.
+    """
+
+    n: int = 4
+    by: str = "perplexity"
+    boundary: Boundary = Boundary()
+    branch_when: Condition | None = None
+    max_steps: int | None = None
+    token_budget: int | None = None
+
+    def __post_init__(self) -> None:
+        check_count("n", self.n)
+        if find_method(self.by).level != "sequence":
+            raise ConfigurationError(f"{self.by} has no one score to choose by")
+        if self.max_steps is not None:
+            check_count("max_steps", self.max_steps)
+        if self.token_budget is not None:
+            check_count("token_budget", self.token_budget)
+            step = self.n * (self.boundary.max_tokens or 1)
+            if self.token_budget < step:
+                raise ConfigurationError(
+                    f"a token budget of {self.token_budget} is smaller than one step of {self.n} "
+                    f"candidates, which takes {step}"
+                )
+
+    def __call__(self, request: Request, methods: Sequence[str] = DEFAULT_METHODS) -> Steps:
+        """Take steps until one is the last."""
+        state, failure = StepState(request.prompt_ids), None
+        while not state.is_finished and failure is None:
+            try:
+                state = yield from self.advanced(state, request)
+            except UncertaintyError as error:
+                if not state.steps:
+                    raise
+                failure = error  # the steps before are a result all the same
+        return self.result(state, methods, failure)
+
+    def check(self, request: Request, capabilities: Capabilities) -> None:
+        """Refuse candidates that are all the same, and conditions that cannot be asked."""
+        check_varied(request, self.n)
+        check_available([self.by], capabilities)
+        if self.branch_when is not None:
+            check_condition(self.branch_when, 1, capabilities)
+
+    def advanced(self, state: StepState, request: Request) -> Generator[Wish, Any, StepState]:
+        """Take one step. `request` has the sampling parameters, and the prompt's own tokens."""
+        most = self._most_tokens(state, request)
+        if most < 1:
+            return replace(state, finish_reason="length")
+        asked = self.boundary.request(request, state.prompt_ids + state.token_ids, self.n, most)
+        result = yield from self._drawn(numbered(asked, len(state.token_ids), self.n))
+        result = ordered(result, lowest(result, self.by))
+        chosen = result.candidate
+        text = yield Decode(state.token_ids + chosen.token_ids)
+        count = len(result.candidates)
+        after = state.with_step(chosen, text, result.scores[0][self.by], result.usage, count)
+        is_last = not self.boundary.ends(chosen, most) or not chosen.token_ids
+        if is_last:
+            return replace(
+                after, finish_reason=chosen.finish_reason, stop_reason=chosen.stop_reason
+            )
+        if self.max_steps is not None and len(after.steps) >= self.max_steps:
+            return replace(after, finish_reason="length")
+        return after
+
+    def result(
+        self,
+        state: StepState,
+        methods: Sequence[str],
+        failure: UncertaintyError | None = None,
+    ) -> Result:
+        """Return all steps as one scored candidate, with the usage of all that was drawn."""
+        candidate = state.candidate()
+        decision = Decision()
+        if failure is not None:
+            candidate = replace(candidate, finish_reason="error", error=failure)
+            decision = Decision("stopped_early", f"a step failed: {failure}", is_uncertain=True)
+        scored = judge([candidate], methods, 0.0)
+        return replace(scored, usage=state.usage, decision=decision)
+
+    def _most_tokens(self, state: StepState, request: Request) -> int:
+        limit = request.sampling.get("max_tokens") or DEFAULT_MAX_TOKENS
+        most = int(limit) - len(state.token_ids)
+        if self.token_budget is not None:
+            most = min(most, (self.token_budget - state.usage.generated_tokens) // self.n)
+        return most
+
+    def _drawn(self, request: Request) -> Generator[Wish, Any, Result]:
+        if self.branch_when is None:
+            return (yield from drawn(request, [self.by]))
+        methods = tuple(dict.fromkeys([self.by, *self.branch_when.methods]))
+        first = yield from drawn(replace(request, n=1), methods)
+        if self.n == 1 or self.branch_when(first) is False:
+            return first
+        rest = yield from drawn(numbered(request, 1, self.n - 1), methods)
+        return merged(first, rest)
+
+
+class VLLMStepGenerator:
+    """Generates step by step on a backend: all at once, as a stream of steps, or from a saved state.
+
+    `strategy` says how steps are drawn and chosen. Sampling parameters are vLLM's.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        strategy: Stepwise | None = None,
+        methods: Sequence[str] = DEFAULT_METHODS,
+        *,
+        chat: bool = False,
+        **sampling: Any,
+    ) -> None:
+        self._backend, self._strategy = backend, strategy or Stepwise()
+        self._methods, self._chat = methods, chat
+        self._sampling = {"temperature": 0.7, "max_tokens": DEFAULT_MAX_TOKENS} | sampling
+        self._strategy.check(self._request((0,)), backend.capabilities)
+        self._generated: list[Candidate] = []
+
+    def generate(self, prompt: str) -> Result:
+        """Return the whole answer, blocking."""
+        return self._backend.run(self.agenerate(prompt))
+
+    async def agenerate(self, prompt: str) -> Result:
+        """Return the whole answer."""
+        state = await self.astart(prompt)
+        async for state in self.astates(state):
+            pass
+        return self.result(state)
+
+    def stream(self, prompt: str) -> Iterator[Step]:
+        """Yield the steps as they are kept, blocking."""
+        return self._backend.iterate(self.astream(prompt))
+
+    async def astream(self, prompt: str) -> AsyncIterator[Step]:
+        """Yield the steps as they are kept."""
+        async for state in self.astates(await self.astart(prompt)):
+            if state.steps:
+                yield state.steps[-1]
+
+    async def astart(self, prompt: str) -> StepState:
+        """Return the state before the first step."""
+        return StepState(await self._backend.encode(prompt, chat=self._chat))
+
+    async def astates(self, state: StepState) -> AsyncIterator[StepState]:
+        """Go on from a state, which may have been saved, and yield the state after each step."""
+        while not state.is_finished:
+            before = len(state.steps)
+            advancing = self._strategy.advanced(state, self._request(state.prompt_ids))
+            state = await arun_steps(advancing, self._backend)
+            self._remember(state)
+            if len(state.steps) > before:
+                yield state
+
+    def resume(self, state: StepState) -> Result:
+        """Go on from a saved state to the end, blocking."""
+        return self._backend.run(self.aresume(state))
+
+    async def aresume(self, state: StepState) -> Result:
+        """Go on from a saved state to the end."""
+        async for state in self.astates(state):
+            pass
+        return self.result(state)
+
+    def result(self, state: StepState) -> Result:
+        """Return the steps of a state as one scored result."""
+        return self._strategy.result(state, self._methods)
+
+    def score_truncated_sequence(self, prompt: str, truncated_text: str) -> TruncatedScore:
+        """Score a text behind a prompt, blocking.
+
+        Where it is the beginning of what this object has generated, no forward pass is made.
+        """
+        return self.score_truncated_sequences(prompt, [truncated_text])[0]
+
+    def score_truncated_sequences(self, prompt: str, texts: Sequence[str]) -> list[TruncatedScore]:
+        """Score several texts behind one prompt, in one batch."""
+        return self._backend.run(self.ascore_truncated_sequences(prompt, texts))
+
+    async def ascore_truncated_sequences(
+        self, prompt: str, texts: Sequence[str]
+    ) -> list[TruncatedScore]:
+        """Score several texts behind one prompt, in one batch."""
+        ids = await self._backend.encode(prompt, chat=self._chat)
+        return await ascore_truncated_sequences(
+            self._backend, ids, texts, self._generated, self._methods
+        )
+
+    def _request(self, prompt_ids: tuple[int, ...]) -> Request:
+        return Request(prompt_ids, sampling=self._sampling)
+
+    def _remember(self, state: StepState) -> None:
+        kept = [one for one in self._generated if not _begins(one, state)]
+        self._generated = [*kept, state.candidate()][-_MOST_REMEMBERED:]
+
+
+_MOST_REMEMBERED = 64
+
+
+def _begins(candidate: Candidate, state: StepState) -> bool:
+    ids = candidate.token_ids
+    return candidate.prompt_ids == state.prompt_ids and state.token_ids[: len(ids)] == ids
