@@ -53,6 +53,10 @@ class Backend(ABC):
         """Return the token ids of text that follows other text: no special tokens are added."""
 
     @abstractmethod
+    async def decode(self, token_ids: Sequence[int]) -> str:
+        """Return the text of tokens, without special ones, as a candidate's text is."""
+
+    @abstractmethod
     async def token_texts(self, token_ids: Sequence[int]) -> list[str]:
         """Return the text that each token adds; joined, they are the text of all."""
 

@@ -75,6 +75,10 @@ class ScriptedBackend(Backend):
         """Return the bytes of the text."""
         return tuple(text.encode())
 
+    async def decode(self, token_ids: Sequence[int]) -> str:
+        """Return the text of the bytes."""
+        return bytes(token_ids).decode(errors="replace")
+
     async def token_texts(self, token_ids: Sequence[int]) -> list[str]:
         """Return one character a byte."""
         return [bytes([token]).decode("latin-1") for token in token_ids]

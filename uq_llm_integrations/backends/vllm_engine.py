@@ -141,6 +141,11 @@ class VLLMEngineBackend(Backend):
         """Return the token ids of text that follows other text."""
         return tuple((await self._tokenizer()).encode(text, add_special_tokens=False))
 
+    async def decode(self, token_ids: Sequence[int]) -> str:
+        """Return the text of tokens, without special ones."""
+        text: str = (await self._tokenizer()).decode(list(token_ids), skip_special_tokens=True)
+        return text
+
     async def token_texts(self, token_ids: Sequence[int]) -> list[str]:
         """Return the text that each token adds."""
         return split_text((await self._tokenizer()).decode, token_ids)

@@ -97,7 +97,7 @@ async def _granted(wish: Wish, backend: Backend) -> Any:
                 return await backend.generate(request, wish.watch)
             return await other.generate(await _encoded_for(other, request), wish.watch)
         case Decode():
-            return "".join(await backend.token_texts(wish.token_ids))
+            return await backend.decode(wish.token_ids)
         case ScoreTexts():
             return await backend.score_all(wish.prompt_ids, wish.continuations)
     return await asyncio.sleep(wish.seconds)

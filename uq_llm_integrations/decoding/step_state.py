@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,7 @@ class StepState:
     trace: TokenTrace | None = None
     text: str = ""
     steps: tuple[Step, ...] = ()
-    usage: Usage = Usage()
+    usage: Usage = field(default_factory=Usage)
     finish_reason: str | None = None
     stop_reason: int | str | None = None
 
@@ -89,14 +89,14 @@ class StepState:
     def from_json(cls, text: str) -> StepState:
         """Return a saved state."""
         try:
-            plain = json.loads(text)
+            plain: dict[str, Any] = json.loads(text)
             steps = [
                 Step(s["text"], tuple(s["token_ids"]), Score(**s["score"]), s["candidates"])
                 for s in plain.pop("steps")
             ]
-            ids = {name: tuple(plain.pop(name)) for name in ("prompt_ids", "token_ids")}
-            usage, trace = Usage(**plain.pop("usage")), _trace(plain.pop("trace"))
-            return cls(**ids, trace=trace, usage=usage, steps=tuple(steps), **plain)
+            plain |= {name: tuple(plain[name]) for name in ("prompt_ids", "token_ids")}
+            plain |= {"usage": Usage(**plain["usage"]), "trace": _trace(plain["trace"])}
+            return cls(**plain, steps=tuple(steps))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ConfigurationError(f"this is no saved state: {error!r}") from error
 
@@ -112,10 +112,10 @@ def _plain_trace(trace: TokenTrace | None) -> dict[str, Any] | None:
 def _trace(plain: dict[str, Any] | None) -> TokenTrace | None:
     if plain is None:
         return None
-    types = {"rank": np.int64}
-    return TokenTrace(
-        **{
-            name: np.array(value, types.get(name, np.float64)) if isinstance(value, list) else value
-            for name, value in plain.items()
-        }
-    )
+    values: dict[str, Any] = {
+        name: np.array(value, np.int64 if name == "rank" else np.float64)
+        if isinstance(value, list)
+        else value
+        for name, value in plain.items()
+    }
+    return TokenTrace(**values)

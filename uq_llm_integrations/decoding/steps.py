@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Generator, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from uq_llm_integrations.backends.base import Backend, Capabilities
@@ -43,7 +43,7 @@ class Stepwise(Strategy):
 
     n: int = 4
     by: str = "perplexity"
-    boundary: Boundary = Boundary()
+    boundary: Boundary = field(default_factory=Boundary)
     branch_when: Condition | None = None
     max_steps: int | None = None
     token_budget: int | None = None
@@ -88,7 +88,7 @@ class Stepwise(Strategy):
         if most < 1:
             return replace(state, finish_reason="length")
         asked = self.boundary.request(request, state.prompt_ids + state.token_ids, self.n, most)
-        result = yield from self._drawn(numbered(asked, len(state.token_ids), self.n))
+        result = yield from self._drawn(numbered(asked, len(state.steps) * self.n, self.n))
         result = ordered(result, lowest(result, self.by))
         chosen = result.candidate
         text = yield Decode(state.token_ids + chosen.token_ids)
@@ -137,7 +137,7 @@ class Stepwise(Strategy):
 
 
 class VLLMStepGenerator:
-    """Generates step by step on a backend: all at once, as a stream of steps, or from a saved state.
+    """Generates step by step: all at once, as a stream of steps, or on from a saved state.
 
     `strategy` says how steps are drawn and chosen. Sampling parameters are vLLM's.
     """
@@ -163,10 +163,7 @@ class VLLMStepGenerator:
 
     async def agenerate(self, prompt: str) -> Result:
         """Return the whole answer."""
-        state = await self.astart(prompt)
-        async for state in self.astates(state):
-            pass
-        return self.result(state)
+        return await self.aresume(await self.astart(prompt))
 
     def stream(self, prompt: str) -> Iterator[Step]:
         """Yield the steps as they are kept, blocking."""
@@ -174,9 +171,11 @@ class VLLMStepGenerator:
 
     async def astream(self, prompt: str) -> AsyncIterator[Step]:
         """Yield the steps as they are kept."""
+        seen = 0
         async for state in self.astates(await self.astart(prompt)):
-            if state.steps:
-                yield state.steps[-1]
+            for step in state.steps[seen:]:
+                yield step
+            seen = len(state.steps)
 
     async def astart(self, prompt: str) -> StepState:
         """Return the state before the first step."""
@@ -185,12 +184,10 @@ class VLLMStepGenerator:
     async def astates(self, state: StepState) -> AsyncIterator[StepState]:
         """Go on from a state, which may have been saved, and yield the state after each step."""
         while not state.is_finished:
-            before = len(state.steps)
             advancing = self._strategy.advanced(state, self._request(state.prompt_ids))
             state = await arun_steps(advancing, self._backend)
             self._remember(state)
-            if len(state.steps) > before:
-                yield state
+            yield state
 
     def resume(self, state: StepState) -> Result:
         """Go on from a saved state to the end, blocking."""
@@ -198,9 +195,10 @@ class VLLMStepGenerator:
 
     async def aresume(self, state: StepState) -> Result:
         """Go on from a saved state to the end."""
-        async for state in self.astates(state):
-            pass
-        return self.result(state)
+        last = state
+        async for after in self.astates(state):
+            last = after
+        return self.result(last)
 
     def result(self, state: StepState) -> Result:
         """Return the steps of a state as one scored result."""
