@@ -12,12 +12,27 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from uq_llm_integrations.backends.scripted import ScriptedBackend
     from uq_llm_integrations.backends.vllm_engine import VLLMEngineBackend
+    from uq_llm_integrations.decoding.abstain import Abstain
+    from uq_llm_integrations.decoding.boundaries import Boundary
     from uq_llm_integrations.decoding.drive import drive
-    from uq_llm_integrations.decoding.strategies import Single
+    from uq_llm_integrations.decoding.quantities import (
+        agreement,
+        load_threshold,
+        score,
+        token_max,
+        token_mean,
+        worst_window,
+    )
+    from uq_llm_integrations.decoding.rescoring import score_truncated_sequence
+    from uq_llm_integrations.decoding.retry import Retry, RetryErrors
+    from uq_llm_integrations.decoding.step_state import StepState
+    from uq_llm_integrations.decoding.steps import Stepwise, VLLMStepGenerator
+    from uq_llm_integrations.decoding.strategies import BestOfN, SelfConsistency, Single
     from uq_llm_integrations.langchain import VLLMUncertaintyLLM
     from uq_llm_integrations.records import (
         Candidate,
         Decision,
+        EarlyStop,
         Request,
         Result,
         Score,
@@ -31,11 +46,28 @@ __version__ = "0.1.0"
 _HOMES = {
     "ScriptedBackend": "backends.scripted",
     "VLLMEngineBackend": "backends.vllm_engine",
+    "Abstain": "decoding.abstain",
+    "Boundary": "decoding.boundaries",
     "drive": "decoding.drive",
+    "agreement": "decoding.quantities",
+    "load_threshold": "decoding.quantities",
+    "score": "decoding.quantities",
+    "token_max": "decoding.quantities",
+    "token_mean": "decoding.quantities",
+    "worst_window": "decoding.quantities",
+    "score_truncated_sequence": "decoding.rescoring",
+    "Retry": "decoding.retry",
+    "RetryErrors": "decoding.retry",
+    "StepState": "decoding.step_state",
+    "Stepwise": "decoding.steps",
+    "VLLMStepGenerator": "decoding.steps",
+    "BestOfN": "decoding.strategies",
+    "SelfConsistency": "decoding.strategies",
     "Single": "decoding.strategies",
     "VLLMUncertaintyLLM": "langchain",
     "Candidate": "records",
     "Decision": "records",
+    "EarlyStop": "records",
     "Request": "records",
     "Result": "records",
     "Score": "records",
@@ -46,19 +78,36 @@ _HOMES = {
 
 __all__ = [
     "METHODS",
+    "Abstain",
+    "BestOfN",
+    "Boundary",
     "Candidate",
     "Decision",
+    "EarlyStop",
     "Request",
     "Result",
+    "Retry",
+    "RetryErrors",
     "Score",
     "ScriptedBackend",
+    "SelfConsistency",
     "Single",
+    "StepState",
+    "Stepwise",
     "TokenTrace",
     "Usage",
     "VLLMEngineBackend",
+    "VLLMStepGenerator",
     "VLLMUncertaintyLLM",
     "__version__",
+    "agreement",
     "drive",
+    "load_threshold",
+    "score",
+    "score_truncated_sequence",
+    "token_max",
+    "token_mean",
+    "worst_window",
 ]
 
 

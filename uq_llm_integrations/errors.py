@@ -104,7 +104,7 @@ class EngineStartError(EngineError):
 
 
 class EngineDeadError(EngineError):
-    """The engine's processes are gone; a new backend object starts a fresh engine."""
+    """The engine's processes are gone; the next call starts a fresh engine."""
 
     is_retryable = True
 

@@ -144,18 +144,18 @@ def test_what_an_answer_depends_on_identifies_the_model():
     ],
 )
 def test_bad_arguments_are_refused_at_construction(arguments, error):
-    with pytest.raises(ValueError, match=error):
+    with pytest.raises(errors.UncertaintyError, match=error):
         scripted(**arguments)
 
 
 def test_too_large_a_k_is_refused_before_the_engine_starts():
-    with pytest.raises(ValueError, match="max_logprobs is 20"):
+    with pytest.raises(errors.InvalidRequestError, match="max_logprobs is 20"):
         VLLMUncertaintyLLM(model="org/name", top_logprobs=21)
     assert VLLMUncertaintyLLM(model="org/name", top_logprobs=21, max_logprobs=30)
 
 
 def test_a_missing_model_folder_is_refused_at_construction():
-    with pytest.raises(ValueError, match="no model folder"):
+    with pytest.raises(errors.ModelNotFoundError, match="no model folder"):
         VLLMUncertaintyLLM(model="./nowhere")
 
 

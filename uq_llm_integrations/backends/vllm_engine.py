@@ -52,7 +52,8 @@ class VLLMEngineBackend(Backend):
     """Runs a model on vLLM in processes of its own.
 
     `model` is a bundled model's name, a folder or a hub name; `engine_args` are vLLM's own engine
-    arguments. The engine starts on first use, and backends with the same arguments share one.
+    arguments. The engine starts on first use, and backends with the same arguments share one. Where
+    it has died, the next call starts a fresh one.
     Instead of a name, `engine` takes a running `AsyncLLM`, which stays the caller's to shut down.
 
     `max_n` caps how many candidates one request may ask for. `deadline` is how many seconds the
@@ -113,6 +114,9 @@ class VLLMEngineBackend(Backend):
     def start(self) -> EngineProcess:
         """Start the engine unless it runs, blocking; calling this is never needed."""
         with self._starting:
+            if self._process is not None and self._process.failure and self._release:
+                self._release()
+                self._process = None
             if self._process is None:
                 self._prepare()
                 self._process = POOL.acquire(self._arguments)
@@ -190,9 +194,10 @@ class VLLMEngineBackend(Backend):
         return process
 
     async def _running(self) -> EngineProcess:
-        if self._process is None:
+        process = self._process
+        if process is None or (process.failure and self._release):
             return await asyncio.to_thread(self.start)
-        return self._process
+        return process
 
     async def _tokenizer(self) -> Any:
         return (await self._running()).llm.get_tokenizer()

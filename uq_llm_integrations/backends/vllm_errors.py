@@ -22,6 +22,9 @@ def translated_errors() -> Iterator[None]:
 
     try:
         yield
+    except EngineDeadError as error:
+        # One object tells all who wait; each gets one of its own, for what it adds to it.
+        raise type(error)(*error.args) from error
     except VLLMEngineDeadError as error:
         raise EngineDeadError("the engine's process died") from error
     except (VLLMClientError, ValueError, TypeError) as error:
@@ -31,8 +34,8 @@ def translated_errors() -> Iterator[None]:
     except TimeoutError as error:
         raise EngineTimeoutError("the engine did not answer in time") from error
     except Exception as error:
-        if isinstance(error.__cause__, UncertaintyError):
-            raise error.__cause__ from None
+        if isinstance(error.__cause__, EngineDeadError):
+            raise type(error.__cause__)(*error.__cause__.args) from error
         if isinstance(error, UncertaintyError):
             raise
         raise EngineError(f"vLLM failed: {error}") from error

@@ -61,9 +61,9 @@ class EngineProcess:
         """
         from vllm.inputs.engine import tokens_input
 
-        if self.failure:
-            raise self.failure
         with translated_errors(), self._watched(deadline):
+            if self.failure:
+                raise self.failure
             stream = self.llm.generate(tokens_input(prompt_ids), params, request_id)
             try:
                 async for output in stream:
@@ -92,7 +92,8 @@ class EngineProcess:
         self._wanted[name] = future
         if self._reader is None:
             self._reader = asyncio.create_task(self._read_wanted(deadline))
-        return read(await future)
+        with translated_errors():
+            return read(await future)
 
     def forget_rows(self, *names: str) -> None:
         """Let the probe drop what it kept of a request that was cancelled."""

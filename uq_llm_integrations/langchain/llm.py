@@ -13,7 +13,7 @@ from langchain_core.language_models.base import LangSmithParams
 from langchain_core.language_models.llms import BaseLLM
 from langchain_core.outputs import GenerationChunk, LLMResult
 from langchain_core.runnables import RunnableConfig
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from uq_llm_integrations.backends.base import MAX_N, Backend
 from uq_llm_integrations.backends.sampling import (
@@ -30,7 +30,11 @@ from uq_llm_integrations.decoding.drive import adrive_all
 from uq_llm_integrations.decoding.judge import judge
 from uq_llm_integrations.decoding.strategies import Single
 from uq_llm_integrations.decoding.wishes import Strategy
-from uq_llm_integrations.errors import ConfigurationError, InvalidRequestError
+from uq_llm_integrations.errors import (
+    ConfigurationError,
+    InvalidRequestError,
+    UncertaintyError,
+)
 from uq_llm_integrations.langchain.translate import (
     TokenTexts,
     generation_chunk,
@@ -91,6 +95,17 @@ class VLLMUncertaintyLLM(BaseLLM):
     abstention_text: str = ABSTENTION
     max_n: int = MAX_N
     deadline: float = 120.0
+
+    def __init__(self, **arguments: Any) -> None:
+        try:
+            super().__init__(**arguments)
+        except ValidationError as error:
+            # Pydantic wraps what its validators raise; callers are promised our own errors.
+            causes = (details.get("ctx", {}).get("error") for details in error.errors())
+            ours = next((cause for cause in causes if isinstance(cause, UncertaintyError)), None)
+            if ours is None:
+                raise
+            raise ours from None
 
     @model_validator(mode="before")
     @classmethod

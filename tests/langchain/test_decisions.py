@@ -1,0 +1,125 @@
+"""What LangChain's callers see of strategies, abstention and early stop."""
+
+import pytest
+from tenacity import stop_after_attempt
+
+from uq_llm_integrations import errors
+from uq_llm_integrations.backends.scripted import Said, ScriptedBackend
+from uq_llm_integrations.decoding.boundaries import Boundary
+from uq_llm_integrations.decoding.quantities import agreement, score
+from uq_llm_integrations.decoding.retry import Retry
+from uq_llm_integrations.decoding.steps import Stepwise
+from uq_llm_integrations.decoding.strategies import BestOfN, SelfConsistency, Single
+from uq_llm_integrations.langchain import VLLMUncertaintyLLM
+from uq_llm_integrations.records import EarlyStop
+
+SURE, UNSURE = Said("sure", 0.9), Said("unsure", 0.5)
+UNCERTAIN = score("perplexity") > 0.5
+
+
+def scripted(*script, **arguments) -> VLLMUncertaintyLLM:
+    return VLLMUncertaintyLLM(backend=ScriptedBackend(list(script)), **arguments)
+
+
+def uncertainty(llm, prompt="?"):
+    return llm.invoke_with_scores(prompt).uncertainty
+
+
+def test_the_strategys_choice_is_the_answer():
+    llm = scripted(UNSURE, SURE, strategy=BestOfN(2))
+    assert llm.invoke("?") == "sure"
+    assert uncertainty(llm)["usage"]["generated_tokens"] == 10
+
+
+def test_an_uncertain_answer_is_annotated_by_default():
+    llm = scripted(UNSURE, uncertain_when=UNCERTAIN)
+    assert llm.invoke("?") == "unsure"
+    told = uncertainty(llm)
+    assert (told["uncertain"], told["condition"]) == (True, "perplexity > 0.5")
+    assert uncertainty(scripted(SURE, uncertain_when=UNCERTAIN))["uncertain"] is False
+
+
+@pytest.mark.parametrize("ask", ["invoke", "stream"])
+def test_an_abstention_takes_the_answers_place_and_keeps_it(ask):
+    llm = scripted(
+        UNSURE, uncertain_when=UNCERTAIN, on_high_uncertainty="abstain", abstention_text="I pass."
+    )
+    assert "".join(getattr(llm, ask)("?")) == "I pass."
+    told = uncertainty(llm)
+    assert (told["decision"], told["original_text"]) == ("abstained", "unsure")
+
+
+@pytest.mark.parametrize("ask", ["invoke", "stream"])
+def test_an_error_carries_the_result(ask):
+    llm = scripted(UNSURE, uncertain_when=UNCERTAIN, on_high_uncertainty="raise")
+    with pytest.raises(errors.HighUncertaintyError) as caught:
+        "".join(getattr(llm, ask)("?"))
+    assert caught.value.result.candidate.text == "unsure"
+
+
+def test_a_batch_keeps_what_was_finished_before_an_error():
+    llm = VLLMUncertaintyLLM(
+        backend=ScriptedBackend({"a": [SURE], "b": [UNSURE]}),
+        uncertain_when=UNCERTAIN,
+        on_high_uncertainty="raise",
+    )
+    with pytest.raises(errors.HighUncertaintyError) as caught:
+        llm.batch(["a", "b"])
+    assert [result.text for result in caught.value.completed.values()] == ["sure"]
+
+
+def test_a_retry_tells_its_attempts():
+    llm = scripted(UNSURE, SURE, strategy=Retry(Single(), UNCERTAIN, stop_after_attempt(2)))
+    told = uncertainty(llm)
+    assert told["decision"] == "retried"
+    assert [attempt["text"] for attempt in told["attempts"]] == ["unsure"]
+
+
+def test_a_bigger_model_gets_the_prompts_text():
+    bigger = ScriptedBackend([Said("the bigger one knows", 0.99)])
+    strategy = Retry(Single(), UNCERTAIN, stop_after_attempt(1), last_resort=bigger)
+    assert scripted(UNSURE, strategy=strategy).invoke("?") == "the bigger one knows"
+
+
+def test_a_stopped_vote_tells_what_it_saved():
+    told = uncertainty(scripted("Paris", strategy=SelfConsistency(8), max_tokens=10))
+    assert told["decision"] == "stopped_early"
+    assert told["usage"]["saved_tokens"] == 40
+
+
+def test_an_early_stop_is_told_in_the_finish_reason():
+    llm = scripted(Said("a long and doubtful answer", 0.5), early_stop=EarlyStop(1.0, window=4))
+    (generation,) = llm.generate(["?"]).generations[0]
+    assert generation.text == "a lo"
+    assert generation.generation_info["finish_reason"] == "early_stop"
+
+
+def test_step_by_step():
+    script = {"?": ["a\n", "b\n"], "?a\n": ["end"]}
+    llm = VLLMUncertaintyLLM(
+        backend=ScriptedBackend(script), strategy=Stepwise(2, boundary=Boundary(("\n",)))
+    )
+    assert llm.invoke("?") == "a\nend"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"strategy": BestOfN(2), "temperature": 0},
+        {"strategy": Retry(Single(), UNCERTAIN), "temperature": 0},
+        {"strategy": BestOfN(129)},
+        {"uncertain_when": agreement() < 0.5},
+        {"on_high_uncertainty": "abstain"},
+    ],
+)
+def test_what_can_never_work_is_refused_at_construction(arguments):
+    with pytest.raises(errors.ConfigurationError):
+        scripted(SURE, **arguments)
+
+
+def test_caches_tell_strategies_apart():
+    keys = [
+        scripted(SURE, strategy=strategy)._identifying_params["strategy"]
+        for strategy in (Single(), BestOfN(2), BestOfN(3))
+    ]
+    assert len(set(keys)) == 3
