@@ -286,7 +286,7 @@ class VLLMUncertaintyLLM(BaseLLM):
         if piece.candidate is None:
             return None
         deciding = self._deciding
-        needed = self.uncertain_when.methods if self.uncertain_when else ()
+        needed = () if self.uncertain_when is None else self.uncertain_when.methods
         methods = tuple(dict.fromkeys([*self.methods, *needed]))
         result = judge([piece.candidate], methods, time.perf_counter() - started)
         if isinstance(deciding, Abstain):
