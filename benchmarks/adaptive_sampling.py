@@ -1,0 +1,77 @@
+"""What further samples are worth, and what is saved by drawing only those that can matter.
+
+The capitals of 174 countries, asked of the demo model: greedy, best of 16 and self-consistency of
+16 with all samples drawn, and both with samples left as soon as they cannot matter. Accuracy with
+its 95% bootstrap interval over the questions, and tokens generated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import numpy as np
+
+from benchmarks.capitals import Question, city, interval, questions, start
+from benchmarks.report import conclude
+from uq_llm_integrations import BestOfN, SelfConsistency, Single, VLLMEngineBackend
+from uq_llm_integrations.decoding.drive import adrive
+from uq_llm_integrations.decoding.wishes import Strategy
+
+N, TEMPERATURE, SEED = 16, 0.7, 1
+
+FORMS: dict[str, tuple[Strategy, float]] = {
+    "greedy": (Single(), 0.0),
+    "best of 16": (BestOfN(N, "maxprob", settle=False), TEMPERATURE),
+    "best of 16, settled": (BestOfN(N, "maxprob"), TEMPERATURE),
+    "self-consistency of 16": (SelfConsistency(N, city, settle=None), TEMPERATURE),
+    "self-consistency of 16, settled": (SelfConsistency(N, city), TEMPERATURE),
+}
+
+
+def main() -> None:
+    """Measure and conclude."""
+    backend = start()
+    asked = questions(backend)
+    figures, right = {}, {}
+    for name, (strategy, temperature) in FORMS.items():
+        started = time.perf_counter()
+        right[name], tokens = backend.run(answered(backend, asked, strategy, temperature))
+        figures[name] = {
+            "accuracy": float(right[name].mean()),
+            "interval": interval(right[name]),
+            "tokens": tokens,
+            "seconds": time.perf_counter() - started,
+        }
+        print(name, figures[name], flush=True)
+    backend.close()
+    goals = {}
+    for form in ("best of 16", "self-consistency of 16"):
+        settled = f"{form}, settled"
+        change = interval(right[settled] - right[form])
+        figures[f"change of accuracy, {settled}"] = {"interval": change}
+        print(f"{settled}: accuracy changes by {change[0]:+.3f} to {change[1]:+.3f}")
+        saved = 1 - figures[settled]["tokens"] / figures[form]["tokens"]
+        if form == "self-consistency of 16":
+            goals[f"tokens saved, {settled}"] = (0.6, saved)
+            goals[f"no less accurate, {settled}"] = (0.0, change[1])
+            default = figures[settled]["accuracy"] / figures["greedy"]["accuracy"]
+            goals["accuracy of the settled vote / greedy"] = (1.0, default)
+    conclude("adaptive_sampling", figures, goals)
+
+
+async def answered(
+    backend: VLLMEngineBackend, asked: list[Question], strategy: Strategy, temperature: float
+) -> tuple[np.ndarray[Any, Any], int]:
+    """Return which questions were answered right, and the tokens generated."""
+    requests = [question.request(temperature=temperature, seed=SEED) for question in asked]
+    results = await asyncio.gather(
+        *(adrive(strategy, request, backend, ["perplexity"]) for request in requests)
+    )
+    right = [q.is_right(result.text) for q, result in zip(asked, results, strict=True)]
+    return np.array(right, float), sum(result.usage.generated_tokens for result in results)
+
+
+if __name__ == "__main__":
+    main()

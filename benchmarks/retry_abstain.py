@@ -1,0 +1,78 @@
+"""How much more often an answer is right where the uncertain ones are declined.
+
+The capitals of 174 countries, asked of the demo model. On every second question a threshold is set
+so that a share of the questions is answered; the figures are of the others. Selective accuracy is
+the share of right answers among those given. Retry tries an uncertain answer up to twice more
+before it is declined.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import numpy as np
+
+from benchmarks.capitals import Question, questions, start
+from benchmarks.report import conclude
+from uq_llm_integrations import Abstain, Retry, Single, VLLMEngineBackend, score
+from uq_llm_integrations.decoding.drive import adrive
+from uq_llm_integrations.decoding.wishes import Strategy
+from uq_llm_integrations.records import Result
+
+COVERAGES = (0.9, 0.7, 0.5)
+METHOD = "maxprob"
+
+
+def main() -> None:
+    """Measure and conclude."""
+    backend = start()
+    asked = questions(backend)
+    calibration, held_out = asked[::2], asked[1::2]
+    known = backend.run(answers(backend, calibration, Single()))
+    values = np.array([result.scores[0][METHOD].value for result in known], float)
+    plain = backend.run(answers(backend, held_out, Single()))
+    figures: dict[str, Any] = {"no abstention": accuracy(held_out, plain)}
+    goals = {}
+    for coverage in COVERAGES:
+        uncertain = score(METHOD) > float(np.quantile(values, coverage))
+        forms: dict[str, Strategy] = {
+            "abstain": Abstain(Single(), uncertain, "abstain"),
+            "retry, then abstain": Abstain(
+                Retry(Single(), uncertain, temperatures=(0.5, 0.7)), uncertain, "abstain"
+            ),
+        }
+        for name, strategy in forms.items():
+            results = backend.run(answers(backend, held_out, strategy))
+            figures[f"{name}, coverage {coverage}"] = accuracy(held_out, results)
+        selective = figures[f"abstain, coverage {coverage}"]["selective accuracy"]
+        plainly = figures["no abstention"]["selective accuracy"]
+        goals[f"selective accuracy / accuracy, coverage {coverage}"] = (1.0, selective / plainly)
+    for name, figure in figures.items():
+        print(name, figure)
+    backend.close()
+    conclude("retry_abstain", figures, goals)
+
+
+async def answers(
+    backend: VLLMEngineBackend, asked: list[Question], strategy: Strategy
+) -> list[Result]:
+    """Return the result of each question."""
+    return await asyncio.gather(
+        *(adrive(strategy, q.request(temperature=0.0, seed=1), backend, [METHOD]) for q in asked)
+    )
+
+
+def accuracy(asked: list[Question], results: list[Result]) -> dict[str, float]:
+    """Return how many were answered, how many of those are right, and what it took."""
+    pairs = zip(asked, results, strict=True)
+    right = [q.is_right(r.text) for q, r in pairs if r.decision.action != "abstained"]
+    return {
+        "coverage": len(right) / len(results),
+        "selective accuracy": float(np.mean(right)),
+        "tokens": sum(result.usage.generated_tokens for result in results),
+    }
+
+
+if __name__ == "__main__":
+    main()
