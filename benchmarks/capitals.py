@@ -12,7 +12,7 @@ from uq_llm_integrations import Request, VLLMEngineBackend
 from uq_llm_integrations.decoding.answers import normalised_answer
 
 LEAST_POPULATION = 500_000
-MAX_TOKENS = 24
+MAX_TOKENS = 12
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def city(answer: str) -> str:
 
 def start() -> VLLMEngineBackend:
     """Start the demo model."""
-    arguments = engine_args(max_num_seqs=128, enable_prefix_caching=True)
+    arguments = engine_args(max_num_seqs=128, enable_prefix_caching=True, block_size=32)
     backend = VLLMEngineBackend(arguments.pop("model"), **arguments)
     backend.start()
     return backend

@@ -11,7 +11,7 @@ from vllm.v1.metrics.reader import get_metrics_snapshot
 from tests.conftest import ENGINE_ARGUMENTS, eventually
 from uq_llm_integrations import errors
 from uq_llm_integrations.backends.vllm_engine import VLLMEngineBackend
-from uq_llm_integrations.records import Request
+from uq_llm_integrations.records import EarlyStop, Request
 from uq_llm_integrations.scoring.bounds import bounded
 
 pytestmark = pytest.mark.engine
@@ -68,9 +68,30 @@ def test_given_text_is_scored_as_it_was_generated(backend, capital_ids):
     (generated,) = backend.run(backend.generate(Request(capital_ids, sampling=GREEDY)))
     scored = backend.run(backend.score(capital_ids, generated.token_ids))
     np.testing.assert_allclose(scored.trace.logprob, generated.trace.logprob, rtol=0, atol=1e-3)
-    trace = bounded(scored.trace)
-    assert (trace.entropy_lower - 1e-3 <= generated.trace.entropy).all()
-    assert (generated.trace.entropy <= trace.entropy_upper + 1e-3).all()
+    np.testing.assert_allclose(scored.trace.entropy, generated.trace.entropy, rtol=0, atol=1e-3)
+
+
+def test_where_the_probe_sees_the_logits_only_the_rest_is_bounded(
+    backend, capital_ids, monkeypatch
+):
+    """As on vLLM's V2 runner: given text, and a bias that the log-probabilities do not show."""
+    exact = backend.run(backend.score(capital_ids, (504, 3575)))
+    process = backend.start()
+
+    async def sees_raw() -> bool:
+        return False
+
+    monkeypatch.setattr(process, "sees_raw", sees_raw)
+    scored = bounded(backend.run(backend.score(capital_ids, (504, 3575))).trace)
+    assert "top k" in scored.why_inexact
+    assert (scored.entropy_lower <= exact.trace.entropy + 1e-3).all()
+    assert (exact.trace.entropy <= scored.entropy_upper + 1e-3).all()
+    biased = Request(capital_ids, sampling={"max_tokens": 1, "logit_bias": {504: 3.0}})
+    (candidate,) = backend.run(backend.generate(biased))
+    assert "logit_bias" in candidate.trace.why_inexact
+    stopped = Request(capital_ids, sampling=biased.sampling, early_stop=EarlyStop(1.0))
+    with pytest.raises(errors.InvalidRequestError, match="needs the probe"):
+        backend.run(backend.generate(stopped))
 
 
 def test_scoring_nothing_gives_an_empty_trace(backend, capital_ids):

@@ -11,7 +11,9 @@ import pytest
 
 from tests.conftest import full_vocabulary_entropy
 from uq_llm_integrations.backends.vllm_engine import VLLMEngineBackend
+from uq_llm_integrations.backends.vllm_start import install_probe
 from uq_llm_integrations.errors import EngineDeadError, EngineTimeoutError, InvalidRequestError
+from uq_llm_integrations.models import resolve_model
 from uq_llm_integrations.records import Request
 
 pytestmark = pytest.mark.engine
@@ -86,3 +88,22 @@ async def test_every_caller_of_a_hanging_engine_gets_an_error_by_the_deadline(en
     assert waited < 15
     await asyncio.to_thread(backend.close)
     assert not psutil.wait_procs(processes, timeout=5)[1]
+
+
+async def test_an_engine_of_the_users_own_is_exact_with_the_probe_in_its_configuration():
+    from vllm import AsyncEngineArgs
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    source = resolve_model("smollm2")
+    arguments = {**source.engine_args(), "enforce_eager": True, "max_model_len": 256}
+    config = AsyncEngineArgs(**arguments, enable_chunked_prefill=False).create_engine_config()
+    install_probe(config)
+    llm = AsyncLLM.from_vllm_config(config)
+    try:
+        with VLLMEngineBackend(engine=llm) as backend:
+            (candidate,) = await backend.generate(Request((1, 2, 3), sampling={"max_tokens": 2}))
+            scored = await backend.score((1, 2, 3), candidate.token_ids)
+        assert candidate.trace.is_exact and scored.trace.is_exact
+        assert await llm.is_sleeping() is False, "closing the backend leaves the engine alone"
+    finally:
+        llm.shutdown()

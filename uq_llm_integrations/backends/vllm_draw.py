@@ -125,13 +125,14 @@ class Drawing:
         foreign = [error for error in errors if not isinstance(error, UncertaintyError)]
         if foreign or len(errors) == len(outcomes):
             raise (foreign or errors)[0]
-        return [
-            failed_candidate(self._request, one, self._process.llm.model_config.get_vocab_size())
-            if isinstance(one, UncertaintyError)
-            else one
-            for one in outcomes
-            if not isinstance(one, BaseException) or isinstance(one, UncertaintyError)
-        ]
+        size = self._process.llm.model_config.get_vocab_size()
+        kept: list[Candidate] = []
+        for outcome in outcomes:
+            if isinstance(outcome, Candidate):
+                kept.append(outcome)
+            elif isinstance(outcome, UncertaintyError):
+                kept.append(failed_candidate(self._request, outcome, size))
+        return kept
 
     async def pieces(self) -> AsyncGenerator[StreamPiece, None]:
         """Yield the one sample piece by piece."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
+from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -106,6 +107,13 @@ class VLLMUncertaintyLLM(BaseLLM):
             if ours is None:
                 raise
             raise ours from None
+
+    @classmethod
+    def from_config(cls, source: str | Path | Mapping[str, Any]) -> Self:
+        """Return the model that a YAML file or a dict describes (`uq_llm_integrations.config`)."""
+        from uq_llm_integrations.config import Configuration
+
+        return cls(**Configuration.read(source).llm_arguments())
 
     @model_validator(mode="before")
     @classmethod

@@ -1,0 +1,117 @@
+"""The configuration file."""
+
+import pytest
+
+from uq_llm_integrations.config import Configuration
+from uq_llm_integrations.decoding.abstain import Abstain
+from uq_llm_integrations.decoding.boundaries import Boundary
+from uq_llm_integrations.decoding.condition_text import parse_condition
+from uq_llm_integrations.decoding.quantities import agreement, score, token_max, worst_window
+from uq_llm_integrations.decoding.retry import Retry
+from uq_llm_integrations.decoding.steps import Stepwise
+from uq_llm_integrations.decoding.strategies import BestOfN, Single
+from uq_llm_integrations.errors import ConfigurationError
+from uq_llm_integrations.langchain import VLLMUncertaintyLLM
+from uq_llm_integrations.records import EarlyStop
+
+FILE = """
+generator: {type: vllm, model: org/name, gpu_memory_utilization: 0.9}
+sampling: {temperature: 0.7, max_tokens: 128}
+scorer: {type: [entropy, perplexity]}
+strategy:
+  type: retry
+  when: agreement < 0.5
+  attempts: 2
+  temperatures: [0.5, 0.3]
+  strategy: {type: best_of_n, n: 8, by: borda}
+uncertain_when: perplexity > 0.6 or not worst_window(entropy, 8) <= 3
+on_high_uncertainty: abstain
+early_stop: {above: 3.0, window: 8}
+"""
+
+
+def test_a_file_says_all_that_the_class_takes(tmp_path):
+    path = tmp_path / "uncertainty.yaml"
+    path.write_text(FILE)
+    llm = VLLMUncertaintyLLM.from_config(path)
+    assert (llm.model, llm.engine_args) == ("org/name", {"gpu_memory_utilization": 0.9})
+    assert (llm.temperature, llm.max_tokens) == (0.7, 128)
+    assert llm.methods == ("entropy", "perplexity")
+    assert isinstance(llm.strategy, Retry)
+    assert llm.strategy.strategy == BestOfN(8, "borda")
+    assert llm.strategy.when == (agreement() < 0.5)
+    assert llm.strategy.stop.max_attempt_number == 2
+    assert llm.strategy.temperatures == (0.5, 0.3)
+    assert llm.uncertain_when == (score("perplexity") > 0.6) | ~(worst_window("entropy", 8) <= 3)
+    assert llm.on_high_uncertainty == "abstain"
+    assert llm.early_stop == EarlyStop(3.0, window=8)
+
+
+def test_what_is_not_said_stays_at_its_default():
+    configuration = Configuration.read({"generator": {"model": "org/name"}})
+    assert configuration.llm_arguments()["strategy"] == Single()
+    scorer = Configuration.read({"generator": {"model": "m"}, "scorer": {"type": "maxprob"}})
+    assert scorer.llm_arguments()["methods"] == ("maxprob",)
+
+
+def test_strategies_nest():
+    section = {
+        "type": "abstain",
+        "when": "token_max(entropy) > 4",
+        "action": "raise",
+        "strategy": {"type": "stepwise", "n": 2, "boundary": {"strings": ["\n"], "max_tokens": 9}},
+    }
+    configuration = Configuration.read({"generator": {"model": "m"}, "strategy": section})
+    stepwise = Stepwise(2, boundary=Boundary(("\n",), max_tokens=9))
+    expected = Abstain(stepwise, token_max("entropy") > 4, "raise")
+    assert configuration.strategy.build() == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"strategy": {"type": "best"}}, "strategy"),
+        ({"strategy": {"type": "best_of_n", "N": 3}}, "strategy.best_of_n.N"),
+        ({"strategy": {"type": "retry", "when": "entropie > 1"}}, "did you mean 'entropy'"),
+        ({"uncertain_when": "entropy"}, "wanted a comparison"),
+        ({"on_high_uncertainty": "stop"}, "on_high_uncertainty: .*annotate"),
+        ({"generator": {"type": "vllm"}}, "generator.model: Field required"),
+        ({"nonsense": 1}, "nonsense: Extra inputs"),
+    ],
+)
+def test_errors_name_the_place(change, message):
+    with pytest.raises(ConfigurationError, match=message):
+        Configuration.read({"generator": {"model": "m"}} | change)
+
+
+def test_a_file_that_cannot_be_read_is_told(tmp_path):
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        Configuration.read(tmp_path / "none.yaml")
+    (tmp_path / "bad.yaml").write_text("a: [")
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        Configuration.read(tmp_path / "bad.yaml")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "entropy >",
+        "entropy > x",
+        "1 < entropy",
+        "entropy == 1",
+        "0 < entropy < 1",
+        "print(entropy) > 1",
+        "worst_window(entropy, x) > 1",
+        "__import__('os').system('true') > 1",
+    ],
+)
+def test_text_that_is_no_condition_is_refused(text):
+    with pytest.raises(ConfigurationError):
+        parse_condition(text)
+
+
+def test_thresholds_are_read_from_a_calibration_file(tmp_path):
+    path = tmp_path / "calibration.json"
+    path.write_text('{"thresholds": {"entropy": 0.8}}')
+    condition = parse_condition(f'entropy > calibrated("{path}", "entropy") and maxprob >= -1')
+    assert repr(condition) == "(entropy > 0.8 & maxprob >= -1)"
