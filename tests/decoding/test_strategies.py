@@ -124,6 +124,22 @@ def test_sampling_stops_once_the_vote_is_settled():
     assert result.usage.saved_tokens == 12 * 64
 
 
+def test_patience_ends_with_a_round_without_a_better_one():
+    script = [Said("a", 0.5), Said("b", 0.8), Said("c", 0.8), Said("d", 0.7), Said("e", 0.99)]
+    backend = ScriptedBackend(script)
+    result = drive(BestOfN(5, patience=2), request(), backend)
+    assert (result.text, len(result.candidates)) == ("b", 4)
+    assert result.decision.condition == "2 more samples brought no better one"
+    assert drive(BestOfN(5, patience=1), request(), ScriptedBackend(script)).text == "b"
+
+
+def test_a_vote_is_given_up_where_no_answer_leads():
+    backend = ScriptedBackend([*"abcdefgh"])
+    result = drive(SelfConsistency(16, wave=3, give_up=0.25), request(), backend)
+    assert len(result.candidates) == 6
+    assert result.decision.condition == "no answer had more than 25% of the votes"
+
+
 @pytest.mark.parametrize(
     "construct",
     [
@@ -131,7 +147,11 @@ def test_sampling_stops_once_the_vote_is_settled():
         lambda: BestOfN(True),
         lambda: BestOfN(4, "TokenEntropy"),
         lambda: BestOfN(4, "borda", power=-1),
+        lambda: BestOfN(4, patience=0),
+        lambda: BestOfN(4, "borda", patience=2),
         lambda: SelfConsistency(0),
+        lambda: SelfConsistency(4, give_up=1.0),
+        lambda: SelfConsistency(4, settle=None, give_up=0.2),
         lambda: SelfConsistency(4, wave=0),
         lambda: SelfConsistency(4, settle=0.5),
         lambda: SelfConsistency(4, settle=float("nan")),

@@ -30,7 +30,15 @@ def settled_watch(earlier: Sequence[Candidate], total: int, answer: Answer, sure
     return Watch(enough=lambda done: is_settled([*earlier, *done], total, answer, sure))
 
 
-def hopeless_watch(method: str, max_tokens: int | None) -> Watch | None:
+def leaders_share(candidates: Sequence[Candidate], answer: Answer) -> float:
+    """Return the share of all candidates that give the most frequent answer."""
+    counts = Counter(answer(one.text) for one in candidates if one.is_whole)
+    return max(counts.values(), default=0) / len(candidates)
+
+
+def hopeless_watch(
+    method: str, max_tokens: int | None, earlier: Sequence[Candidate]
+) -> Watch | None:
     """Return a watch that leaves a sample which cannot be the least uncertain one any more.
 
     Negative log-probabilities only add up: with `maxprob` a sample can never come below its sum so
@@ -43,14 +51,12 @@ def hopeless_watch(method: str, max_tokens: int | None) -> Watch | None:
     else:
         return None
 
-    def score(logprobs: Sequence[float]) -> float:
-        tokens = 1 if length == 1 else max(len(logprobs), 1)
-        return -sum(logprobs) / tokens
+    def score(candidate: Candidate) -> float:
+        tokens = 1 if length == 1 else len(candidate.token_ids)
+        return -float(candidate.trace.logprob.sum()) / tokens
 
     def hopeless(logprobs: Sequence[float], finished: Sequence[Candidate]) -> bool:
-        scores = [
-            score(one.trace.logprob.tolist()) for one in finished if one.is_whole and len(one.trace)
-        ]
-        return bool(scores) and -sum(logprobs) / length > min(scores)
+        whole = [one for one in (*earlier, *finished) if one.is_whole and one.token_ids]
+        return bool(whole) and -sum(logprobs) / length > min(map(score, whole))
 
     return Watch(hopeless=hopeless)

@@ -14,7 +14,7 @@ from uq_llm_integrations.decoding.judge import judge, merged, ordered
 from uq_llm_integrations.decoding.rescoring import TruncatedScore, ascore_truncated_sequences
 from uq_llm_integrations.decoding.selection import lowest
 from uq_llm_integrations.decoding.step_state import Step, StepState
-from uq_llm_integrations.decoding.strategies import drawn, numbered
+from uq_llm_integrations.decoding.waves import drawn, numbered
 from uq_llm_integrations.decoding.wishes import (
     Decode,
     Steps,

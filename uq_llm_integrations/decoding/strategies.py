@@ -6,14 +6,12 @@ A strategy does no I/O, so that the sync and the async driver run the same code.
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from uq_llm_integrations.backends.base import Capabilities
 from uq_llm_integrations.decoding.answers import normalised_answer
-from uq_llm_integrations.decoding.judge import judge, max_tokens_of, merged, ordered
+from uq_llm_integrations.decoding.judge import Key, max_tokens_of, ordered
 from uq_llm_integrations.decoding.selection import (
     Answer,
     borda_votes,
@@ -22,18 +20,22 @@ from uq_llm_integrations.decoding.selection import (
     lowest,
     one_vote,
 )
-from uq_llm_integrations.decoding.settling import hopeless_watch, is_settled, settled_watch
+from uq_llm_integrations.decoding.settling import (
+    hopeless_watch,
+    is_settled,
+    leaders_share,
+    settled_watch,
+)
+from uq_llm_integrations.decoding.waves import drawn, drawn_in_waves
 from uq_llm_integrations.decoding.wishes import (
-    Generate,
     Steps,
     Strategy,
-    Wish,
     check_available,
     check_count,
     check_varied,
 )
-from uq_llm_integrations.errors import ConfigurationError, UncertaintyError
-from uq_llm_integrations.records import Candidate, Decision, Request, Result, Watch
+from uq_llm_integrations.errors import ConfigurationError
+from uq_llm_integrations.records import Candidate, Request, Result, Watch
 from uq_llm_integrations.scoring.methods import DEFAULT_METHODS, find_method
 
 
@@ -56,6 +58,8 @@ class BestOfN(Strategy):
 
     With `settle`, samples that can no longer win are left: those whose log-probabilities have
     already added up too far, where `by` is `maxprob` or `perplexity`. The winner stays the same.
+    With `patience`, so many are drawn at a time, and no more after a round without a better one;
+    that can miss a better one that would have come later.
     """
 
     n: int = 8
@@ -66,6 +70,7 @@ class BestOfN(Strategy):
     power: float = 0.5
     answer: Answer = normalised_answer
     settle: bool = True
+    patience: int | None = None
 
     def __post_init__(self) -> None:
         check_count("n", self.n)
@@ -73,12 +78,22 @@ class BestOfN(Strategy):
             raise ConfigurationError(f"{self._method} has no one score to choose by")
         if not math.isfinite(self.power) or self.power < 0:
             raise ConfigurationError(f"power is {self.power!r}; it must be a number from 0")
+        if self.patience is not None:
+            check_count("patience", self.patience)
+            if self._is_vote:
+                raise ConfigurationError("patience waits for a better score, but votes have none")
 
     def __call__(self, request: Request, methods: Sequence[str] = DEFAULT_METHODS) -> Steps:
-        """Draw all, and order them."""
+        """Draw them, and order them."""
         request = replace(request, n=self.n)
         methods = tuple(dict.fromkeys([*methods, self._method]))
-        result = yield from drawn(request, methods, self._watch(request))
+        result = yield from drawn_in_waves(
+            request,
+            methods,
+            self.patience or self.n,
+            lambda done: self._watch(request, done),
+            self._is_patience_over,
+        )
         return ordered(result, self._key(result))
 
     def check(self, request: Request, capabilities: Capabilities) -> None:
@@ -92,16 +107,27 @@ class BestOfN(Strategy):
         return self.n
 
     @property
+    def _is_vote(self) -> bool:
+        return self.by in {"borda", "majority"}
+
+    @property
     def _method(self) -> str:
         usual = {"borda": "self_certainty", "majority": "perplexity"}.get(self.by)
         return self.method or usual if usual else self.by
 
-    def _watch(self, request: Request) -> Watch | None:
-        if not self.settle or self.by in {"borda", "majority"}:
+    def _watch(self, request: Request, done: Sequence[Candidate]) -> Watch | None:
+        if not self.settle or self._is_vote:
             return None
-        return hopeless_watch(find_method(self.by).name, max_tokens_of(request))
+        return hopeless_watch(find_method(self.by).name, max_tokens_of(request), done)
 
-    def _key(self, result: Result) -> Any:
+    def _is_patience_over(self, before: Result | None, after: Result) -> str | None:
+        if self.patience is None or before is None:
+            return None
+        best, better = (min(map(self._key(r), range(len(r.candidates)))) for r in (before, after))
+        is_better = better[:2] < best[:2]
+        return None if is_better else f"{self.patience} more samples brought no better one"
+
+    def _key(self, result: Result) -> Key:
         if self.by == "borda":
             votes = borda_votes(result, self._method, self.power)
         elif self.by == "majority":
@@ -117,7 +143,8 @@ class SelfConsistency(Strategy):
 
     With `settle`, samples are drawn `wave` at a time, and no more once the majority keeps its lead
     with at least that probability (adaptive consistency); `settle=1.0` waits until it is certain,
-    and None draws all N at once.
+    and None draws all N at once. With `give_up`, no more are drawn either once six or more have
+    been and the leader has no larger share of them: the model does not know, and says so by it.
     """
 
     n: int = 16
@@ -126,6 +153,7 @@ class SelfConsistency(Strategy):
     """What chooses among the candidates that give the winning answer."""
     settle: float | None = 0.95
     wave: int = 4
+    give_up: float | None = None
 
     def __post_init__(self) -> None:
         check_count("n", self.n)
@@ -135,23 +163,19 @@ class SelfConsistency(Strategy):
             raise ConfigurationError(
                 f"settle is {self.settle!r}; allowed are None and numbers above 0.5, up to 1"
             )
+        if self.give_up is not None and not 0.0 < self.give_up < 1.0:
+            raise ConfigurationError(f"give_up is {self.give_up!r}; it is a share between 0 and 1")
+        if self.give_up is not None and self.settle is None:
+            raise ConfigurationError("settle=None draws all samples at once: nothing to give up")
 
     def __call__(self, request: Request, methods: Sequence[str] = DEFAULT_METHODS) -> Steps:
         """Draw in waves until the vote is settled."""
         methods = tuple(dict.fromkeys([*methods, self.method]))
-        result: Result | None = None
-        while result is None or not self._is_settled(result.candidates):
-            done = result.candidates if result else ()
-            part = numbered(request, len(done), min(self._wave, self.n - len(done)))
-            try:
-                wave = yield from drawn(part, methods, self._watch(done))
-            except UncertaintyError:
-                if result is None:
-                    raise
-                break  # what was drawn before is a result all the same
-            result = merged(result, wave) if result else wave
-        result = ordered(result, by_votes(result, self.method, self.answer, one_vote))
-        return self._counted(result, request)
+        wave = self.n if self.settle is None else self.wave
+        result = yield from drawn_in_waves(
+            replace(request, n=self.n), methods, wave, self._watch, self._why_done
+        )
+        return ordered(result, by_votes(result, self.method, self.answer, one_vote))
 
     def check(self, request: Request, capabilities: Capabilities) -> None:
         """Refuse samples that are all the same, and methods that the backend cannot give."""
@@ -163,49 +187,22 @@ class SelfConsistency(Strategy):
         """Return N."""
         return self.n
 
-    @property
-    def _wave(self) -> int:
-        return self.n if self.settle is None else self.wave
-
-    def _is_settled(self, candidates: Sequence[Candidate]) -> bool:
-        if len(candidates) >= self.n:
-            return True
-        return self.settle is not None and is_settled(candidates, self.n, self.answer, self.settle)
+    def _why_done(self, before: Result | None, after: Result) -> str | None:
+        done = after.candidates
+        if self.settle is not None and is_settled(done, self.n, self.answer, self.settle):
+            return f"the vote was settled at {self.settle}"
+        share = leaders_share(done, self.answer)
+        if self.give_up is not None and len(done) >= _LEAST_TO_GIVE_UP and share <= self.give_up:
+            return f"no answer had more than {self.give_up:.0%} of the votes"
+        return None
 
     def _watch(self, done: Sequence[Candidate]) -> Watch | None:
         if self.settle is None:
             return None
         return settled_watch(done, self.n, self.answer, self.settle)
 
-    def _counted(self, result: Result, request: Request) -> Result:
-        undrawn, most = self.n - len(result.candidates), max_tokens_of(request)
-        left = any(one.finish_reason == "abort" for one in result.candidates)
-        if not undrawn and not left:
-            return result
-        usage = result.usage
-        saved = usage.saved_tokens + undrawn * (most or 0)
-        settled = self._is_settled(result.candidates)
-        why = f"the vote was settled at {self.settle}" if settled else "a wave of samples failed"
-        decision = Decision("stopped_early", why)
-        return replace(result, usage=replace(usage, saved_tokens=saved), decision=decision)
 
-
-def drawn(
-    request: Request, methods: Sequence[str], watch: Watch | None = None
-) -> Generator[Wish, Any, Result]:
-    """Ask for candidates once and return them scored."""
-    started = time.perf_counter()
-    candidates: list[Candidate] = yield Generate(request, watch)
-    seconds = time.perf_counter() - started
-    return judge(candidates, methods, seconds, max_tokens_of(request))
-
-
-def numbered(request: Request, done: int, count: int) -> Request:
-    """Return a request for some more samples, with seeds that go on from those already drawn."""
-    sampling = dict(request.sampling)
-    if sampling.get("seed") is not None:
-        sampling["seed"] += done
-    return replace(request, n=count, sampling=sampling)
+_LEAST_TO_GIVE_UP = 6
 
 
 def _check_cap(n: int, capabilities: Capabilities) -> None:
