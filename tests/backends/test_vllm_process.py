@@ -3,6 +3,8 @@
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -107,3 +109,18 @@ async def test_an_engine_of_the_users_own_is_exact_with_the_probe_in_its_configu
         assert await llm.is_sleeping() is False, "closing the backend leaves the engine alone"
     finally:
         llm.shutdown()
+
+
+def test_the_engine_ends_with_a_program_that_is_killed():
+    script = (
+        "import time; from uq_llm_integrations import VLLMEngineBackend; "
+        "backend = VLLMEngineBackend('smollm2', enforce_eager=True, max_model_len=256); "
+        "backend.start(); print('up', flush=True); time.sleep(600)"
+    )
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as program:
+        assert program.stdout.readline() == b"up\n"
+        processes = psutil.Process(program.pid).children(recursive=True)
+        assert len(processes) >= 2
+        program.kill()
+        assert not psutil.wait_procs(processes, timeout=10)[1]

@@ -2,9 +2,25 @@
 
 A spawned process runs the main module of its parent again. For a script without an
 `if __name__ == "__main__"` guard that would start engines without end, so the engine's processes
-are given this module instead, which makes their imports safe.
+are given this module instead. It makes their imports safe, and ends them with their parent: an
+engine at work would otherwise finish its requests first, for nobody.
 """
+
+import os
+import signal
+import threading
+import time
 
 from uq_llm_integrations.backends.vision_guard import hide_mismatched_builds
 
+
+def end_with_parent() -> None:
+    """Kill this process within about a second of its parent's end."""
+    parent = os.getppid()
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 hide_mismatched_builds()
+threading.Thread(target=end_with_parent, daemon=True).start()
