@@ -23,7 +23,7 @@ from vllm.v1.worker.gpu.sample.logits_processor.interface import (
 )
 
 from uq_llm_integrations.backends.vllm_early_stop import EARLY_STOPPER, Rule
-from uq_llm_integrations.backends.vllm_recorder import RECORDER
+from uq_llm_integrations.backends.vllm_recorder import RECORDER, warm_up
 from uq_llm_integrations.backends.vllm_start import REQUEST_KEY, STOP_KEY, TOKENS_KEY
 from uq_llm_integrations.backends.vllm_tap import TAP
 
@@ -135,6 +135,8 @@ class ProbeReader:
 
     def uq_attach(self) -> bool:
         """Take the log-probabilities from the engine itself; False where it cannot be had."""
+        if self.model_runner.device.type == "cpu":
+            warm_up(self.model_runner.model_config.get_vocab_size())
         return TAP.attach(self.model_runner)
 
     def uq_take(self, requests: list[str]) -> list[bytes]:

@@ -217,7 +217,9 @@ def _start(arguments: Mapping[str, Any]) -> EngineProcess:
 
     async def start() -> EngineProcess:
         llm, why_no_probe = start_async_llm(arguments)
-        return EngineProcess(llm, loop, why_no_probe)
+        process = EngineProcess(llm, loop, why_no_probe)
+        await process.sees_raw()
+        return process
 
     try:
         return loop.run(start())

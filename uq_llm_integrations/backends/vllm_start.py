@@ -146,7 +146,7 @@ def _platform_defaults() -> dict[str, Any]:
     if not current_platform.is_cpu():
         return {}
     defaults: dict[str, Any] = {"enable_chunked_prefill": False}
-    if not _has_compiler():
+    if not has_compiler():
         logger.warning("no C++ compiler was found: the model runs uncompiled, a bit slower")
         defaults["enforce_eager"] = True
     return defaults
@@ -164,7 +164,8 @@ def _worker_environment(config: VllmConfig) -> dict[str, str]:
     return environment
 
 
-def _has_compiler() -> bool:
+def has_compiler() -> bool:
+    """Return whether torch can compile for the CPU."""
     return shutil.which(os.environ.get("CXX", "g++")) is not None
 
 
