@@ -48,7 +48,7 @@ def test_what_the_sampler_computed_is_handed_on_once():
 
 
 def test_prompts_are_kept_from_the_token_that_is_wanted(monkeypatch):
-    """One prompt that is not watched, one cut into two chunks, one behind cached tokens."""
+    """One prompt that is not watched, one from its start, and one behind cached tokens."""
     recorder = Recorder()
     monkeypatch.setattr(vllm_tap, "RECORDER", recorder)
     runner = runner_of(

@@ -1,5 +1,7 @@
 """Retry and abstention, on a backend that answers from a script."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,6 +18,7 @@ from uq_llm_integrations.errors import (
     EngineDeadError,
     HighUncertaintyError,
     InvalidRequestError,
+    MethodUnavailableError,
 )
 from uq_llm_integrations.records import Request
 
@@ -140,3 +143,18 @@ def test_conditions_that_cannot_be_asked_are_refused():
         Abstain(Single(), UNCERTAIN, "stop")
     with pytest.raises(ConfigurationError, match="temperature"):
         Retry(Single(), UNCERTAIN, temperatures=[float("nan")])
+
+
+class WithoutProbe(ScriptedBackend):
+    @property
+    def capabilities(self):
+        return replace(super().capabilities, why_inexact="it has no probe")
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [Abstain(Single(), score("self_certainty") > -1), BestOfN(2, "self_certainty")],
+)
+def test_scores_that_the_backend_cannot_give_are_refused(strategy):
+    with pytest.raises(MethodUnavailableError, match="it has no probe"):
+        drive(strategy, request(), WithoutProbe([SURE]))
