@@ -13,7 +13,7 @@ import pytest
 
 from tests.conftest import full_vocabulary_entropy
 from uq_llm_integrations.backends.vllm_engine import VLLMEngineBackend
-from uq_llm_integrations.backends.vllm_start import install_probe
+from uq_llm_integrations.backends.vllm_start import install_probe, own_main_module
 from uq_llm_integrations.errors import EngineDeadError, EngineTimeoutError, InvalidRequestError
 from uq_llm_integrations.models import resolve_model
 from uq_llm_integrations.records import Request
@@ -100,7 +100,8 @@ async def test_an_engine_of_the_users_own_is_exact_with_the_probe_in_its_configu
     arguments = {**source.engine_args(), "enforce_eager": True, "max_model_len": 256}
     config = AsyncEngineArgs(**arguments, enable_chunked_prefill=False).create_engine_config()
     install_probe(config)
-    llm = AsyncLLM.from_vllm_config(config)
+    with own_main_module():  # for torchvision's broken build, as `vllm_child` explains
+        llm = AsyncLLM.from_vllm_config(config)
     try:
         with VLLMEngineBackend(engine=llm) as backend:
             (candidate,) = await backend.generate(Request((1, 2, 3), sampling={"max_tokens": 2}))
@@ -119,7 +120,7 @@ def test_the_engine_ends_with_a_program_that_is_killed():
     )
     command = [sys.executable, "-c", script]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as program:
-        assert program.stdout.readline() == b"up\n"
+        assert b"up\n" in program.stdout, "vLLM writes there, too"
         processes = psutil.Process(program.pid).children(recursive=True)
         assert len(processes) >= 2
         program.kill()

@@ -114,7 +114,7 @@ class VLLMEngineBackend(Backend):
     def start(self) -> EngineProcess:
         """Start the engine unless it runs, blocking; calling this is never needed."""
         with self._starting:
-            if self._process is not None and self._process.failure and self._release:
+            if self._process is not None and self._process.is_dead and self._release:
                 self._release()
                 self._process = None
             if self._process is None:
@@ -195,7 +195,7 @@ class VLLMEngineBackend(Backend):
 
     async def _running(self) -> EngineProcess:
         process = self._process
-        if process is None or (process.failure and self._release):
+        if process is None or (process.is_dead and self._release):
             return await asyncio.to_thread(self.start)
         return process
 

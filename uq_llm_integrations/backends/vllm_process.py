@@ -47,6 +47,11 @@ class EngineProcess:
         self._reader: asyncio.Task[None] | None = None
         self._attaching: asyncio.Task[bool] | None = None
 
+    @property
+    def is_dead(self) -> bool:
+        """Whether no call can succeed any more."""
+        return self.failure is not None or bool(self.llm.errored)
+
     def new_id(self) -> str:
         """Return an id that no other request of this engine has."""
         return f"uq-{os.getpid()}-{next(self._numbers)}"
@@ -191,7 +196,7 @@ class EnginePool:
         key = self._key(arguments)
         with self._lock:
             engine, users = self._engines.get(key, (None, 0))
-            if engine is None or engine.failure:
+            if engine is None or engine.is_dead:
                 engine, users = _start(arguments), 0
             self._engines[key] = (engine, users + 1)
             return engine

@@ -62,7 +62,7 @@ def start_async_llm(arguments: Mapping[str, Any]) -> tuple[AsyncLLM, str | None]
     with _starting:
         config = _engine_config(arguments)
         why_no_probe = _install_probe(config)
-        with patch.dict(os.environ, _worker_environment(config)), _own_main_module():
+        with patch.dict(os.environ, _worker_environment(config)), own_main_module():
             from vllm.v1.engine.async_llm import AsyncLLM
 
             try:
@@ -170,7 +170,7 @@ def has_compiler() -> bool:
 
 
 @contextmanager
-def _own_main_module() -> Iterator[None]:
+def own_main_module() -> Iterator[None]:
     """Let processes spawned here run `vllm_child` instead of the caller's main module."""
     thread, original = threading.get_ident(), spawn.get_preparation_data
 
