@@ -9,9 +9,11 @@ from tenacity import stop_after_attempt, wait_fixed
 
 from uq_llm_integrations.backends.scripted import Said, ScriptedBackend
 from uq_llm_integrations.decoding.abstain import Abstain
+from uq_llm_integrations.decoding.boundaries import Boundary
 from uq_llm_integrations.decoding.drive import drive
 from uq_llm_integrations.decoding.quantities import agreement, score
 from uq_llm_integrations.decoding.retry import Retry, RetryErrors
+from uq_llm_integrations.decoding.steps import Stepwise
 from uq_llm_integrations.decoding.strategies import BestOfN, SelfConsistency, Single
 from uq_llm_integrations.errors import (
     ConfigurationError,
@@ -79,6 +81,13 @@ def test_a_bigger_model_is_the_last_resort():
     assert result.text == "the bigger one knows"
     assert len(result.attempts) == 2
     assert bigger.requests[0].prompt_ids == tuple(b"?")
+
+
+def test_the_last_resort_takes_all_its_steps_on_the_bigger_model():
+    bigger = ScriptedBackend({"?": ["one\n"], "?one\n": ["two"]})
+    stepwise = Stepwise(1, boundary=Boundary(("\n",)))
+    strategy = Retry(stepwise, UNCERTAIN, stop=stop_after_attempt(1), last_resort=bigger)
+    assert drive(strategy, request(), ScriptedBackend([UNSURE])).text == "one\ntwo"
 
 
 def test_a_greedy_retry_that_would_repeat_itself_is_refused():

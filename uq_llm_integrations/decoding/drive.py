@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from uq_llm_integrations.backends.base import Backend
-from uq_llm_integrations.decoding.wishes import Decode, Generate, ScoreTexts, Strategy, Wish
+from uq_llm_integrations.decoding.wishes import Decode, Delegate, Generate, Strategy, Wish
 from uq_llm_integrations.errors import ConfigurationError, UncertaintyError
 from uq_llm_integrations.records import Request, Result
 from uq_llm_integrations.scoring.methods import DEFAULT_METHODS, check_methods
@@ -92,14 +92,12 @@ def drive_all(
 async def _granted(wish: Wish, backend: Backend) -> Any:
     match wish:
         case Generate():
-            request, other = wish.request, wish.backend
-            if other is None:
-                return await backend.generate(request, wish.watch)
-            return await other.generate(await _encoded_for(other, request), wish.watch)
+            return await backend.generate(wish.request, wish.watch)
+        case Delegate():
+            request = await _encoded_for(wish.backend, wish.request)
+            return await adrive(wish.strategy, request, wish.backend, wish.methods)
         case Decode():
             return await backend.decode(wish.token_ids)
-        case ScoreTexts():
-            return await backend.score_all(wish.prompt_ids, wish.continuations)
     return await asyncio.sleep(wish.seconds)
 
 

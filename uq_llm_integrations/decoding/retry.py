@@ -6,7 +6,7 @@ Both are tenacity's: its `stop`, `wait` and callbacks are passed in, only the pr
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,11 +28,10 @@ from tenacity.wait import WaitBaseT
 from uq_llm_integrations.backends.base import Backend, Capabilities
 from uq_llm_integrations.decoding.conditions import Condition
 from uq_llm_integrations.decoding.wishes import (
-    Generate,
+    Delegate,
     Sleep,
     Steps,
     Strategy,
-    Wish,
     check_condition,
 )
 from uq_llm_integrations.errors import ConfigurationError, UncertaintyError
@@ -86,8 +85,7 @@ class Retry(Strategy):
         else:
             yield from _attempts(attempt, self._retrying(predicate))
         if self.last_resort and self.when(attempts[-1]) is not False:
-            elsewhere = _elsewhere(self.strategy(request, methods), self.last_resort)
-            attempts.append((yield from elsewhere))
+            attempts.append((yield Delegate(self.strategy, request, methods, self.last_resort)))
         return self._kept(attempts)
 
     def check(self, request: Request, capabilities: Capabilities) -> None:
@@ -189,15 +187,3 @@ def _attempts(run: Callable[[], Steps], retrying: Retrying) -> Steps:
 
 def _is_retryable(error: BaseException) -> bool:
     return isinstance(error, UncertaintyError) and error.is_retryable
-
-
-def _elsewhere(steps: Steps, backend: Backend) -> Generator[Wish, Any, Result]:
-    """Run a strategy with all that it generates coming from another backend."""
-    answer: Any = None
-    while True:
-        try:
-            wish = steps.send(answer)
-        except StopIteration as stop:
-            result: Result = stop.value
-            return result
-        answer = yield replace(wish, backend=backend) if isinstance(wish, Generate) else wish

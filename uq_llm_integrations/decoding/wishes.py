@@ -18,21 +18,24 @@ from uq_llm_integrations.scoring.methods import DEFAULT_METHODS, find_method
 class Generate:
     """Continue this prompt; the answer is `request.n` candidates.
 
-    `watch` may leave some of them early. `backend` is another than the driver's: its tokens are
-    its own, so the prompt is encoded again from the request's text.
+    `watch` may leave some of them early.
     """
 
     request: Request
     watch: Watch | None = None
-    backend: Backend | None = None
 
 
 @dataclass(frozen=True)
-class ScoreTexts:
-    """Score given tokens behind a prompt; the answer is one candidate for each continuation."""
+class Delegate:
+    """Run a strategy on another backend; the answer is its result.
 
-    prompt_ids: tuple[int, ...]
-    continuations: tuple[tuple[int, ...], ...]
+    That backend's tokens are its own, so the prompt is encoded again from the request's text.
+    """
+
+    strategy: Strategy
+    request: Request
+    methods: Sequence[str]
+    backend: Backend
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class Sleep:
     seconds: float
 
 
-Wish = Generate | ScoreTexts | Decode | Sleep
+Wish = Generate | Delegate | Decode | Sleep
 
 Steps = Generator[Wish, Any, Result]
 """A run of a strategy. An UncertaintyError of the backend is thrown in where the wish was made."""
