@@ -105,7 +105,7 @@ def test_a_sample_that_cannot_win_is_left(backend, capital_ids):
 
 
 def test_a_settled_vote_draws_no_more(backend, capital_ids):
-    request = Request(capital_ids, sampling={"temperature": 0.1, "max_tokens": 12, "seed": 3})
+    request = Request(capital_ids, sampling={"temperature": 0.01, "max_tokens": 12, "seed": 3})
     result = drive(SelfConsistency(16, answer=lambda text: str("Paris" in text)), request, backend)
     assert "Paris" in result.text
     assert len(result.candidates) == 4, [one.text for one in result.candidates]
