@@ -6,9 +6,11 @@ from dataclasses import asdict
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import beta
 
 from uq_llm_integrations.backends.scripted import Said, ScriptedBackend
 from uq_llm_integrations.decoding.drive import adrive, drive
+from uq_llm_integrations.decoding.settling import chance_to_stay_ahead
 from uq_llm_integrations.decoding.strategies import BestOfN, SelfConsistency, Single
 from uq_llm_integrations.errors import ConfigurationError, EngineError, UnknownMethodError
 from uq_llm_integrations.records import Request
@@ -115,6 +117,12 @@ def test_a_wave_that_fails_loses_nothing_that_was_drawn_before():
     result = drive(SelfConsistency(4, wave=2), request(), ScriptedBackend(script))
     assert len(result.candidates) == 2
     assert result.decision.condition == "a wave of samples failed"
+
+
+@given(first=st.integers(0, 60), second=st.integers(0, 60))
+def test_the_chance_to_stay_ahead_is_that_of_the_beta_distribution(first, second):
+    expected = beta.sf(0.5, first + 1, second + 1)
+    assert chance_to_stay_ahead(first, second) == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
 def test_sampling_stops_once_the_vote_is_settled():

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-
-from scipy.special import betainc
+from math import comb
 
 from uq_llm_integrations.decoding.selection import Answer
 from uq_llm_integrations.records import Candidate, Watch
@@ -22,7 +21,14 @@ def is_settled(candidates: Sequence[Candidate], total: int, answer: Answer, sure
     (_, first), (_, second), *_ = [*counts.most_common(2), ("", 0), ("", 0)]
     if first - second > left:
         return True
-    return first > 0 and 1.0 - float(betainc(first + 1, second + 1, 0.5)) >= sure
+    return first > 0 and chance_to_stay_ahead(first, second) >= sure
+
+
+def chance_to_stay_ahead(first: int, second: int) -> float:
+    """Return the mass above 1/2 of Beta(first + 1, second + 1), by its sum for whole numbers."""
+    trials = first + second + 1
+    favourable = sum(comb(trials, i) for i in range(first + 1))
+    return float(favourable / 2**trials)
 
 
 def settled_watch(earlier: Sequence[Candidate], total: int, answer: Answer, sure: float) -> Watch:
