@@ -12,8 +12,9 @@ from vllm.v1.sample.logits_processor import BatchUpdate, MoveDirectionality
 from vllm.v1.worker.gpu.sample.logits_processor.interface import LogitsContext
 
 from uq_llm_integrations.backends import vllm_probe, vllm_recorder
-from uq_llm_integrations.backends.row_sums import dense_rows, read_rows
-from uq_llm_integrations.backends.vllm_start import REQUEST_KEY
+from uq_llm_integrations.backends.row_sums import dense_rows, read_rows, read_tokens
+from uq_llm_integrations.backends.vllm_early_stop import EarlyStopper
+from uq_llm_integrations.backends.vllm_start import REQUEST_KEY, STOP_KEY
 
 SIZE = 31
 
@@ -114,6 +115,17 @@ def test_v1_follows_requests_through_the_batch(recorder):
     assert recorder.requests == []
 
 
+def test_some_tokens_of_one_distribution_are_kept_with_their_ranks(recorder):
+    logprobs = logits_of(1).log_softmax(-1)[0]
+    ids = [5, int(logprobs.argmax()), 0]
+    recorder.keep_tokens("a", logprobs, ids)
+    (data,) = recorder.take(["a"])
+    kept = read_tokens(data)
+    np.testing.assert_allclose(kept[:, 0], logprobs[ids], rtol=1e-6)
+    order = logprobs.argsort(descending=True).tolist()
+    assert kept[:, 1].tolist() == [order.index(token) + 1 for token in ids]
+
+
 def context(slots: list[int], lengths: list[int]) -> LogitsContext:
     return LogitsContext(
         expanded_idx_mapping=torch.tensor(slots),
@@ -137,6 +149,31 @@ def test_v2_names_rows_by_slot_and_skips_the_prompt(recorder):
     probe.apply(logits_of(4, 5), context([1, 3], [6, 9]))
     np.testing.assert_allclose(taken(recorder, "a"), rows_of(2, 4), atol=1e-5)
     np.testing.assert_allclose(taken(recorder, "b"), rows_of(5), atol=1e-5)
+
+
+def test_v2_ends_a_sample_where_its_window_is_too_uncertain(recorder):
+    prompt_lengths = SimpleNamespace(np=np.array([5]))
+    probe = vllm_probe.V2Probe(None, SimpleNamespace(prompt_len=prompt_lengths))
+    extra = {REQUEST_KEY: "early", STOP_KEY: ["entropy", 2, 1.0, 7]}
+    probe.add_request(0, SamplingParams(extra_args=extra))
+    flat, peaked = torch.zeros(1, SIZE), 20.0 * torch.eye(SIZE)[:1]
+    forced = []
+    for place, logits in enumerate([flat, peaked, peaked, flat, flat]):
+        after = probe.apply(logits.clone(), context([0], [5 + place]))
+        forced.append(not torch.equal(after, logits))
+    # Entropies of log 31 = 3.4 and 0: the mean of the last two is above 1 but for the middle one.
+    assert forced == [False, True, False, True, True]
+    assert after.argmax() == 7 and torch.isinf(after).sum() == SIZE - 1
+    stopped = read_rows(vllm_probe.ProbeReader().uq_take(["early"])[0])[:, -1]
+    assert stopped.tolist() == [0, 1, 0, 1, 1]
+
+
+def test_an_early_stop_that_lost_a_token_stops_nothing(recorder):
+    stopper, rule = EarlyStopper(), {"a": ("entropy", 1, 0.0, 7)}
+    table = vllm_recorder.row_statistics(logits_of(1).log_softmax(-1))
+    logits = logits_of(1)
+    stopper.apply(logits, table, [(0, "a", 3)], rule)
+    assert torch.equal(logits, logits_of(1))
 
 
 def test_the_engine_loads_each_class_by_its_name():

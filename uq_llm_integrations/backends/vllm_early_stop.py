@@ -80,8 +80,11 @@ class EarlyStopper:
         return is_full & (means > found.new_tensor(thresholds))
 
     def _at(self, like: torch.Tensor, cells: list[tuple[str, int]]) -> torch.Tensor:
-        zero = like.new_zeros(())
-        return torch.stack([self._sums.get(r, {}).get(place, zero) for r, place in cells])
+        """Return sums: 0 before the first token, NaN, which stops nothing, where one is missing."""
+        zero, missing = like.new_zeros(()), like.new_full((), torch.nan)
+        return torch.stack(
+            [zero if place < 0 else self._sums.get(r, {}).get(place, missing) for r, place in cells]
+        )
 
 
 EARLY_STOPPER = EarlyStopper()
