@@ -78,7 +78,10 @@ class Backend(ABC):
         continuations: Sequence[Sequence[int]],
         top_logprobs: int = 0,
     ) -> list[Candidate]:
-        """Return the traces of given tokens behind a prompt, in one batch (teacher forcing)."""
+        """Return the traces of given tokens behind a prompt, in one batch (teacher forcing).
+
+        One that failed has its `error`; where all did, the first error is raised.
+        """
 
     async def score(
         self, prompt_ids: Sequence[int], token_ids: Sequence[int], top_logprobs: int = 0
@@ -118,7 +121,25 @@ class Backend(ABC):
         self.close()
 
 
-def failed_candidate(request: Request, error: UncertaintyError, size: int) -> Candidate:
+def failed_candidate(prompt_ids: tuple[int, ...], error: UncertaintyError, size: int) -> Candidate:
     """Return what stands in the place of a candidate that failed: nothing, and why."""
     trace = TokenTrace(size, np.zeros(0), why_inexact=f"the candidate failed: {error}")
-    return Candidate(request.prompt_ids, (), "", trace, "error", error=error)
+    return Candidate(prompt_ids, (), "", trace, "error", error=error)
+
+
+def kept_candidates(
+    outcomes: Sequence[Candidate | BaseException], prompt_ids: tuple[int, ...], size: int
+) -> list[Candidate]:
+    """Return the candidates, each failed one in its place; raise where all failed.
+
+    An error that is none of ours is raised in any case.
+    """
+    errors = [one for one in outcomes if isinstance(one, BaseException)]
+    foreign = [error for error in errors if not isinstance(error, UncertaintyError)]
+    if foreign or (errors and len(errors) == len(outcomes)):
+        raise (foreign or errors)[0]
+    return [
+        failed_candidate(prompt_ids, one, size) if isinstance(one, UncertaintyError) else one
+        for one in outcomes
+        if not isinstance(one, BaseException) or isinstance(one, UncertaintyError)
+    ]

@@ -117,7 +117,7 @@ class ScriptedBackend(Backend):
     def _candidate(self, request: Request) -> Candidate:
         line = self._next_line(bytes(request.prompt_ids).decode(errors="replace"))
         if isinstance(line, UncertaintyError):
-            return failed_candidate(request, line, _SIZE)
+            return failed_candidate(request.prompt_ids, line, _SIZE)
         text, sureness = (
             (line.text, line.sureness) if isinstance(line, Said) else (line, self._sureness)
         )

@@ -9,7 +9,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from uq_llm_integrations.backends.base import failed_candidate
+from uq_llm_integrations.backends.base import kept_candidates
 from uq_llm_integrations.backends.row_sums import read_rows
 from uq_llm_integrations.backends.token_texts import split_text
 from uq_llm_integrations.backends.vllm_errors import translated_errors
@@ -20,7 +20,7 @@ from uq_llm_integrations.backends.vllm_params import (
     why_not_watched,
 )
 from uq_llm_integrations.backends.vllm_process import EngineProcess
-from uq_llm_integrations.errors import EngineError, InvalidRequestError, UncertaintyError
+from uq_llm_integrations.errors import EngineError, InvalidRequestError
 from uq_llm_integrations.records import Candidate, Request, StreamPiece, Watch
 
 if TYPE_CHECKING:
@@ -121,18 +121,8 @@ class Drawing:
         finally:
             for draw in draws:
                 draw.cancel()
-        errors = [one for one in outcomes if isinstance(one, BaseException)]
-        foreign = [error for error in errors if not isinstance(error, UncertaintyError)]
-        if foreign or len(errors) == len(outcomes):
-            raise (foreign or errors)[0]
         size = self._process.llm.model_config.get_vocab_size()
-        kept: list[Candidate] = []
-        for outcome in outcomes:
-            if isinstance(outcome, Candidate):
-                kept.append(outcome)
-            elif isinstance(outcome, UncertaintyError):
-                kept.append(failed_candidate(self._request, outcome, size))
-        return kept
+        return kept_candidates(outcomes, self._request.prompt_ids, size)
 
     async def pieces(self) -> AsyncGenerator[StreamPiece, None]:
         """Yield the one sample piece by piece."""

@@ -184,7 +184,8 @@ class VLLMEngineBackend(Backend):
         process = await self._running()
         for ids in texts:
             check_request(Request(prompt + ids, top_logprobs=top_logprobs), self.capabilities)
-        return await process.loop.arun(self._score(process, prompt, texts, top_logprobs))
+        scoring = Scoring(process, prompt, top_logprobs, self._fallback_k(), self._deadline)
+        return await process.loop.arun(scoring.candidates(texts))
 
     async def _started(self, request: Request) -> EngineProcess:
         check_request(request, self.capabilities)
@@ -206,18 +207,6 @@ class VLLMEngineBackend(Backend):
         self, process: EngineProcess, request: Request, watch: Watch | None = None
     ) -> Drawing:
         return Drawing(process, request, self._deadline, self._fallback_k(), watch)
-
-    async def _score(
-        self,
-        process: EngineProcess,
-        prompt_ids: tuple[int, ...],
-        continuations: list[tuple[int, ...]],
-        k: int,
-    ) -> list[Candidate]:
-        if k != -1 and not await process.sees_raw():
-            k = max(k, self._fallback_k())
-        scoring = Scoring(process, prompt_ids, k, self._deadline)
-        return await scoring.candidates(continuations)
 
     def _fallback_k(self) -> int:
         most = self.capabilities.max_top_logprobs

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from uq_llm_integrations.backends.base import kept_candidates
 from uq_llm_integrations.backends.row_sums import read_rows, read_tokens
 from uq_llm_integrations.backends.vllm_output import LogprobTable
 from uq_llm_integrations.backends.vllm_params import first_token_params, scoring_params
@@ -33,23 +34,33 @@ WHY_INEXACT = "teacher-forced tokens are scored from the top k log-probabilities
 class Scoring:
     """Scores continuations of one prompt, all in one batch."""
 
-    def __init__(self, process: EngineProcess, prompt_ids: Ids, k: int, deadline: float) -> None:
+    def __init__(
+        self, process: EngineProcess, prompt_ids: Ids, k: int, fallback_k: int, deadline: float
+    ) -> None:
         self._process, self._prompt_ids = process, prompt_ids
-        self._k, self._deadline = k, deadline
+        self._k, self._fallback_k, self._deadline = k, fallback_k, deadline
         self._size = process.llm.model_config.get_vocab_size()
         self._is_exact = False
 
     async def candidates(self, continuations: Sequence[Ids]) -> list[Candidate]:
-        """Return one candidate for each continuation."""
+        """Return one candidate for each continuation; one that failed has its error."""
         self._is_exact = await self._process.sees_raw()
-        known = {ids for ids in continuations if ids}
-        if self._is_cacheable and known:
-            firsts = await self._first_tokens(sorted({ids[0] for ids in known}))
-            scores = [self._behind_cache(ids, firsts[ids[0]]) for ids in known]
-        else:
-            scores = [self._in_full(ids) for ids in known]
-        found = dict(zip(known, await asyncio.gather(*scores), strict=True))
-        return [found.get(ids) or self._candidate((), self._nothing(), 0) for ids in continuations]
+        if not self._is_exact and self._k != -1:
+            self._k = max(self._k, self._fallback_k)  # they bound what the probe would have told
+        firsts: dict[int, TokenTrace] = {}
+        if self._is_cacheable and any(continuations):
+            firsts = await self._first_tokens(sorted({ids[0] for ids in continuations if ids}))
+        scores = [self._scored(ids, firsts) for ids in continuations]
+        outcomes = await asyncio.gather(*scores, return_exceptions=True)
+        return kept_candidates(outcomes, self._prompt_ids, self._size)
+
+    async def _scored(self, ids: Ids, firsts: dict[int, TokenTrace]) -> Candidate:
+        if not ids:
+            nothing = LogprobTable.read(None, ()).trace(self._size, None, WHY_INEXACT)
+            return self._candidate((), nothing, 0)
+        if ids[0] in firsts:
+            return await self._behind_cache(ids, firsts[ids[0]])
+        return await self._in_full(ids)
 
     @property
     def _is_cacheable(self) -> bool:
@@ -58,7 +69,7 @@ class Scoring:
         return bool(self._is_exact and cache.enable_prefix_caching and is_long)
 
     async def _first_tokens(self, ids: list[int]) -> dict[int, TokenTrace]:
-        """Return the trace of each token as the first behind the prompt."""
+        """Return the trace of each token as the first behind the prompt, where the probe saw it."""
         name = self._process.new_id()
         params = first_token_params(name, ids, self._k)
         output = await self._output(self._prompt_ids, params, name)
@@ -66,6 +77,8 @@ class Scoring:
             self._process.take(name, self._deadline, read_rows),
             self._process.take(f"{name}-tokens", self._deadline, read_tokens),
         )
+        if len(rows) < 1 or len(tokens) != len(ids):
+            return {}
         completion = output.outputs[0]
         table = LogprobTable.read(completion.logprobs, completion.token_ids)
         trace = table.trace(self._size, rows, None)
@@ -120,9 +133,6 @@ class Scoring:
         if rows is not None and len(rows) != len(ids) - start:
             raise EngineError(f"the probe saw {len(rows)} of {len(ids) - start} scored tokens")
         return table.trace(self._size, rows, WHY_INEXACT)
-
-    def _nothing(self) -> TokenTrace:
-        return LogprobTable.read(None, ()).trace(self._size, None, WHY_INEXACT)
 
     def _candidate(self, ids: Ids, trace: TokenTrace, cached: int) -> Candidate:
         text = self._process.llm.get_tokenizer().decode(list(ids))
