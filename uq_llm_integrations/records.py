@@ -203,7 +203,8 @@ class Usage:
     cached_tokens: int = 0
     """Prompt tokens that the engine did not compute again."""
     saved_tokens: int = 0
-    """The most tokens that samples left early, or never drawn, could still have taken."""
+    """Tokens of a slice, which no pass had to score again, and the most that samples left early,
+    or never drawn, could still have taken; of those only where the request has `max_tokens`."""
     forward_passes: int = 0
     """Passes of the model one after the other: the longest sample's tokens, and one a scoring."""
     seconds: float = 0.0

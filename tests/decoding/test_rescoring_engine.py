@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 from vllm.v1.metrics.reader import get_metrics_snapshot
 
+from uq_llm_integrations.backends.vllm_scoring import Scoring
 from uq_llm_integrations.decoding.rescoring import (
     ascore_truncated_sequences,
     score_truncated_sequence,
 )
+from uq_llm_integrations.errors import EngineError
 from uq_llm_integrations.records import Request
 
 pytestmark = pytest.mark.engine
@@ -134,6 +136,38 @@ def test_a_continuation_that_is_in_the_cache_itself_is_passed_in_full(backend):
     whole = backend.run(backend.score(prompt[:1], prompt[1:] + ids))
     np.testing.assert_allclose(cached.trace.logprob, whole.trace.logprob[129:], atol=TOLERANCE)
     assert cached.cached_tokens == 0
+
+
+def test_where_the_probe_missed_the_first_token_all_is_passed_in_full(backend, monkeypatch):
+    prompt = tuple(np.random.default_rng(9).integers(100, 40_000, 128).tolist())
+    expected = backend.run(backend.score(prompt, (504, 3575)))
+    process = backend.start()
+    take = process.take
+
+    async def missing(name, deadline, read):
+        kept = await take(name, deadline, read)
+        return kept[:0] if name.endswith("-tokens") else kept
+
+    monkeypatch.setattr(process, "take", missing)
+    scored = backend.run(backend.score(prompt, (504, 3575)))
+    assert scored.trace.is_exact and scored.cached_tokens == 0
+    np.testing.assert_allclose(scored.trace.logprob, expected.trace.logprob, atol=TOLERANCE)
+
+
+def test_a_text_that_fails_neither_shifts_nor_loses_the_others(backend, capital_ids, monkeypatch):
+    in_full = Scoring._in_full
+
+    async def failing(self, ids):
+        if ids == (7,):
+            raise EngineError("broken")
+        return await in_full(self, ids)
+
+    monkeypatch.setattr(Scoring, "_in_full", failing)
+    scored = backend.run(backend.score_all(capital_ids, [(504,), (7,), (504, 3575)]))
+    assert [one.token_ids for one in scored] == [(504,), (), (504, 3575)]
+    assert str(scored[1].error) == "broken"
+    with pytest.raises(EngineError, match="broken"):
+        backend.run(backend.score(capital_ids, (7,)))
 
 
 def test_nothing_to_score_costs_nothing(backend, capital_ids):

@@ -36,7 +36,7 @@ def _usage(candidates: Sequence[Candidate], seconds: float, max_tokens: int | No
         prompt_tokens=len(candidates[0].prompt_ids),
         generated_tokens=sum(generated),
         scored_tokens=sum(scored),
-        cached_tokens=candidates[0].cached_tokens,
+        cached_tokens=next((one.cached_tokens for one in candidates if not one.error), 0),
         saved_tokens=sum(max_tokens - tokens for tokens in left) if max_tokens else 0,
         forward_passes=max(generated, default=0) + bool(scored),
         seconds=seconds,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -52,22 +53,6 @@ def truncated(candidate: Candidate, tokens: int) -> Candidate:
     )
 
 
-async def ascore_truncated_sequence(
-    backend: Backend,
-    prompt_ids: Ids,
-    text: str | Ids,
-    generated: Sequence[Candidate] = (),
-    methods: Sequence[str] = DEFAULT_METHODS,
-    *,
-    heal: bool = False,
-) -> TruncatedScore:
-    """Score a text, or token ids, behind a prompt. See `score_truncated_sequence`."""
-    scored = await ascore_truncated_sequences(
-        backend, prompt_ids, [text], generated, methods, heal=heal
-    )
-    return scored[0]
-
-
 def score_truncated_sequence(
     backend: Backend,
     prompt_ids: Ids,
@@ -85,9 +70,8 @@ def score_truncated_sequence(
     A cut within a token keeps the whole tokens before it. What is left over of the text is told
     and not scored, or, with `heal`, tokenised by itself and scored by a pass of its own.
     """
-    return backend.run(
-        ascore_truncated_sequence(backend, prompt_ids, text, generated, methods, heal=heal)
-    )
+    scoring = ascore_truncated_sequences(backend, prompt_ids, [text], generated, methods, heal=heal)
+    return backend.run(scoring)[0]
 
 
 async def ascore_truncated_sequences(
@@ -102,46 +86,61 @@ async def ascore_truncated_sequences(
     """Score several texts behind one prompt; those that need a pass share one batch."""
     check_methods(methods)
     started = time.perf_counter()
-    own = [one for one in generated if one.prompt_ids == tuple(prompt_ids)]
-    cuts = [await _cut(backend, tuple(prompt_ids), text, own) for text in texts]
-    foreign = [cut for cut in cuts if cut.generated is None]
-    passed = iter(
-        await backend.score_all(tuple(prompt_ids), [cut.ids for cut in foreign]) if foreign else []
-    )
+    prompt_ids = tuple(prompt_ids)
+    own = [
+        (one, await backend.token_texts(one.token_ids))
+        for one in generated
+        if one.prompt_ids == prompt_ids
+    ]
+    cuts = [await _cut(backend, text, own) for text in texts]
+    foreign = [cut.ids for cut in cuts if cut.generated is None]
+    passes = iter(await backend.score_all(prompt_ids, foreign) if foreign else [])
+    to_heal = [_healed(backend, cut) for cut in cuts if heal and cut.rest]
+    heals = iter(await asyncio.gather(*to_heal))
     found = []
     for cut in cuts:
-        if cut.generated is None:
-            candidate, passes = next(passed), 1
+        is_healed = bool(heal and cut.rest)
+        if is_healed:
+            candidate = next(heals)
         else:
-            candidate, passes = await _sliced(backend, cut, cut.generated), 0
-            if heal and cut.rest:
-                candidate, passes = await _healed(backend, cut, candidate), 1
-        found.append(_scored(candidate, cut, methods, passes, started, healed=heal))
+            candidate = next(passes) if cut.generated is None else cut.slice()
+        found.append(_scored(candidate, cut, methods, started, is_healed=is_healed))
     return found
 
 
 @dataclass(frozen=True, eq=False)
 class _Cut:
+    """What of a text is known: `ids` of `generated` say its beginning, `rest` is left over."""
+
     ids: Ids
     generated: Candidate | None
+    said: str = ""
+    """The text of `ids`."""
     rest: str = ""
     fresh: Ids | None = None
     """The text tokenised afresh."""
 
+    def slice(self) -> Candidate:
+        """Return the whole tokens before the cut with the trace they were generated with."""
+        assert self.generated is not None
+        candidate = truncated(self.generated, len(self.ids))
+        return candidate if candidate is self.generated else replace(candidate, text=self.said)
+
 
 async def _cut(
-    backend: Backend, prompt_ids: Ids, text: str | Ids, generated: Sequence[Candidate]
+    backend: Backend, text: str | Ids, generated: Sequence[tuple[Candidate, list[str]]]
 ) -> _Cut:
     if not isinstance(text, str):
         ids = tuple(text)
-        source = (one for one in generated if one.token_ids[: len(ids)] == ids)
-        return _Cut(ids, next(source, None))
+        for one, pieces in generated:
+            if one.token_ids[: len(ids)] == ids:
+                return _Cut(ids, one, "".join(pieces[: len(ids)]))
+        return _Cut(ids, None)
     fresh = await backend.encode_continuation(text) if text else ()
-    for one in generated:
-        pieces = await backend.token_texts(one.token_ids)
+    for one, pieces in generated:
         if "".join(pieces).startswith(text):
             tokens, rest = _whole_tokens(pieces, text)
-            return _Cut(one.token_ids[:tokens], one, rest, fresh)
+            return _Cut(one.token_ids[:tokens], one, text.removesuffix(rest), rest, fresh)
     return _Cut(fresh, None)
 
 
@@ -162,48 +161,39 @@ def _whole_tokens(pieces: Sequence[str], text: str) -> tuple[int, str]:
     return tokens, text[length:]
 
 
-async def _sliced(backend: Backend, cut: _Cut, generated: Candidate) -> Candidate:
-    candidate = truncated(generated, len(cut.ids))
-    if candidate is generated:
-        return candidate
-    return replace(candidate, text="".join(await backend.token_texts(candidate.token_ids)))
-
-
-async def _healed(backend: Backend, cut: _Cut, candidate: Candidate) -> Candidate:
-    rest = await backend.encode_continuation(cut.rest)
-    tail = await backend.score(candidate.prompt_ids + candidate.token_ids, rest)
+async def _healed(backend: Backend, cut: _Cut) -> Candidate:
+    """Return the slice and, from a pass of its own, what a cut within a token left over."""
+    known, rest = cut.slice(), await backend.encode_continuation(cut.rest)
+    tail = await backend.score(known.prompt_ids + known.token_ids, rest)
     return replace(
-        candidate,
-        token_ids=candidate.token_ids + rest,
-        text=candidate.text + cut.rest,
-        trace=candidate.trace.joined(tail.trace),
+        known,
+        token_ids=known.token_ids + rest,
+        text=known.text + cut.rest,
+        trace=known.trace.joined(tail.trace),
     )
 
 
 def _scored(
-    candidate: Candidate,
-    cut: _Cut,
-    methods: Sequence[str],
-    passes: int,
-    started: float,
-    *,
-    healed: bool,
+    candidate: Candidate, cut: _Cut, methods: Sequence[str], started: float, *, is_healed: bool
 ) -> TruncatedScore:
     result = judge([candidate], methods, time.perf_counter() - started)
+    is_sliced = cut.generated is not None and not is_healed
     known = len(cut.ids) if cut.generated is not None else 0
     usage = replace(
         result.usage,
+        prompt_tokens=0 if is_sliced else result.usage.prompt_tokens,
+        cached_tokens=0 if is_sliced else result.usage.cached_tokens,
         generated_tokens=0,
         scored_tokens=len(candidate.token_ids) - known,
         saved_tokens=known,
-        forward_passes=passes,
+        forward_passes=0 if is_sliced else 1,
     )
     return TruncatedScore(
         candidate=result.candidate,
         scores=result.scores[0],
         usage=usage,
-        is_sliced=passes == 0,
-        unscored_text="" if healed else cut.rest,
+        is_sliced=is_sliced,
+        unscored_text="" if is_healed else cut.rest,
         first_difference=_first_difference(cut),
     )
 
