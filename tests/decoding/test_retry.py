@@ -114,6 +114,18 @@ def test_an_error_that_trying_again_cannot_help_is_raised_at_once():
     assert len(backend.requests) == 1
 
 
+@pytest.mark.parametrize("last_resort", [None, ScriptedBackend([EngineDeadError("gone")])])
+def test_an_attempt_that_fails_loses_none_before_it(last_resort):
+    backend = ScriptedBackend(
+        [UNSURE, EngineDeadError("gone")] if last_resort is None else [UNSURE]
+    )
+    strategy = Retry(Single(), UNCERTAIN, stop_after_attempt(2), last_resort=last_resort)
+    result = drive(strategy, request(), backend)
+    assert result.text == "unsure"
+    assert result.decision.is_uncertain
+    assert result.decision.condition.endswith("a retry failed: gone")
+
+
 def test_an_uncertain_answer_is_annotated_replaced_or_raised():
     backend = ScriptedBackend([UNSURE])
     noted = drive(Abstain(Single(), UNCERTAIN), request(), backend)

@@ -51,7 +51,7 @@ class Retry(Strategy):
     Each attempt changes something: the seed, where there is one, and the temperature, along
     `temperatures` (the last one stays). Where all attempts were uncertain, `last_resort`, another
     backend with a bigger model, gets one. The last attempt is the result; the others are in its
-    `attempts`.
+    `attempts`. An attempt that fails ends the retries, and loses none of those before it.
     """
 
     strategy: Strategy
@@ -80,13 +80,19 @@ class Retry(Strategy):
             return attempts[-1]
 
         predicate = retry_if_result(lambda result: self.when(result) is not False)
-        if self._repeats_itself(request):
-            yield from attempt()
-        else:
-            yield from _attempts(attempt, self._retrying(predicate))
-        if self.last_resort and self.when(attempts[-1]) is not False:
-            attempts.append((yield Delegate(self.strategy, request, methods, self.last_resort)))
-        return self._kept(attempts)
+        failure: UncertaintyError | None = None
+        try:
+            if self._repeats_itself(request):
+                yield from attempt()
+            else:
+                yield from _attempts(attempt, self._retrying(predicate))
+            if self.last_resort and self.when(attempts[-1]) is not False:
+                attempts.append((yield Delegate(self.strategy, request, methods, self.last_resort)))
+        except UncertaintyError as error:
+            if not attempts:
+                raise
+            failure = error  # the attempts before are a result all the same
+        return self._kept(attempts, failure)
 
     def check(self, request: Request, capabilities: Capabilities) -> None:
         """Refuse a retry that would repeat itself, and a condition that cannot be asked."""
@@ -125,13 +131,13 @@ class Retry(Strategy):
             **given,
         )
 
-    def _kept(self, attempts: list[Result]) -> Result:
+    def _kept(self, attempts: list[Result], failure: UncertaintyError | None) -> Result:
         last, verdict = attempts[-1], self.when(attempts[-1])
         if len(attempts) == 1 and verdict is False:
             return last
         decision = Decision(
             action="retried" if len(attempts) > 1 else last.decision.action,
-            condition=repr(self.when),
+            condition=repr(self.when) + (f"; a retry failed: {failure}" if failure else ""),
             is_uncertain=verdict is not False,
             text=last.decision.text,
         )

@@ -45,10 +45,10 @@ def drawn_in_waves(
         part = numbered(request, count, min(wave, request.n - count))
         try:
             after = yield from drawn(part, methods, watch(result.candidates if result else ()))
-        except UncertaintyError:
+        except UncertaintyError as error:
             if result is None:
                 raise
-            why = "a wave of samples failed"
+            why = f"a wave of samples failed: {error}"
             break
         after = merged(result, after) if result else after
         why, result = done(result, after), after
