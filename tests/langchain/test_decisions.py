@@ -1,6 +1,7 @@
 """What LangChain's callers see of strategies, abstention and early stop."""
 
 import pytest
+from langchain_core.callbacks import BaseCallbackHandler
 from tenacity import stop_after_attempt
 
 from uq_llm_integrations import errors
@@ -92,6 +93,29 @@ def test_an_early_stop_is_told_in_the_finish_reason():
     (generation,) = llm.generate(["?"]).generations[0]
     assert generation.text == "a lo"
     assert generation.generation_info["finish_reason"] == "early_stop"
+
+
+def test_an_answer_that_came_to_no_end_of_its_own_is_marked_as_uncertain():
+    """Also where all samples were stopped, so that one of them has to stand for the answer."""
+    script = Said("a long and doubtful answer", 0.5)
+    for strategy in (Single(), BestOfN(2), SelfConsistency(2)):
+        told = uncertainty(scripted(script, strategy=strategy, early_stop=EarlyStop(1.0, window=4)))
+        assert (told["decision"], told["uncertain"]) == ("stopped_early", True)
+        assert told["condition"] == "the answer ended by early_stop"
+
+
+def test_a_stream_tells_what_a_call_tells():
+    class Last(BaseCallbackHandler):
+        def on_llm_new_token(self, token, *, chunk=None, **kwargs):
+            self.info = chunk.generation_info
+
+    llm = scripted(UNSURE, uncertain_when=UNCERTAIN, token_scores=True)
+    streamed = list(llm.stream("?", config={"callbacks": [last := Last()]}))
+    assert streamed == list("unsure")
+    (generation,) = llm.generate(["?"]).generations[0]
+    for info in (last.info, generation.generation_info):
+        info["uncertainty"]["usage"].pop("seconds")
+    assert last.info == generation.generation_info
 
 
 def test_step_by_step():

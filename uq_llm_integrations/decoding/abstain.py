@@ -10,7 +10,7 @@ from uq_llm_integrations.backends.base import Capabilities
 from uq_llm_integrations.decoding.conditions import Condition
 from uq_llm_integrations.decoding.wishes import Steps, Strategy, check_condition
 from uq_llm_integrations.errors import ConfigurationError, HighUncertaintyError
-from uq_llm_integrations.records import Decision, Request, Result
+from uq_llm_integrations.records import Decision, Request
 from uq_llm_integrations.scoring.methods import DEFAULT_METHODS
 
 Action = Literal["annotate", "abstain", "raise"]
@@ -36,13 +36,15 @@ class Abstain(Strategy):
             allowed = ", ".join(get_args(Action))
             raise ConfigurationError(f"action is {self.action!r}; allowed are {allowed}")
 
+    @property
+    def can_stream(self) -> bool:  # type: ignore[override]  # it depends on what is wrapped
+        """Whether nothing that was shown has to be taken back."""
+        return self.action != "abstain" and self.strategy.can_stream
+
     def __call__(self, request: Request, methods: Sequence[str] = DEFAULT_METHODS) -> Steps:
         """Run the strategy and act on its result."""
         methods = tuple(dict.fromkeys([*methods, *self.when.methods]))
-        return self.decided((yield from self.strategy(request, methods)))
-
-    def decided(self, result: Result) -> Result:
-        """Return the result with the decision taken."""
+        result = yield from self.strategy(request, methods)
         if self.when(result) is False:
             return result
         text = self.text if self.action == "abstain" else result.decision.text

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from uq_llm_integrations.records import Candidate, Request, Result, Score, Usage
+from uq_llm_integrations.records import Candidate, Decision, Request, Result, Score, Usage
 from uq_llm_integrations.scoring.bounds import bounded
 from uq_llm_integrations.scoring.score import score_candidate
 
@@ -51,6 +51,15 @@ def ordered(result: Result, key: Key) -> Result:
         candidates=tuple(result.candidates[i] for i in order),
         scores=tuple(result.scores[i] for i in order),
     )
+
+
+def concluded(result: Result) -> Result:
+    """Return the result, marked as uncertain where its candidate came to no end of its own."""
+    reason = result.candidate.finish_reason
+    if result.candidate.is_whole:
+        return result
+    decision = Decision("stopped_early", f"the answer ended by {reason}", is_uncertain=True)
+    return replace(result, decision=decision)
 
 
 def merged(first: Result, second: Result) -> Result:

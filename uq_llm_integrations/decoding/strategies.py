@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from uq_llm_integrations.backends.base import Capabilities
 from uq_llm_integrations.decoding.answers import normalised_answer
-from uq_llm_integrations.decoding.judge import Key, max_tokens_of, ordered
+from uq_llm_integrations.decoding.judge import Key, concluded, max_tokens_of, ordered
 from uq_llm_integrations.decoding.selection import (
     Answer,
     borda_votes,
@@ -43,9 +43,11 @@ from uq_llm_integrations.scoring.methods import DEFAULT_METHODS, find_method
 class Single(Strategy):
     """One round of `request.n` candidates, each scored by all methods, in the order drawn."""
 
+    can_stream = True
+
     def __call__(self, request: Request, methods: Sequence[str] = DEFAULT_METHODS) -> Steps:
         """Ask once and score what comes back."""
-        return (yield from drawn(request, methods))
+        return concluded((yield from drawn(request, methods)))
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ class BestOfN(Strategy):
             lambda done: self._watch(request, done),
             self._is_patience_over,
         )
-        return ordered(result, self._key(result))
+        return concluded(ordered(result, self._key(result)))
 
     def check(self, request: Request, capabilities: Capabilities) -> None:
         """Refuse samples that are all the same, and methods that the backend cannot give."""
@@ -175,7 +177,7 @@ class SelfConsistency(Strategy):
         result = yield from drawn_in_waves(
             replace(request, n=self.n), methods, wave, self._watch, self._why_done
         )
-        return ordered(result, by_votes(result, self.method, self.answer, one_vote))
+        return concluded(ordered(result, by_votes(result, self.method, self.answer, one_vote)))
 
     def check(self, request: Request, capabilities: Capabilities) -> None:
         """Refuse samples that are all the same, and methods that the backend cannot give."""

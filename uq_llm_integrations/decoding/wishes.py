@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from uq_llm_integrations.backends.base import Backend, Capabilities
 from uq_llm_integrations.decoding.conditions import Condition
@@ -63,6 +63,10 @@ class Strategy(ABC):
 
     Strategies wrap one another: `Abstain(Retry(BestOfN(8), when=...), when=...)`.
     """
+
+    can_stream: ClassVar[bool] = False
+    """Whether the first sample is the answer whatever its scores are, so that it can be shown as
+    it is drawn."""
 
     @abstractmethod
     def __call__(self, request: Request, methods: Sequence[str] = DEFAULT_METHODS) -> Steps:

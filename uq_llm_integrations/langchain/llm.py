@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
 from pathlib import Path
@@ -28,8 +27,8 @@ from uq_llm_integrations.backends.vllm_engine import VLLMEngineBackend
 from uq_llm_integrations.decoding.abstain import ABSTENTION, Abstain, Action
 from uq_llm_integrations.decoding.conditions import Condition
 from uq_llm_integrations.decoding.drive import adrive_all
-from uq_llm_integrations.decoding.judge import judge
 from uq_llm_integrations.decoding.strategies import Single
+from uq_llm_integrations.decoding.stream import astream
 from uq_llm_integrations.decoding.wishes import Strategy
 from uq_llm_integrations.errors import (
     ConfigurationError,
@@ -39,10 +38,9 @@ from uq_llm_integrations.errors import (
 from uq_llm_integrations.langchain.translate import (
     TokenTexts,
     generation_chunk,
-    generation_info,
     llm_result,
 )
-from uq_llm_integrations.records import EarlyStop, Request, Result, StreamPiece
+from uq_llm_integrations.records import EarlyStop, Request, Result
 from uq_llm_integrations.scoring.methods import DEFAULT_METHODS, check_methods
 
 
@@ -167,11 +165,6 @@ class VLLMUncertaintyLLM(BaseLLM):
         )
 
     @property
-    def _can_stream(self) -> bool:
-        """Whether the first sample drawn is the answer whatever its scores are."""
-        return isinstance(self.strategy, Single) and self.on_high_uncertainty != "abstain"
-
-    @property
     def _llm_type(self) -> str:
         return "vllm-uncertainty"
 
@@ -279,27 +272,12 @@ class VLLMUncertaintyLLM(BaseLLM):
     ) -> AsyncGenerator[GenerationChunk, None]:
         bound, rest = self._bound(kwargs)
         _refuse(rest)
-        started = time.perf_counter()
         request = await bound._request(prompt, stop)
-        if not bound._can_stream:
-            (result,) = await adrive_all(bound._deciding, [request], self._backend, bound.methods)
-            info = generation_info(result, 0, await bound._token_texts(result))
-            yield GenerationChunk(text=result.text, generation_info=info)
-            return
-        async with aclosing(self._backend.stream(request)) as pieces:
-            async for piece in pieces:
-                yield generation_chunk(piece, await bound._last_info(piece, started))
-
-    async def _last_info(self, piece: StreamPiece, started: float) -> dict[str, Any] | None:
-        if piece.candidate is None:
-            return None
-        deciding = self._deciding
-        needed = () if self.uncertain_when is None else self.uncertain_when.methods
-        methods = tuple(dict.fromkeys([*self.methods, *needed]))
-        result = judge([piece.candidate], methods, time.perf_counter() - started)
-        if isinstance(deciding, Abstain):
-            result = deciding.decided(result)
-        return generation_info(result, 0, await self._token_texts(result))
+        answer = astream(bound._deciding, request, self._backend, bound.methods)
+        async with aclosing(answer) as pieces:
+            async for text, result in pieces:
+                texts = None if result is None else await bound._token_texts(result)
+                yield generation_chunk(text, result, texts)
 
     async def _request(self, prompt: str, stop: list[str] | None) -> Request:
         ids = await self._backend.encode(prompt, chat=self.chat_template)

@@ -7,7 +7,7 @@ from typing import Any
 
 from langchain_core.outputs import Generation, GenerationChunk, LLMResult
 
-from uq_llm_integrations.records import Result, StreamPiece
+from uq_llm_integrations.records import Result
 from uq_llm_integrations.report.metadata import token_metadata, uncertainty_metadata
 
 TokenTexts = Sequence[Sequence[str]] | None
@@ -56,6 +56,7 @@ def token_usage(results: Sequence[Result]) -> dict[str, int]:
     }
 
 
-def generation_chunk(piece: StreamPiece, info: dict[str, Any] | None) -> GenerationChunk:
+def generation_chunk(text: str, result: Result | None, texts: TokenTexts) -> GenerationChunk:
     """Return a chunk; only the last has info, for LangChain adds up what two chunks both have."""
-    return GenerationChunk(text=piece.text, generation_info=info)
+    info = None if result is None else generation_info(result, 0, texts)
+    return GenerationChunk(text=text, generation_info=info)
