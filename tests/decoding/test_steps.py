@@ -113,6 +113,27 @@ def test_a_failed_candidate_never_wins_a_step():
     assert generator(script, Stepwise(2, boundary=LINE)).generate("?").text == "a\nend"
 
 
+def test_a_step_that_fails_loses_none_before_it():
+    script = {"?": ["a\n"], "?a\n": [EngineError("broken")]}
+    result = generator(script, Stepwise(1, boundary=LINE)).generate("?")
+    assert (result.text, str(result.candidate.error)) == ("a\n", "broken")
+    assert result.decision.condition == "a step failed: broken"
+
+
+def test_a_stop_string_of_the_requests_own_ends_it_and_is_not_shown():
+    script = {"?": ["a\n"], "?a\n": ["b; c"]}
+    result = generator(script, Stepwise(1, boundary=LINE), stop=[";"]).generate("?")
+    assert (result.text, result.candidate.stop_reason) == ("a\nb", ";")
+    assert result.candidate.token_ids == tuple(b"a\nb;")
+
+
+def test_a_cut_never_lies_within_a_character():
+    steps = generator({"?": ["naïve"]}, Stepwise(1, boundary=LINE))
+    steps.generate("?")
+    assert steps.score_truncated_sequence("?", "naï").candidate.token_ids == tuple("naï".encode())
+    assert steps.score_truncated_sequence("?", "na").candidate.token_ids == tuple(b"na")
+
+
 def test_truncated_text_of_what_was_generated_is_sliced():
     steps = generator({"?": ["first\n"], "?first\n": ["second"]}, Stepwise(1, boundary=LINE))
     steps.generate("?")

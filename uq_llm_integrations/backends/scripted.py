@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from uq_llm_integrations.backends.base import (
 )
 from uq_llm_integrations.backends.loop import LoopThread
 from uq_llm_integrations.backends.row_sums import dense_rows, exact_statistics
+from uq_llm_integrations.backends.token_texts import split_text
 from uq_llm_integrations.errors import InvalidRequestError, UncertaintyError
 from uq_llm_integrations.records import Candidate, Request, StreamPiece, TokenTrace, Watch
 
@@ -77,11 +79,11 @@ class ScriptedBackend(Backend):
 
     async def decode(self, token_ids: Sequence[int]) -> str:
         """Return the text of the bytes."""
-        return bytes(token_ids).decode(errors="replace")
+        return _text(token_ids)
 
     async def token_texts(self, token_ids: Sequence[int]) -> list[str]:
-        """Return one character a byte."""
-        return [bytes([token]).decode("latin-1") for token in token_ids]
+        """Return the text that each byte adds: a character comes with its last one."""
+        return split_text(_text, token_ids)
 
     async def generate(self, request: Request, watch: Watch | None = None) -> list[Candidate]:
         """Return the next `request.n` lines of the prompt's script."""
@@ -95,13 +97,17 @@ class ScriptedBackend(Backend):
         return _raced(candidates, watch) if watch else candidates
 
     async def stream(self, request: Request) -> AsyncGenerator[StreamPiece, None]:
-        """Generate the next line byte by byte."""
+        """Generate the next line byte by byte; an empty one is one piece."""
         (candidate,) = await self.generate(request)
-        logprobs = candidate.trace.logprob.tolist()
-        for i, (token, logprob) in enumerate(zip(candidate.token_ids, logprobs, strict=True)):
+        if not candidate.token_ids:
+            yield StreamPiece("", (), (), candidate)
+        logprobs, text = candidate.trace.logprob.tolist(), ""
+        for i, piece in enumerate(await self.token_texts(candidate.token_ids)):
             is_last = i + 1 == len(candidate.token_ids)
-            text = candidate.text[i : i + 1]
-            yield StreamPiece(text, (token,), (logprob,), candidate if is_last else None)
+            shown = candidate.text[len(text) :] if is_last else piece
+            text += shown
+            ids = candidate.token_ids[i : i + 1]
+            yield StreamPiece(shown, ids, (logprobs[i],), candidate if is_last else None)
 
     async def score_all(
         self,
@@ -115,7 +121,7 @@ class ScriptedBackend(Backend):
         ]
 
     def _candidate(self, request: Request) -> Candidate:
-        line = self._next_line(bytes(request.prompt_ids).decode(errors="replace"))
+        line = self._next_line(_text(request.prompt_ids))
         if isinstance(line, UncertaintyError):
             return failed_candidate(request.prompt_ids, line, _SIZE)
         text, sureness = (
@@ -146,22 +152,21 @@ class ScriptedBackend(Backend):
             rank=np.ones(len(said), np.int64),
             **exact,
         )
-        return Candidate(prompt_ids, tuple(said), said.decode(errors="replace"), trace, reason)
+        return Candidate(prompt_ids, tuple(said), _text(said), trace, reason)
 
 
 def _cut(candidate: Candidate, tokens: int, reason: str) -> Candidate:
     ids = candidate.token_ids[:tokens]
-    text = bytes(ids).decode(errors="replace")
     trace = candidate.trace[:tokens]
-    return replace(candidate, token_ids=ids, text=text, trace=trace, finish_reason=reason)
+    return replace(candidate, token_ids=ids, text=_text(ids), trace=trace, finish_reason=reason)
 
 
 def _ended(candidate: Candidate, request: Request) -> Candidate:
     """Cut a candidate where its request ends it early."""
-    candidate = _stopped(candidate, request.sampling.get("stop") or ())
+    candidate = _stopped(candidate, request.sampling)
     if (until := request.until) is not None:
         for tokens in range(1, len(candidate.token_ids) + 1):
-            if until(bytes(candidate.token_ids[:tokens]).decode(errors="replace")):
+            if until(_text(candidate.token_ids[:tokens])):
                 candidate = _cut(candidate, tokens, "boundary")
                 break
     if (rule := request.early_stop) is not None and len(candidate.token_ids) >= rule.window:
@@ -171,14 +176,24 @@ def _ended(candidate: Candidate, request: Request) -> Candidate:
     return candidate
 
 
-def _stopped(candidate: Candidate, stop: Sequence[str] | str) -> Candidate:
+def _stopped(candidate: Candidate, sampling: Mapping[str, Any]) -> Candidate:
+    stop = sampling.get("stop") or ()
     strings = (stop,) if isinstance(stop, str) else stop
     for tokens in range(1, len(candidate.token_ids) + 1):
-        text = bytes(candidate.token_ids[:tokens]).decode(errors="replace")
+        text = _text(candidate.token_ids[:tokens])
         for string in strings:
             if text.endswith(string):
-                return replace(_cut(candidate, tokens, "stop"), stop_reason=string)
+                shown = text if _shows_stop(sampling) else text.removesuffix(string)
+                return replace(_cut(candidate, tokens, "stop"), text=shown, stop_reason=string)
     return candidate
+
+
+def _shows_stop(sampling: Mapping[str, Any]) -> bool:
+    return bool(sampling.get("include_stop_str_in_output"))
+
+
+def _text(token_ids: Sequence[int]) -> str:
+    return bytes(token_ids).decode(errors="replace")
 
 
 def _uncertainty(trace: TokenTrace, statistic: str) -> float:

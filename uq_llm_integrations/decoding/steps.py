@@ -65,14 +65,18 @@ class Stepwise(Strategy):
 
     def __call__(self, request: Request, methods: Sequence[str] = DEFAULT_METHODS) -> Steps:
         """Take steps until one is the last."""
-        state, failure = StepState(request.prompt_ids), None
+        return (yield from self.finished(StepState(request.prompt_ids), request, methods))
+
+    def finished(self, state: StepState, request: Request, methods: Sequence[str]) -> Steps:
+        """Go on from a state until a step is the last; one that fails loses none before it."""
+        failure: UncertaintyError | None = None
         while not state.is_finished and failure is None:
             try:
                 state = yield from self.advanced(state, request)
             except UncertaintyError as error:
                 if not state.steps:
                     raise
-                failure = error  # the steps before are a result all the same
+                failure = error
         return self.result(state, methods, failure)
 
     def check(self, request: Request, capabilities: Capabilities) -> None:
@@ -92,6 +96,7 @@ class Stepwise(Strategy):
         result = ordered(result, lowest(result, self.by))
         chosen = result.candidate
         text = yield Decode(state.token_ids + chosen.token_ids)
+        text = self._without_stop(text, state, chosen, request)
         count = len(result.candidates)
         after = state.with_step(chosen, text, result.scores[0][self.by], result.usage, count)
         is_last = not self.boundary.ends(chosen, most) or not chosen.token_ids
@@ -117,6 +122,16 @@ class Stepwise(Strategy):
             decision = Decision("stopped_early", f"a step failed: {failure}", is_uncertain=True)
         scored = judge([candidate], methods, 0.0)
         return replace(scored, usage=state.usage, decision=decision)
+
+    def _without_stop(
+        self, text: str, state: StepState, chosen: Candidate, request: Request
+    ) -> str:
+        """Leave out the request's own stop string, as generation without steps does."""
+        stop = chosen.stop_reason
+        is_shown = request.sampling.get("include_stop_str_in_output")
+        if not isinstance(stop, str) or stop in self.boundary.stop_strings or is_shown:
+            return text
+        return text[: text.find(stop, len(state.text))]
 
     def _most_tokens(self, state: StepState, request: Request) -> int:
         limit = request.sampling.get("max_tokens") or DEFAULT_MAX_TOKENS
@@ -186,7 +201,7 @@ class VLLMStepGenerator:
         while not state.is_finished:
             advancing = self._strategy.advanced(state, self._request(state.prompt_ids))
             state = await arun_steps(advancing, self._backend)
-            self._remember(state)
+            self._remember(state.candidate())
             yield state
 
     def resume(self, state: StepState) -> Result:
@@ -195,46 +210,52 @@ class VLLMStepGenerator:
 
     async def aresume(self, state: StepState) -> Result:
         """Go on from a saved state to the end."""
-        last = state
-        async for after in self.astates(state):
-            last = after
-        return self.result(last)
+        request = self._request(state.prompt_ids)
+        finishing = self._strategy.finished(state, request, self._methods)
+        result = await arun_steps(finishing, self._backend)
+        self._remember(result.candidate)
+        return result
 
     def result(self, state: StepState) -> Result:
         """Return the steps of a state as one scored result."""
         return self._strategy.result(state, self._methods)
 
-    def score_truncated_sequence(self, prompt: str, truncated_text: str) -> TruncatedScore:
+    def score_truncated_sequence(
+        self, prompt: str, truncated_text: str, *, heal: bool = False
+    ) -> TruncatedScore:
         """Score a text behind a prompt, blocking.
 
-        Where it is the beginning of what this object has generated, no forward pass is made.
+        Where it is the beginning of what this object has generated, no forward pass is made, but
+        for what a cut within a token leaves over, with `heal`.
         """
-        return self.score_truncated_sequences(prompt, [truncated_text])[0]
+        return self.score_truncated_sequences(prompt, [truncated_text], heal=heal)[0]
 
-    def score_truncated_sequences(self, prompt: str, texts: Sequence[str]) -> list[TruncatedScore]:
+    def score_truncated_sequences(
+        self, prompt: str, texts: Sequence[str], *, heal: bool = False
+    ) -> list[TruncatedScore]:
         """Score several texts behind one prompt, in one batch."""
-        return self._backend.run(self.ascore_truncated_sequences(prompt, texts))
+        return self._backend.run(self.ascore_truncated_sequences(prompt, texts, heal=heal))
 
     async def ascore_truncated_sequences(
-        self, prompt: str, texts: Sequence[str]
+        self, prompt: str, texts: Sequence[str], *, heal: bool = False
     ) -> list[TruncatedScore]:
         """Score several texts behind one prompt, in one batch."""
         ids = await self._backend.encode(prompt, chat=self._chat)
         return await ascore_truncated_sequences(
-            self._backend, ids, texts, self._generated, self._methods
+            self._backend, ids, texts, self._generated, self._methods, heal=heal
         )
 
     def _request(self, prompt_ids: tuple[int, ...]) -> Request:
         return Request(prompt_ids, sampling=self._sampling)
 
-    def _remember(self, state: StepState) -> None:
-        kept = [one for one in self._generated if not _begins(one, state)]
-        self._generated = [*kept, state.candidate()][-_MOST_REMEMBERED:]
+    def _remember(self, candidate: Candidate) -> None:
+        kept = [one for one in self._generated if not _begins(one, candidate)]
+        self._generated = [*kept, candidate][-_MOST_REMEMBERED:]
 
 
 _MOST_REMEMBERED = 64
 
 
-def _begins(candidate: Candidate, state: StepState) -> bool:
-    ids = candidate.token_ids
-    return candidate.prompt_ids == state.prompt_ids and state.token_ids[: len(ids)] == ids
+def _begins(one: Candidate, other: Candidate) -> bool:
+    ids = one.token_ids
+    return one.prompt_ids == other.prompt_ids and other.token_ids[: len(ids)] == ids
