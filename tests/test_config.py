@@ -1,8 +1,11 @@
 """The configuration file."""
 
+from dataclasses import fields
+from typing import get_args
+
 import pytest
 
-from uq_llm_integrations.config import Configuration
+from uq_llm_integrations.config import Configuration, StrategySection
 from uq_llm_integrations.decoding.abstain import Abstain
 from uq_llm_integrations.decoding.boundaries import Boundary
 from uq_llm_integrations.decoding.condition_text import parse_condition
@@ -54,6 +57,12 @@ def test_what_is_not_said_stays_at_its_default():
     assert scorer.llm_arguments()["methods"] == ("maxprob",)
 
 
+@pytest.mark.parametrize("section", get_args(get_args(StrategySection)[0]))
+def test_a_section_has_options_of_its_strategy_only(section):
+    known = {field.name for field in fields(section.makes)} | {"type", "attempts"}
+    assert section.model_fields.keys() <= known
+
+
 def test_strategies_nest():
     section = {
         "type": "abstain",
@@ -73,6 +82,7 @@ def test_strategies_nest():
         ({"strategy": {"type": "best"}}, "strategy"),
         ({"strategy": {"type": "best_of_n", "N": 3}}, "strategy.best_of_n.N"),
         ({"strategy": {"type": "retry", "when": "entropie > 1"}}, "did you mean 'entropy'"),
+        ({"strategy": {"type": "retry_errors", "attempts": 0}}, "retry_errors.attempts"),
         ({"uncertain_when": "entropy"}, "wanted a comparison"),
         ({"on_high_uncertainty": "stop"}, "on_high_uncertainty: .*annotate"),
         ({"generator": {"type": "vllm"}}, "generator.model: Field required"),

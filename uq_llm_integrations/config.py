@@ -13,9 +13,9 @@ on_high_uncertainty: abstain
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -50,47 +50,6 @@ class _Section(BaseModel):
         return {name: getattr(self, name) for name in names}
 
 
-class SingleSection(_Section):
-    """One round of samples."""
-
-    type: Literal["single"]
-
-    def build(self) -> Strategy:
-        """Return the strategy."""
-        return Single()
-
-
-class BestOfNSection(_Section):
-    """The best of N."""
-
-    type: Literal["best_of_n"]
-    n: int | None = None
-    by: str | None = None
-    method: str | None = None
-    power: float | None = None
-    settle: bool | None = None
-    patience: int | None = None
-
-    def build(self) -> Strategy:
-        """Return the strategy."""
-        return BestOfN(**self.given())
-
-
-class SelfConsistencySection(_Section):
-    """The most frequent answer."""
-
-    type: Literal["self_consistency"]
-    n: int | None = None
-    method: str | None = None
-    settle: float | None = None
-    wave: int | None = None
-    give_up: float | None = None
-
-    def build(self) -> Strategy:
-        """Return the strategy."""
-        return SelfConsistency(**self.given())
-
-
 class BoundarySection(_Section):
     """Where a step ends."""
 
@@ -100,9 +59,57 @@ class BoundarySection(_Section):
     thinking: tuple[str, str] | None = None
 
 
-class StepwiseSection(_Section):
+class _Buildable(_Section):
+    makes: ClassVar[Callable[..., Strategy]]
+
+    def build(self) -> Strategy:
+        """Return the strategy that the section describes."""
+        options = self.given("strategy", "boundary", "attempts")
+        if (inner := getattr(self, "strategy", None)) is not None:
+            options["strategy"] = inner.build()
+        if (boundary := getattr(self, "boundary", None)) is not None:
+            options["boundary"] = Boundary(**boundary.given())
+        if (attempts := getattr(self, "attempts", None)) is not None:
+            options["stop"] = stop_after_attempt(attempts)
+        return self.makes(**options)
+
+
+class SingleSection(_Buildable):
+    """One round of samples."""
+
+    makes = Single
+    type: Literal["single"]
+
+
+class BestOfNSection(_Buildable):
+    """The best of N."""
+
+    makes = BestOfN
+    type: Literal["best_of_n"]
+    n: int | None = None
+    by: str | None = None
+    method: str | None = None
+    power: float | None = None
+    settle: bool | None = None
+    patience: int | None = None
+
+
+class SelfConsistencySection(_Buildable):
+    """The most frequent answer."""
+
+    makes = SelfConsistency
+    type: Literal["self_consistency"]
+    n: int | None = None
+    method: str | None = None
+    settle: float | None = None
+    wave: int | None = None
+    give_up: float | None = None
+
+
+class StepwiseSection(_Buildable):
     """The best of several next steps."""
 
+    makes = Stepwise
     type: Literal["stepwise"]
     n: int | None = None
     by: str | None = None
@@ -111,57 +118,37 @@ class StepwiseSection(_Section):
     max_steps: int | None = None
     token_budget: int | None = None
 
-    def build(self) -> Strategy:
-        """Return the strategy."""
-        options = self.given("boundary")
-        if self.boundary:
-            options["boundary"] = Boundary(**self.boundary.given())
-        return Stepwise(**options)
+
+class _Wrapping(_Buildable):
+    strategy: StrategySection = Field(default_factory=lambda: SingleSection(type="single"))
 
 
-class RetrySection(_Section):
+class RetrySection(_Wrapping):
     """Again, while a condition holds."""
 
+    makes = Retry
     type: Literal["retry"]
     when: When
-    strategy: StrategySection = Field(default_factory=lambda: SingleSection(type="single"))
-    attempts: int = 3
+    attempts: int | None = Field(default=None, ge=1)
     temperatures: tuple[float, ...] = ()
 
-    def build(self) -> Strategy:
-        """Return the strategy."""
-        return Retry(
-            self.strategy.build(),
-            self.when,
-            stop=stop_after_attempt(self.attempts),
-            temperatures=self.temperatures,
-        )
 
-
-class RetryErrorsSection(_Section):
+class RetryErrorsSection(_Wrapping):
     """Again, where the engine failed."""
 
+    makes = RetryErrors
     type: Literal["retry_errors"]
-    strategy: StrategySection = Field(default_factory=lambda: SingleSection(type="single"))
-    attempts: int = 3
-
-    def build(self) -> Strategy:
-        """Return the strategy."""
-        return RetryErrors(self.strategy.build(), stop=stop_after_attempt(self.attempts))
+    attempts: int | None = Field(default=None, ge=1)
 
 
-class AbstainSection(_Section):
+class AbstainSection(_Wrapping):
     """A note, another text, or an error, where a condition holds."""
 
+    makes = Abstain
     type: Literal["abstain"]
     when: When
-    strategy: StrategySection = Field(default_factory=lambda: SingleSection(type="single"))
     action: Action | None = None
     text: str | None = None
-
-    def build(self) -> Strategy:
-        """Return the strategy."""
-        return Abstain(self.strategy.build(), self.when, **self.given("strategy", "when"))
 
 
 StrategySection = Annotated[
