@@ -24,7 +24,7 @@ N, TEMPERATURE, SEED = 16, 0.5, 1000
 FORMS: dict[str, tuple[Strategy, float]] = {
     "greedy": (Single(), 0.0),
     "best of 16": (BestOfN(N, "maxprob", settle=False), TEMPERATURE),
-    "best of 16, early stop": (BestOfN(N, "maxprob", patience=3), TEMPERATURE),
+    "best of 16, early stop": (BestOfN(N, "maxprob", wave=3, regret=0.5), TEMPERATURE),
     "self-consistency of 16": (SelfConsistency(N, settle=None), TEMPERATURE),
     "self-consistency of 16, early stop": (
         SelfConsistency(N, settle=0.7, wave=3, give_up=0.25),

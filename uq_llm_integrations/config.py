@@ -91,7 +91,8 @@ class BestOfNSection(_Buildable):
     method: str | None = None
     power: float | None = None
     settle: bool | None = None
-    patience: int | None = None
+    wave: int | None = None
+    regret: float | None = None
 
 
 class SelfConsistencySection(_Buildable):

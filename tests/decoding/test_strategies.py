@@ -132,13 +132,18 @@ def test_sampling_stops_once_the_vote_is_settled():
     assert result.usage.saved_tokens == 12 * 64
 
 
-def test_patience_ends_with_a_round_without_a_better_one():
-    script = [Said("a", 0.5), Said("b", 0.8), Said("c", 0.8), Said("d", 0.7), Said("e", 0.99)]
-    backend = ScriptedBackend(script)
-    result = drive(BestOfN(5, patience=2), request(), backend)
-    assert (result.text, len(result.candidates)) == ("b", 4)
-    assert result.decision.condition == "2 more samples brought no better one"
-    assert drive(BestOfN(5, patience=1), request(), ScriptedBackend(script)).text == "b"
+def test_no_more_are_drawn_once_no_other_sequence_can_be_better():
+    script = [Said("ab", 0.5), Said("cd", 0.8), Said("e", 0.6)]
+    result = drive(BestOfN(16, "maxprob", wave=1), request(), backend := ScriptedBackend(script))
+    assert (result.text, len(backend.requests)) == ("cd", 2)
+    assert result.decision.condition == "no other sequence can be better by more than 0.0 nats"
+
+
+def test_with_regret_a_winner_that_is_nearly_the_best_is_enough():
+    script = [Said("ab", 0.6), Said("cd", 0.8)]  # behind "ab" there may be another with 0.4
+    for regret, text in ((0.0, "cd"), (0.11, "ab")):
+        strategy = BestOfN(2, "maxprob", wave=1, regret=regret)
+        assert drive(strategy, request(), ScriptedBackend(script)).text == text
 
 
 def test_a_vote_is_given_up_where_no_answer_leads():
@@ -155,8 +160,9 @@ def test_a_vote_is_given_up_where_no_answer_leads():
         lambda: BestOfN(True),
         lambda: BestOfN(4, "TokenEntropy"),
         lambda: BestOfN(4, "borda", power=-1),
-        lambda: BestOfN(4, patience=0),
-        lambda: BestOfN(4, "borda", patience=2),
+        lambda: BestOfN(4, "maxprob", wave=0),
+        lambda: BestOfN(4, "perplexity", wave=2),
+        lambda: BestOfN(4, "maxprob", regret=float("nan")),
         lambda: SelfConsistency(0),
         lambda: SelfConsistency(4, give_up=1.0),
         lambda: SelfConsistency(4, settle=None, give_up=0.2),

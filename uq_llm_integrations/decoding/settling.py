@@ -43,12 +43,13 @@ def leaders_share(candidates: Sequence[Candidate], answer: Answer) -> float:
 
 
 def hopeless_watch(
-    method: str, max_tokens: int | None, earlier: Sequence[Candidate]
+    method: str, max_tokens: int | None, earlier: Sequence[Candidate], regret: float = 0.0
 ) -> Watch | None:
     """Return a watch that leaves a sample which cannot be the least uncertain one any more.
 
     Negative log-probabilities only add up: with `maxprob` a sample can never come below its sum so
-    far, with `perplexity` never below that sum over the most tokens that it may take.
+    far, with `perplexity` never below that sum over the most tokens that it may take. One that
+    could be better by `regret` at most is left, too.
     """
     if method == "MaximumSequenceProbability":
         length = 1
@@ -63,6 +64,6 @@ def hopeless_watch(
 
     def hopeless(logprobs: Sequence[float], finished: Sequence[Candidate]) -> bool:
         whole = [one for one in (*earlier, *finished) if one.is_whole and one.token_ids]
-        return bool(whole) and -sum(logprobs) / length > min(map(score, whole))
+        return bool(whole) and -sum(logprobs) / length > min(map(score, whole)) - regret
 
     return Watch(hopeless=hopeless)

@@ -26,6 +26,7 @@ from uq_llm_integrations.decoding.settling import (
     leaders_share,
     settled_watch,
 )
+from uq_llm_integrations.decoding.unseen import ALTERNATIVES, is_unbeatable
 from uq_llm_integrations.decoding.waves import drawn, drawn_in_waves
 from uq_llm_integrations.decoding.wishes import (
     Steps,
@@ -60,8 +61,9 @@ class BestOfN(Strategy):
 
     With `settle`, samples that can no longer win are left: those whose log-probabilities have
     already added up too far, where `by` is `maxprob` or `perplexity`. The winner stays the same.
-    With `patience`, so many are drawn at a time, and no more after a round without a better one;
-    that can miss a better one that would have come later.
+    With `wave`, where `by` is `maxprob`, so many are drawn at a time, and no more once no sequence
+    that was not drawn can be better (see `unseen`). With `regret`, in nats, both let go of what
+    could be better by so much at most: the winner is within it of what N samples would have won.
     """
 
     n: int = 8
@@ -72,7 +74,8 @@ class BestOfN(Strategy):
     power: float = 0.5
     answer: Answer = normalised_answer
     settle: bool = True
-    patience: int | None = None
+    wave: int | None = None
+    regret: float = 0.0
 
     def __post_init__(self) -> None:
         check_count("n", self.n)
@@ -80,21 +83,25 @@ class BestOfN(Strategy):
             raise ConfigurationError(f"{self._method} has no one score to choose by")
         if not math.isfinite(self.power) or self.power < 0:
             raise ConfigurationError(f"power is {self.power!r}; it must be a number from 0")
-        if self.patience is not None:
-            check_count("patience", self.patience)
-            if self._is_vote:
-                raise ConfigurationError("patience waits for a better score, but votes have none")
+        if self.wave is not None:
+            check_count("wave", self.wave)
+            if self._is_vote or find_method(self.by).name != "MaximumSequenceProbability":
+                raise ConfigurationError(
+                    f"wave needs by='maxprob'; of unseen sequences no bound of {self.by} is known"
+                )
+        if not math.isfinite(self.regret) or self.regret < 0:
+            raise ConfigurationError(f"regret is {self.regret!r}; allowed are nats from 0")
 
     def __call__(self, request: Request, methods: Sequence[str] = DEFAULT_METHODS) -> Steps:
         """Draw them, and order them."""
-        request = replace(request, n=self.n)
+        request = self._sharpened(replace(request, n=self.n))
         methods = tuple(dict.fromkeys([*methods, self._method]))
         result = yield from drawn_in_waves(
             request,
             methods,
-            self.patience or self.n,
+            self.wave or self.n,
             lambda done: self._watch(request, done),
-            self._is_patience_over,
+            self._why_done,
         )
         return concluded(ordered(result, self._key(result)))
 
@@ -103,6 +110,11 @@ class BestOfN(Strategy):
         check_varied(request, self.n)
         check_available([self._method], capabilities)
         _check_cap(self.n, capabilities)
+        if self.wave is not None and 0 <= capabilities.max_top_logprobs < ALTERNATIVES:
+            raise ConfigurationError(
+                f"wave needs {ALTERNATIVES} top log-probabilities; "
+                f"the backend gives {capabilities.max_top_logprobs}"
+            )
 
     def samples(self, request: Request) -> int:
         """Return N."""
@@ -120,14 +132,17 @@ class BestOfN(Strategy):
     def _watch(self, request: Request, done: Sequence[Candidate]) -> Watch | None:
         if not self.settle or self._is_vote:
             return None
-        return hopeless_watch(find_method(self.by).name, max_tokens_of(request), done)
+        return hopeless_watch(find_method(self.by).name, max_tokens_of(request), done, self.regret)
 
-    def _is_patience_over(self, before: Result | None, after: Result) -> str | None:
-        if self.patience is None or before is None:
+    def _sharpened(self, request: Request) -> Request:
+        if self.wave is None or not 0 <= request.top_logprobs < ALTERNATIVES:
+            return request
+        return replace(request, top_logprobs=ALTERNATIVES)
+
+    def _why_done(self, before: Result | None, after: Result) -> str | None:
+        if self.wave is None or not is_unbeatable(after.candidates, self.regret):
             return None
-        best, better = (min(map(self._key(r), range(len(r.candidates)))) for r in (before, after))
-        is_better = better[:2] < best[:2]
-        return None if is_better else f"{self.patience} more samples brought no better one"
+        return f"no other sequence can be better by more than {self.regret} nats"
 
     def _key(self, result: Result) -> Key:
         if self.by == "borda":
