@@ -16,8 +16,11 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from uq_llm_integrations.errors import UncertaintyError
+    from uq_llm_integrations.evidence.assessment import Assessment
 
 Floats = NDArray[np.float64]
+Singles = NDArray[np.float32]
+Layer = int | Literal["middle"]
 Integers = NDArray[np.int64]
 
 
@@ -43,6 +46,7 @@ class Request:
     `stop`, `seed`, ...). `top_logprobs` is k, and -1 asks for the whole vocabulary. `until` ends a
     sample with the first token after which it says True of the text so far. `text` is what the
     prompt was encoded from (with `chat`, as a user's turn), for a model with another vocabulary.
+    `assessment` says how methods are served that need more than a trace.
     """
 
     prompt_ids: tuple[int, ...]
@@ -53,6 +57,7 @@ class Request:
     until: Callable[[str], bool] | None = None
     text: str | None = None
     chat: bool = False
+    assessment: Assessment | None = None
 
 
 @dataclass(frozen=True)
@@ -136,6 +141,36 @@ class TokenTrace:
         return replace(self, **arrays, why_inexact=why, grammar=self.grammar or other.grammar)
 
 
+@dataclass(frozen=True)
+class Inspection:
+    """What to take from inside the model while given tokens pass through it.
+
+    Layers count as in transformers: 0 is the embedding, l the output of the l-th block, and the
+    last one, L, what the final norm makes of it; negative ones count from the end, and 'middle' is
+    L // 2. `attention` is 'bands' for what the methods read of the maps, or 'maps' for all, whose
+    size grows with the square of the length.
+    """
+
+    hidden_layers: tuple[Layer, ...] = ()
+    attention: Literal["bands", "maps"] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Internals:
+    """What was inside the model at each of S tokens, the prompt's and the generated ones'."""
+
+    logprob: Singles
+    """[S - 1] log-probability of each token but the first."""
+    hidden: Mapping[Layer, Singles] = field(default_factory=dict)
+    """Layer, as it was asked for -> [S, D] hidden states."""
+    attention_self: Singles | None = None
+    """[L, H, S] what each token attends to itself."""
+    attention_last: Singles | None = None
+    """[L, H, S] what the last token attends to each."""
+    attention_maps: Singles | None = None
+    """[L, H, S, S] what each token (third axis) attends to each (fourth); rows sum to 1."""
+
+
 @dataclass(frozen=True, eq=False)
 class Candidate:
     """One continuation of a prompt. The token ids are the truth, the text is a view of them.
@@ -179,6 +214,8 @@ class Score:
     lower: float | None = None
     upper: float | None = None
     tokens: tuple[float, ...] | None = None
+    source: str | None = None
+    """What judged entailment or similarity, where the method rests on it."""
 
     def __post_init__(self) -> None:
         numbers = [self.value, self.lower, self.upper, *(self.tokens or ())]

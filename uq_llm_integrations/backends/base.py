@@ -12,8 +12,17 @@ import numpy as np
 
 from uq_llm_integrations.backends.loop import LoopThread
 from uq_llm_integrations.backends.sampling import check_request
-from uq_llm_integrations.errors import UncertaintyError
-from uq_llm_integrations.records import Candidate, Request, StreamPiece, TokenTrace, Watch
+from uq_llm_integrations.errors import InvalidRequestError, MethodUnavailableError, UncertaintyError
+from uq_llm_integrations.records import (
+    Candidate,
+    Inspection,
+    Internals,
+    Layer,
+    Request,
+    StreamPiece,
+    TokenTrace,
+    Watch,
+)
 
 T = TypeVar("T")
 
@@ -34,6 +43,8 @@ class Capabilities:
     """The most candidates that one request may ask for."""
     why_inexact: str | None = None
     """Why exact statistics cannot be had, None where they can."""
+    why_no_internals: str | None = "it shows no hidden states and no attention"
+    """Why hidden states and attention cannot be had, None where they can."""
 
 
 class Backend(ABC):
@@ -89,6 +100,19 @@ class Backend(ABC):
         """Return the trace of given tokens behind a prompt."""
         return (await self.score_all(prompt_ids, [token_ids], top_logprobs))[0]
 
+    async def inspect_all(
+        self, texts: Sequence[Sequence[int]], inspection: Inspection
+    ) -> list[Internals]:
+        """Return what is inside the model while the tokens of each text pass through it.
+
+        All of what was asked, aligned with the tokens, or an error: MethodUnavailableError where
+        the backend cannot look inside, InvalidRequestError for a layer that does not exist or a
+        text longer than the context.
+        """
+        raise MethodUnavailableError(
+            f"{self.capabilities.model} cannot be inspected: {self.capabilities.why_no_internals}"
+        )
+
     @property
     @abstractmethod
     def loop(self) -> LoopThread:
@@ -119,6 +143,19 @@ class Backend(ABC):
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def layer_number(layer: Layer, layers: int) -> int:
+    """Return the number of a layer that may be counted from the end or be 'middle'.
+
+    A model of L layers has hidden states 0 to L.
+    """
+    number = layers // 2 if layer == "middle" else layer + (layers + 1) * (layer < 0)
+    if not 0 <= number <= layers:
+        raise InvalidRequestError(
+            f"there is no layer {layer}; allowed are {-layers - 1} to {layers} and 'middle'"
+        )
+    return number
 
 
 def failed_candidate(prompt_ids: tuple[int, ...], error: UncertaintyError, size: int) -> Candidate:

@@ -9,18 +9,28 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from uq_llm_integrations.backends.base import (
     MAX_N,
     Backend,
     Capabilities,
     failed_candidate,
+    layer_number,
 )
 from uq_llm_integrations.backends.loop import LoopThread
 from uq_llm_integrations.backends.row_sums import dense_rows, exact_statistics
 from uq_llm_integrations.backends.token_texts import split_text
 from uq_llm_integrations.errors import InvalidRequestError, UncertaintyError
-from uq_llm_integrations.records import Candidate, Request, StreamPiece, TokenTrace, Watch
+from uq_llm_integrations.records import (
+    Candidate,
+    Inspection,
+    Internals,
+    Request,
+    StreamPiece,
+    TokenTrace,
+    Watch,
+)
 
 
 @dataclass(frozen=True)
@@ -62,7 +72,7 @@ class ScriptedBackend(Backend):
     @property
     def capabilities(self) -> Capabilities:
         """All that a backend can have; the context is 4096 bytes."""
-        return Capabilities("scripted", _SIZE, 4096, -1, MAX_N)
+        return Capabilities("scripted", _SIZE, 4096, -1, MAX_N, why_no_internals=None)
 
     @cached_property
     def loop(self) -> LoopThread:
@@ -120,6 +130,16 @@ class ScriptedBackend(Backend):
             self._said(tuple(prompt_ids), bytes(ids), self._sureness, None) for ids in continuations
         ]
 
+    async def inspect_all(
+        self, texts: Sequence[Sequence[int]], inspection: Inspection
+    ) -> list[Internals]:
+        """Return internals in closed form.
+
+        A token's hidden state at layer l of 4 is the bits of its byte times l + 1, and each of 2
+        heads attends evenly to the token and all before it.
+        """
+        return [_internals(np.array(ids, np.uint8), self._sureness, inspection) for ids in texts]
+
     def _candidate(self, request: Request) -> Candidate:
         line = self._next_line(_text(request.prompt_ids))
         if isinstance(line, UncertaintyError):
@@ -153,6 +173,24 @@ class ScriptedBackend(Backend):
             **exact,
         )
         return Candidate(prompt_ids, tuple(said), _text(said), trace, reason)
+
+
+_LAYERS, _HEADS = 4, 2
+
+
+def _internals(ids: NDArray[np.uint8], sureness: float, inspection: Inspection) -> Internals:
+    bits = np.unpackbits(ids[:, np.newaxis], axis=1).astype(np.float32)
+    layers = {layer: layer_number(layer, _LAYERS) for layer in inspection.hidden_layers}
+    even = np.tril(np.ones((len(ids), len(ids)), np.float32))
+    even /= even.sum(-1, keepdims=True)
+    maps = np.broadcast_to(even, (_LAYERS, _HEADS, *even.shape))
+    return Internals(
+        logprob=np.full(len(ids) - 1, np.log(sureness), np.float32),
+        hidden={layer: bits * (number + 1) for layer, number in layers.items()},
+        attention_self=np.diagonal(maps, axis1=2, axis2=3) if inspection.attention else None,
+        attention_last=maps[..., -1, :] if inspection.attention else None,
+        attention_maps=maps if inspection.attention == "maps" else None,
+    )
 
 
 def _cut(candidate: Candidate, tokens: int, reason: str) -> Candidate:

@@ -7,20 +7,27 @@ text. Here the first two have no value but a reason, and every token keeps its s
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
+from uq_llm_integrations.errors import UncertaintyError
 from uq_llm_integrations.records import Candidate, Floats, Score, TokenTrace
 from uq_llm_integrations.scoring import statistics
-from uq_llm_integrations.scoring.methods import Method, find_method
+from uq_llm_integrations.scoring.method import Method
+from uq_llm_integrations.scoring.methods import find_method
 from uq_llm_integrations.scoring.polygraph import load_estimator
 
 
 def score_candidate(candidate: Candidate, methods: Iterable[str]) -> dict[str, Score]:
-    """Return the candidate's scores by the names asked for."""
-    return {name: score_trace(candidate.trace, find_method(name)) for name in methods}
+    """Return the candidate's scores by those of the names that read the trace alone."""
+    found = {name: find_method(name) for name in methods}
+    return {
+        name: score_trace(candidate.trace, method)
+        for name, method in found.items()
+        if not method.evidence
+    }
 
 
 def score_trace(trace: TokenTrace, method: Method) -> Score:
@@ -34,7 +41,23 @@ def score_trace(trace: TokenTrace, method: Method) -> Score:
             score = _score_entropy(trace, method)
         case "distribution":
             score = _score_distribution(trace, method)
+        case "evidence":
+            raise AssertionError(f"{method.name} is not a method of the trace alone")
     return score
+
+
+def score_evidence(candidate: Candidate, method: Method, gathered: Mapping[str, Any]) -> Score:
+    """Return one method's score of a candidate, from what was gathered for it."""
+    with np.errstate(all="ignore"):  # what is not finite becomes a reason
+        if method.own is None:
+            return _estimate(method, statistics.of_evidence(candidate.trace, gathered))
+        try:
+            value = method.own(candidate, gathered)
+        except UncertaintyError as error:
+            return Score(method.name, reason=str(error))
+    if value is None:
+        return Score(method.name, reason="the text says nothing of the kind")
+    return _from_token_values(method, np.atleast_1d(value))
 
 
 def _score_entropy(trace: TokenTrace, method: Method) -> Score:
@@ -62,13 +85,18 @@ def _score_distribution(trace: TokenTrace, method: Method) -> Score:
     return Score(method.name, None, trace.why_inexact, lower, upper)
 
 
+_PER_TOKEN = {"greedy_log_likelihoods", "greedy_lm_log_likelihoods", "entropy"}
+
+
 def _estimate(method: Method, stats: dict[str, list[Any]]) -> Score:
-    estimator = load_estimator(method.estimator)
+    estimator = load_estimator(method.estimator, **method.options)
     if method.level == "sequence":
         return _from_token_values(method, np.atleast_1d(estimator(stats)[0]))
     # The estimator drops the last entry of each text: give it one to drop.
-    padded = {name: [np.append(rows[0], np.nan)] for name, rows in stats.items()}
-    values = method.sign * np.asarray(estimator(padded)[0], np.float64)
+    padded = {
+        name: [np.append(rows[0], np.nan)] for name, rows in stats.items() if name in _PER_TOKEN
+    }
+    values = method.sign * np.hstack(estimator(padded)).astype(np.float64)
     if not np.isfinite(values).all():
         return _not_finite(method)
     return Score(method.name, tokens=tuple(values.tolist()))

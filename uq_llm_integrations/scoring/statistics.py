@@ -7,6 +7,7 @@ written out below for its default arguments.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,20 @@ def log_likelihoods(trace: TokenTrace) -> dict[str, Any]:
 def entropies(entropy: Floats) -> dict[str, Any]:
     """Return lm-polygraph's token entropies, a batch of one."""
     return {"entropy": [entropy]}
+
+
+def of_evidence(trace: TokenTrace, gathered: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what was gathered beside the trace as lm-polygraph's statistics, a batch of one."""
+    stats = log_likelihoods(trace)
+    for name, value in gathered.items():
+        stats[name] = value[np.newaxis] if isinstance(value, np.ndarray) else [value]
+    if (classes := gathered.get("semantic_classes_entail")) is not None:
+        members = {sample: place for place, one in enumerate(classes) for sample in one}
+        stats["semantic_classes_entail"] = {
+            "class_to_sample": {0: classes},
+            "sample_to_class": {0: members},
+        }
+    return stats
 
 
 def self_certainty(trace: TokenTrace) -> Floats:

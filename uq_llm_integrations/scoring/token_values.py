@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from uq_llm_integrations.records import Floats, TokenTrace
-from uq_llm_integrations.scoring.methods import Method
+from uq_llm_integrations.scoring.method import Method
 
 
 def token_values(trace: TokenTrace, method: Method) -> tuple[Floats, Floats] | None:

@@ -1,0 +1,1 @@
+"""All methods, one file for each kind of evidence that they need."""
