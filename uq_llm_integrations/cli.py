@@ -15,14 +15,14 @@ from rich.console import Console
 
 from uq_llm_integrations.errors import EngineStartError, UncertaintyError
 from uq_llm_integrations.records import Result
-from uq_llm_integrations.scoring.methods import ALIASES, METHODS, check_methods
+from uq_llm_integrations.scoring.methods import check_methods
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
 
 Model = Annotated[str, typer.Option(help='"smollm2", a model folder or a hub name.')]
 Methods = Annotated[
     list[str],
-    typer.Option("--method", help=f"One of {', '.join([*ALIASES, *METHODS])}; may be repeated."),
+    typer.Option("--method", help="A name from `uq-llm methods`; may be repeated."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of colours.")]
 Compile = Annotated[
@@ -63,7 +63,8 @@ def ask(
         check_sampling(sampling)
         with _running(model, compile_model, verbose) as backend:
             ids = backend.run(backend.encode(question, chat=not raw))
-            result = drive(Single(), Request(ids, n, sampling=sampling), backend, methods)
+            request = Request(ids, n, sampling=sampling, text=question, chat=not raw)
+            result = drive(Single(), request, backend, methods)
             _show(result, backend, as_json)
 
 
@@ -79,16 +80,52 @@ def score(
     verbose: Verbose = False,
 ) -> None:
     """Score a given text as a continuation of a prompt (teacher forcing)."""
+    from uq_llm_integrations.decoding.drive import arun_steps
     from uq_llm_integrations.decoding.judge import judge
+    from uq_llm_integrations.evidence.assess import assessed
+    from uq_llm_integrations.evidence.availability import check_available
+    from uq_llm_integrations.records import Request
 
     with _errors_in_words():
         methods = check_methods(method)
         with _running(model, compile_model, verbose) as backend:
+            check_available(methods, backend.capabilities)
             ids = backend.run(backend.encode(prompt, chat=not raw))
             continuation = backend.run(backend.encode_continuation(completion))
             started = time.perf_counter()
             candidate = backend.run(backend.score(ids, continuation))
-            _show(judge([candidate], methods, time.perf_counter() - started), backend, as_json)
+            judged = judge([candidate], methods, time.perf_counter() - started)
+            request = Request(ids, text=prompt, chat=not raw)
+            result = backend.run(arun_steps(assessed(judged, request, methods), backend))
+            _show(result, backend, as_json)
+
+
+@app.command()
+def methods(
+    backend: Annotated[
+        str | None, typer.Option(help="Only the column of this backend, and what is missing.")
+    ] = None,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
+) -> None:
+    """List all methods: what they cost, and which backend has them."""
+    from uq_llm_integrations.report.methods import chosen, lacking, markdown, table
+
+    with _errors_in_words():
+        backends = chosen(backend)
+    if as_markdown:
+        print(markdown(backends))
+        return
+    Console().print(table(backends))
+    for name, why in lacking(backends).items():
+        Console().print(f"{name} needs {why}", style="dim", highlight=False)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of the configuration file."""
+    from uq_llm_integrations.configuration import Configuration
+
+    print(json.dumps(Configuration.model_json_schema(), indent=2))
 
 
 def _show(result: Result, backend: Any, as_json: bool) -> None:

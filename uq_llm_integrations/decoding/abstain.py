@@ -57,7 +57,7 @@ class Abstain(Strategy):
     def check(self, request: Request, capabilities: Capabilities) -> None:
         """Refuse a condition that cannot be asked."""
         self.strategy.check(request, capabilities)
-        check_condition(self.when, self.strategy.samples(request), capabilities)
+        check_condition(self.when, self.strategy.samples(request), capabilities, request)
 
     def samples(self, request: Request) -> int:
         """Return the strategy's."""

@@ -8,10 +8,20 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from uq_llm_integrations.backends.base import Backend
-from uq_llm_integrations.decoding.wishes import Decode, Delegate, Generate, Strategy, Wish
+from uq_llm_integrations.decoding.wishes import Delegate, Strategy, Wish
 from uq_llm_integrations.errors import ConfigurationError, UncertaintyError
+from uq_llm_integrations.evidence.availability import check_available
+from uq_llm_integrations.evidence.wishes import (
+    Compute,
+    Decode,
+    Encode,
+    Generate,
+    Inspect,
+    Rescore,
+    Together,
+)
 from uq_llm_integrations.records import Request, Result
-from uq_llm_integrations.scoring.methods import DEFAULT_METHODS, check_methods
+from uq_llm_integrations.scoring.methods import DEFAULT_METHODS
 
 T = TypeVar("T")
 
@@ -23,16 +33,19 @@ async def adrive(
     methods: Sequence[str] = DEFAULT_METHODS,
 ) -> Result:
     """Run a strategy for one request."""
-    check_methods(methods)
+    check_available(methods, backend.capabilities, request.assessment)
     strategy.check(request, backend.capabilities)
     result: Result = await arun_steps(strategy(request, methods), backend)
     return result
 
 
-async def arun_steps(steps: Generator[Wish, Any, T], backend: Backend) -> T:
-    """Grant a generator's wishes and return what it returns."""
+async def arun_steps(steps: Generator[Wish, Any, T], backend: Backend, answer: Any = None) -> T:
+    """Grant a generator's wishes and return what it returns.
+
+    `answer` is that of the wish at which the generator waits, where it has begun already.
+    """
     try:
-        wish = next(steps)
+        wish = steps.send(answer)
         while True:
             try:
                 answer = await _granted(wish, backend)
@@ -96,8 +109,20 @@ async def _granted(wish: Wish, backend: Backend) -> Any:
         case Delegate():
             request = await _encoded_for(wish.backend, wish.request)
             return await adrive(wish.strategy, request, wish.backend, wish.methods)
+        case Rescore():
+            return await backend.score_all(wish.prompt_ids, wish.continuations, wish.top_logprobs)
+        case Inspect():
+            return await backend.inspect_all(wish.texts, wish.inspection)
+        case Encode(text, follows=True):
+            return await backend.encode_continuation(text)
+        case Encode(text, chat):
+            return await backend.encode(text, chat=chat)
         case Decode():
             return await backend.decode(wish.token_ids)
+        case Compute():
+            return await asyncio.to_thread(wish.run)
+        case Together():
+            return await asyncio.gather(*(arun_steps(part, backend) for part in wish.parts))
     return await asyncio.sleep(wish.seconds)
 
 

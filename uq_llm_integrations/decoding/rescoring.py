@@ -8,10 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from uq_llm_integrations.backends.base import Backend
+from uq_llm_integrations.decoding.drive import arun_steps
 from uq_llm_integrations.decoding.judge import judge
 from uq_llm_integrations.errors import ConfigurationError
-from uq_llm_integrations.records import Candidate, Score, Usage
-from uq_llm_integrations.scoring.methods import DEFAULT_METHODS, check_methods
+from uq_llm_integrations.evidence.assess import assessed
+from uq_llm_integrations.evidence.availability import check_available
+from uq_llm_integrations.records import Candidate, Request, Score, Usage
+from uq_llm_integrations.scoring.methods import DEFAULT_METHODS
 
 Ids = tuple[int, ...]
 
@@ -84,7 +87,7 @@ async def ascore_truncated_sequences(
     heal: bool = False,
 ) -> list[TruncatedScore]:
     """Score several texts behind one prompt; those that need a pass share one batch."""
-    check_methods(methods)
+    check_available(methods, backend.capabilities)
     started = time.perf_counter()
     prompt_ids = tuple(prompt_ids)
     own = [
@@ -104,7 +107,7 @@ async def ascore_truncated_sequences(
             candidate = next(heals)
         else:
             candidate = next(passes) if cut.generated is None else cut.slice()
-        found.append(_scored(candidate, cut, methods, started, is_healed=is_healed))
+        found.append(await _scored(backend, candidate, cut, methods, started, is_healed=is_healed))
     return found
 
 
@@ -173,8 +176,14 @@ async def _healed(backend: Backend, cut: _Cut) -> Candidate:
     )
 
 
-def _scored(
-    candidate: Candidate, cut: _Cut, methods: Sequence[str], started: float, *, is_healed: bool
+async def _scored(
+    backend: Backend,
+    candidate: Candidate,
+    cut: _Cut,
+    methods: Sequence[str],
+    started: float,
+    *,
+    is_healed: bool,
 ) -> TruncatedScore:
     result = judge([candidate], methods, time.perf_counter() - started)
     is_sliced = cut.generated is not None and not is_healed
@@ -188,10 +197,12 @@ def _scored(
         saved_tokens=known,
         forward_passes=0 if is_sliced else 1,
     )
+    assessing = assessed(replace(result, usage=usage), Request(candidate.prompt_ids), methods)
+    result = await arun_steps(assessing, backend)
     return TruncatedScore(
         candidate=result.candidate,
         scores=result.scores[0],
-        usage=usage,
+        usage=result.usage,
         is_sliced=is_sliced,
         unscored_text="" if is_healed else cut.rest,
         first_difference=_first_difference(cut),

@@ -97,7 +97,7 @@ class Retry(Strategy):
     def check(self, request: Request, capabilities: Capabilities) -> None:
         """Refuse a retry that would repeat itself, and a condition that cannot be asked."""
         self.strategy.check(request, capabilities)
-        check_condition(self.when, self.strategy.samples(request), capabilities)
+        check_condition(self.when, self.strategy.samples(request), capabilities, request)
         if self._repeats_itself(request) and self.last_resort is None:
             raise ConfigurationError(
                 "a retry at temperature 0 would give the same answer again; "

@@ -14,18 +14,19 @@ from uq_llm_integrations.decoding.judge import judge, merged, ordered
 from uq_llm_integrations.decoding.rescoring import TruncatedScore, ascore_truncated_sequences
 from uq_llm_integrations.decoding.selection import lowest
 from uq_llm_integrations.decoding.step_state import Step, StepState
-from uq_llm_integrations.decoding.waves import drawn, numbered
+from uq_llm_integrations.decoding.waves import drawn_and_assessed, numbered
 from uq_llm_integrations.decoding.wishes import (
-    Decode,
     Steps,
     Strategy,
     Wish,
-    check_available,
     check_condition,
     check_count,
     check_varied,
 )
 from uq_llm_integrations.errors import ConfigurationError, UncertaintyError
+from uq_llm_integrations.evidence.assess import assessed
+from uq_llm_integrations.evidence.availability import check_available
+from uq_llm_integrations.evidence.wishes import Decode
 from uq_llm_integrations.records import Candidate, Decision, Request, Result
 from uq_llm_integrations.scoring.methods import DEFAULT_METHODS, find_method
 
@@ -77,14 +78,15 @@ class Stepwise(Strategy):
                 if not state.steps:
                     raise
                 failure = error
-        return self.result(state, methods, failure)
+        result = self.result(state, methods, failure)
+        return (yield from assessed(result, request, methods))
 
     def check(self, request: Request, capabilities: Capabilities) -> None:
         """Refuse candidates that are all the same, and conditions that cannot be asked."""
         check_varied(request, self.n)
-        check_available([self.by], capabilities)
+        check_available([self.by], capabilities, request.assessment)
         if self.branch_when is not None:
-            check_condition(self.branch_when, 1, capabilities)
+            check_condition(self.branch_when, 1, capabilities, request)
 
     def advanced(self, state: StepState, request: Request) -> Generator[Wish, Any, StepState]:
         """Take one step. `request` has the sampling parameters, and the prompt's own tokens."""
@@ -142,12 +144,12 @@ class Stepwise(Strategy):
 
     def _drawn(self, request: Request) -> Generator[Wish, Any, Result]:
         if self.branch_when is None:
-            return (yield from drawn(request, [self.by]))
+            return (yield from drawn_and_assessed(request, [self.by]))
         methods = tuple(dict.fromkeys([self.by, *self.branch_when.methods]))
-        first = yield from drawn(replace(request, n=1), methods)
+        first = yield from drawn_and_assessed(replace(request, n=1), methods)
         if self.n == 1 or self.branch_when(first) is False:
             return first
-        rest = yield from drawn(numbered(request, 1, self.n - 1), methods)
+        rest = yield from drawn_and_assessed(numbered(request, 1, self.n - 1), methods)
         return merged(first, rest)
 
 

@@ -27,15 +27,15 @@ from uq_llm_integrations.decoding.settling import (
     settled_watch,
 )
 from uq_llm_integrations.decoding.unseen import ALTERNATIVES, is_unbeatable
-from uq_llm_integrations.decoding.waves import drawn, drawn_in_waves
+from uq_llm_integrations.decoding.waves import drawn_and_assessed, drawn_in_waves
 from uq_llm_integrations.decoding.wishes import (
     Steps,
     Strategy,
-    check_available,
     check_count,
     check_varied,
 )
 from uq_llm_integrations.errors import ConfigurationError
+from uq_llm_integrations.evidence.availability import check_available
 from uq_llm_integrations.records import Candidate, Request, Result, Watch
 from uq_llm_integrations.scoring.methods import DEFAULT_METHODS, find_method
 
@@ -48,7 +48,7 @@ class Single(Strategy):
 
     def __call__(self, request: Request, methods: Sequence[str] = DEFAULT_METHODS) -> Steps:
         """Ask once and score what comes back."""
-        return concluded((yield from drawn(request, methods)))
+        return concluded((yield from drawn_and_assessed(request, methods)))
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class BestOfN(Strategy):
     def check(self, request: Request, capabilities: Capabilities) -> None:
         """Refuse samples that are all the same, and methods that the backend cannot give."""
         check_varied(request, self.n)
-        check_available([self._method], capabilities)
+        check_available([self._method], capabilities, request.assessment)
         _check_cap(self.n, capabilities)
         if self.wave is not None and 0 <= capabilities.max_top_logprobs < ALTERNATIVES:
             raise ConfigurationError(
@@ -197,7 +197,7 @@ class SelfConsistency(Strategy):
     def check(self, request: Request, capabilities: Capabilities) -> None:
         """Refuse samples that are all the same, and methods that the backend cannot give."""
         check_varied(request, self.n)
-        check_available([self.method], capabilities)
+        check_available([self.method], capabilities, request.assessment)
         _check_cap(self.n, capabilities)
 
     def samples(self, request: Request) -> int:

@@ -6,10 +6,12 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 from uq_llm_integrations.backends.base import Backend
-from uq_llm_integrations.decoding.drive import adrive
-from uq_llm_integrations.decoding.wishes import Generate, Strategy
+from uq_llm_integrations.decoding.drive import adrive, arun_steps
+from uq_llm_integrations.decoding.wishes import Strategy
+from uq_llm_integrations.evidence.availability import check_available
+from uq_llm_integrations.evidence.wishes import Generate
 from uq_llm_integrations.records import Request, Result
-from uq_llm_integrations.scoring.methods import DEFAULT_METHODS, check_methods
+from uq_llm_integrations.scoring.methods import DEFAULT_METHODS
 
 
 async def astream(
@@ -27,7 +29,7 @@ async def astream(
         result = await adrive(strategy, request, backend, methods)
         yield result.text, result
         return
-    check_methods(methods)
+    check_available(methods, backend.capabilities, request.assessment)
     strategy.check(request, backend.capabilities)
     steps = strategy(request, methods)
     wish = next(steps)
@@ -37,7 +39,4 @@ async def astream(
             if piece.candidate is None:
                 yield piece.text, None
                 continue
-            try:
-                steps.send([piece.candidate])
-            except StopIteration as stop:
-                yield piece.text, stop.value
+            yield piece.text, await arun_steps(steps, backend, [piece.candidate])

@@ -8,8 +8,10 @@ from dataclasses import replace
 from typing import Any
 
 from uq_llm_integrations.decoding.judge import judge, max_tokens_of, merged
-from uq_llm_integrations.decoding.wishes import Generate, Wish
+from uq_llm_integrations.decoding.wishes import Wish
 from uq_llm_integrations.errors import UncertaintyError
+from uq_llm_integrations.evidence.assess import assessed
+from uq_llm_integrations.evidence.wishes import Generate
 from uq_llm_integrations.records import Candidate, Decision, Request, Result, Watch
 
 Done = Callable[[Result | None, Result], str | None]
@@ -24,6 +26,11 @@ def drawn(
     candidates: list[Candidate] = yield Generate(request, watch)
     seconds = time.perf_counter() - started
     return judge(candidates, methods, seconds, max_tokens_of(request))
+
+
+def drawn_and_assessed(request: Request, methods: Sequence[str]) -> Generator[Wish, Any, Result]:
+    """Ask for candidates once and return them with the scores of all methods."""
+    return (yield from assessed((yield from drawn(request, methods)), request, methods))
 
 
 def drawn_in_waves(
@@ -53,7 +60,7 @@ def drawn_in_waves(
         after = merged(result, after) if result else after
         why, result = done(result, after), after
     assert result is not None
-    return _counted(result, request, why)
+    return _counted((yield from assessed(result, request, methods)), request, why)
 
 
 def numbered(request: Request, done: int, count: int) -> Request:

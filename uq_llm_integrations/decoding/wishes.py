@@ -9,20 +9,19 @@ from typing import Any, ClassVar
 
 from uq_llm_integrations.backends.base import Backend, Capabilities
 from uq_llm_integrations.decoding.conditions import Condition
-from uq_llm_integrations.errors import ConfigurationError, MethodUnavailableError
-from uq_llm_integrations.records import Request, Result, Watch
-from uq_llm_integrations.scoring.methods import DEFAULT_METHODS, find_method
-
-
-@dataclass(frozen=True)
-class Generate:
-    """Continue this prompt; the answer is `request.n` candidates.
-
-    `watch` may leave some of them early.
-    """
-
-    request: Request
-    watch: Watch | None = None
+from uq_llm_integrations.errors import ConfigurationError
+from uq_llm_integrations.evidence.availability import check_available
+from uq_llm_integrations.evidence.wishes import (
+    Compute,
+    Decode,
+    Encode,
+    Generate,
+    Inspect,
+    Rescore,
+    Together,
+)
+from uq_llm_integrations.records import Request, Result
+from uq_llm_integrations.scoring.methods import DEFAULT_METHODS
 
 
 @dataclass(frozen=True)
@@ -39,20 +38,13 @@ class Delegate:
 
 
 @dataclass(frozen=True)
-class Decode:
-    """Turn tokens into text; the answer is the text."""
-
-    token_ids: tuple[int, ...]
-
-
-@dataclass(frozen=True)
 class Sleep:
     """Wait for some seconds; the answer is None."""
 
     seconds: float
 
 
-Wish = Generate | Delegate | Decode | Sleep
+Wish = Generate | Rescore | Inspect | Encode | Decode | Compute | Together | Delegate | Sleep
 
 Steps = Generator[Wish, Any, Result]
 """A run of a strategy. An UncertaintyError of the backend is thrown in where the wish was made."""
@@ -85,20 +77,11 @@ class Strategy(ABC):
         return request.n
 
 
-def check_available(methods: Sequence[str], capabilities: Capabilities) -> None:
-    """Raise MethodUnavailableError for a method that the backend can give no number for."""
-    for name in methods:
-        method = find_method(name)
-        if capabilities.why_inexact and method.needs == "distribution" and not method.bounds:
-            raise MethodUnavailableError(
-                f"{name} needs exact statistics, which {capabilities.model} has not: "
-                f"{capabilities.why_inexact}"
-            )
-
-
-def check_condition(condition: Condition, samples: int, capabilities: Capabilities) -> None:
+def check_condition(
+    condition: Condition, samples: int, capabilities: Capabilities, request: Request
+) -> None:
     """Raise ConfigurationError for a condition that can never be answered."""
-    check_available(condition.methods, capabilities)
+    check_available(condition.methods, capabilities, request.assessment)
     if condition.needs_samples and samples < 2:
         raise ConfigurationError(f"{condition!r} compares samples, but there is only one")
 

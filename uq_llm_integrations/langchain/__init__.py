@@ -8,6 +8,17 @@ except ImportError as error:
     raise MissingDependencyError("langchain-core", "langchain") from error
 
 from uq_llm_integrations.langchain.callbacks import UncertaintyCallbackHandler
-from uq_llm_integrations.langchain.llm import ScoredText, VLLMUncertaintyLLM
+from uq_llm_integrations.langchain.completion import ScoredText
+from uq_llm_integrations.langchain.llm import (
+    HuggingFaceUncertaintyLLM,
+    HybridUncertaintyLLM,
+    VLLMUncertaintyLLM,
+)
 
-__all__ = ["ScoredText", "UncertaintyCallbackHandler", "VLLMUncertaintyLLM"]
+__all__ = [
+    "HuggingFaceUncertaintyLLM",
+    "HybridUncertaintyLLM",
+    "ScoredText",
+    "UncertaintyCallbackHandler",
+    "VLLMUncertaintyLLM",
+]

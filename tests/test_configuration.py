@@ -5,7 +5,8 @@ from typing import get_args
 
 import pytest
 
-from uq_llm_integrations.config import Configuration, StrategySection
+from uq_llm_integrations.configuration import Configuration
+from uq_llm_integrations.configuration.strategies import StrategySection
 from uq_llm_integrations.decoding.abstain import Abstain
 from uq_llm_integrations.decoding.boundaries import Boundary
 from uq_llm_integrations.decoding.condition_text import parse_condition
@@ -85,7 +86,7 @@ def test_strategies_nest():
         ({"strategy": {"type": "retry_errors", "attempts": 0}}, "retry_errors.attempts"),
         ({"uncertain_when": "entropy"}, "wanted a comparison"),
         ({"on_high_uncertainty": "stop"}, "on_high_uncertainty: .*annotate"),
-        ({"generator": {"type": "vllm"}}, "generator.model: Field required"),
+        ({"generator": {"type": "vllm"}}, "generator.vllm.model: Field required"),
         ({"nonsense": 1}, "nonsense: Extra inputs"),
     ],
 )

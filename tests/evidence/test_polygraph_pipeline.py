@@ -1,0 +1,147 @@
+"""Scores on the engine against lm-polygraph's own pipeline, from model to estimator.
+
+lm-polygraph generates on Hugging Face with the same weights; its token ids are scored here on
+vLLM, hidden states and attention included. Entailment is told by the same small classifier.
+"""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from uq_llm_integrations.decoding.drive import arun_steps
+from uq_llm_integrations.decoding.judge import judge
+from uq_llm_integrations.evidence.assess import assessed
+from uq_llm_integrations.evidence.assessment import Assessment
+from uq_llm_integrations.evidence.fitting import fit_density
+from uq_llm_integrations.evidence.meaning import Classifier
+from uq_llm_integrations.models import resolve_model
+from uq_llm_integrations.records import Request
+
+pytestmark = pytest.mark.engine
+
+PROMPT = "Question: What is the capital of France?\nAnswer:"
+TRAINING = [f"Question: What is the capital of {place}?\nAnswer:" for place in (
+    "Spain", "Italy", "Peru", "Chad", "Fiji", "Cuba", "Iran", "Oman", "Laos", "Mali", "Togo",
+    "Chile", "Egypt", "Ghana", "India", "Japan", "Kenya", "Libya", "Malta", "Nepal",
+)]  # fmt: skip  # one list of words
+SAMPLES = 4
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory) -> str:
+    """A folder with a tiny random classifier of entailment, and the demo model's tokenizer."""
+    import torch
+    from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+
+    folder = str(tmp_path_factory.mktemp("classifier"))
+    tokenizer = AutoTokenizer.from_pretrained(resolve_model("smollm2").prepare())
+    torch.manual_seed(3)
+    config = BertConfig(
+        vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=16, initializer_range=0.8, pad_token_id=tokenizer.pad_token_id,
+        id2label={0: "CONTRADICTION", 1: "NEUTRAL", 2: "ENTAILMENT"},
+        label2id={"CONTRADICTION": 0, "NEUTRAL": 1, "ENTAILMENT": 2},
+    )  # fmt: skip  # a table of numbers
+    BertForSequenceClassification(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def theirs(classifier) -> dict:
+    """All statistics of lm-polygraph's own calculators, for one prompt."""
+    import numpy as np
+    import torch
+    from lm_polygraph import WhiteboxModel
+    from lm_polygraph import stat_calculators as calculate
+    from lm_polygraph.stat_calculators.attention_eliciting_prompt import (
+        AttentionElicitingPromptCalculator,
+    )
+    from lm_polygraph.utils.generation_parameters import GenerationParameters
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = resolve_model("smollm2").prepare()
+    model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    whitebox = WhiteboxModel(
+        model, tokenizer, folder, generation_parameters=GenerationParameters(top_k=0)
+    )
+    torch.manual_seed(7)
+    loaded = Classifier(classifier)._loaded
+    nli = SimpleNamespace(
+        batch_size=16, device="cpu", deberta=loaded[1], deberta_tokenizer=loaded[0]
+    )
+    stats = {"input_texts": [PROMPT], "no_fewshot_input_texts": [PROMPT], "model": whitebox}
+    for calculator in (
+        calculate.GreedyProbsCalculator(output_attentions=True, output_hidden_states=True),
+        calculate.EntropyCalculator(),
+        calculate.SamplingGenerationCalculator(samples_n=SAMPLES),
+        calculate.SemanticMatrixCalculator(nli),
+        calculate.SemanticClassesCalculator(),
+        calculate.ConcatGreedySemanticMatrixCalculator(nli),
+        calculate.AttentionForwardPassCalculator(),
+        AttentionElicitingPromptCalculator(),
+        calculate.PromptCalculator(),
+        calculate.SamplingPromptCalculator(),
+    ):
+        stats |= calculator(stats, [PROMPT], whitebox, 12)
+    train = [calculate.EmbeddingsCalculator()({}, [text], whitebox, 12) for text in TRAINING]
+    stats["train_embeddings_decoder"] = np.concatenate([one["embeddings_decoder"] for one in train])
+    return stats
+
+
+METHODS = {
+    "Perplexity": {},
+    "MeanTokenEntropy": {},
+    "SelfCertainty": {},
+    "LexicalSimilarity": {},
+    "SemanticEntropy": {},
+    "NumSemSets": {},
+    "DegMat": {},
+    "Eccentricity": {},
+    "EigValLaplacian": {},
+    "KernelLanguageEntropy": {},
+    "LUQ": {},
+    "SemanticDensity": {},
+    "MonteCarloNormalizedSequenceEntropy": {},
+    "EigenScore": {},
+    "MahalanobisDistance": {"class": "MahalanobisDistanceSeq"},
+    "AttentionScore": {},
+    "RAUQ": {},
+    "CSL": {},
+    "PTrue": {},
+    "PTrueSampling": {},
+}
+
+
+@pytest.fixture(scope="module")
+def ours(backend, theirs, classifier):
+    """Our scores of lm-polygraph's greedy answer, beside its samples."""
+    prompt_ids = tuple(theirs["input_tokens"][0])
+    assert prompt_ids == backend.run(backend.encode(PROMPT))
+    end = theirs["model"].tokenizer.eos_token_id
+    greedy = tuple(theirs["greedy_tokens"][0])
+    sampled = [tuple(ids) for ids in theirs["sample_tokens"][0]]
+    lengths = [len(ids) for ids in sampled]
+    sampled = [ids + (end,) * (len(ids) < 12) for ids in sampled]
+    scored = backend.run(backend.score_all(prompt_ids, [greedy, *sampled]))
+    scored = [
+        replace(one, finish_reason="stop" if one.token_ids[-1] == end else "length")
+        for one in scored
+    ]
+    assert [len(one.token_ids) for one in scored[1:]] >= lengths
+    density = fit_density(backend, TRAINING, max_tokens=12)
+    assessment = Assessment(entailment=Classifier(classifier), density=density)
+    request = Request(prompt_ids, text=PROMPT, assessment=assessment)
+    judged = judge(scored[1:], list(METHODS), 0.0)
+    of_samples = backend.run(arun_steps(assessed(judged, request, list(METHODS)), backend))
+    return scored, of_samples
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_scores_equal_lm_polygraphs(name, theirs, ours):
+    import lm_polygraph.estimators as estimators
+
+    (expected,) = getattr(estimators, METHODS[name].get("class", name))()(theirs)
+    assert ours[1].scores[0][name].value == pytest.approx(expected, abs=1e-3, rel=1e-3)

@@ -1,0 +1,64 @@
+"""The configuration file's section on methods that need more than an answer's log-probabilities."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from uq_llm_integrations.configuration.strategies import Section
+from uq_llm_integrations.evidence.assessment import Assessment
+from uq_llm_integrations.evidence.meaning import Classifier, EmbeddingSimilarity, ServedJudge
+from uq_llm_integrations.records import Layer
+
+
+class ClassifierSection(Section):
+    """A classifier of text pairs, from a folder or the hub."""
+
+    classifier: str
+
+    def build(self) -> Classifier:
+        """Return the classifier; it is loaded on first use."""
+        return Classifier(self.classifier)
+
+
+class FittedSection(Section):
+    """A folder that `save` has written, and the model and layer that it must belong to."""
+
+    folder: Path
+    model: str
+    layer: int = -1
+
+
+class AssessmentSection(Section):
+    """How methods are served that need more than a trace."""
+
+    samples: int | None = Field(default=None, ge=2)
+    temperature: float | None = Field(default=None, gt=0)
+    entailment: Literal["judge"] | ClassifierSection = "judge"
+    similarity: Literal["judge", "embeddings"] | ClassifierSection = "judge"
+    density: FittedSection | None = None
+    head: FittedSection | None = None
+    layer: Layer | None = None
+
+    def build(self) -> Assessment:
+        """Return what the section describes."""
+        built: dict[str, Any] = self.given("entailment", "similarity", "density", "head")
+        built["entailment"] = _judge(self.entailment)
+        built["similarity"] = _judge(self.similarity)
+        if self.density:
+            from uq_llm_integrations.scoring.density import DensityFit
+
+            built["density"] = DensityFit.load(**self.density.given())
+        if self.head:
+            from uq_llm_integrations.scoring.head import UncertaintyHead
+
+            built["head"] = UncertaintyHead.load(**self.head.given())
+        return Assessment(**built)
+
+
+def _judge(choice: Any) -> Any:
+    if isinstance(choice, ClassifierSection):
+        return choice.build()
+    return EmbeddingSimilarity() if choice == "embeddings" else ServedJudge()

@@ -1,0 +1,1 @@
+"""What methods need beyond a candidate's own trace: samples, verdicts, internals, other prompts."""

@@ -1,0 +1,123 @@
+"""Fits what hidden-state methods compare with, on texts that stream through a backend."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from uq_llm_integrations.backends.base import Backend
+from uq_llm_integrations.errors import ConfigurationError, MethodUnavailableError
+from uq_llm_integrations.records import Candidate, Inspection, Request, Singles
+from uq_llm_integrations.scoring.density import DensityFit
+from uq_llm_integrations.scoring.embeddings import mean_embedding
+from uq_llm_integrations.scoring.head import UncertaintyHead
+
+Example = str | Candidate
+"""A prompt, which the model answers greedily, or a candidate that it gave before."""
+
+BATCH = 32
+
+
+def fit_density(
+    backend: Backend,
+    examples: Iterable[Example],
+    *,
+    layer: int = -1,
+    background: Iterable[Example] = (),
+    chat: bool = False,
+    **sampling: Any,
+) -> DensityFit:
+    """Fit Mahalanobis distance, its relative form and RDE on the mean hidden states of examples.
+
+    `background` has texts of any kind, for the relative form. Prompts are answered greedily, with
+    vLLM's sampling parameters where some are given, so that answers are compared with answers.
+    """
+    fitting = afit_density(
+        backend, examples, layer=layer, background=background, chat=chat, **sampling
+    )
+    return backend.run(fitting)
+
+
+async def afit_density(
+    backend: Backend,
+    examples: Iterable[Example],
+    *,
+    layer: int = -1,
+    background: Iterable[Example] = (),
+    chat: bool = False,
+    **sampling: Any,
+) -> DensityFit:
+    """Fit as `fit_density` does."""
+    own = await embeddings_of(backend, examples, layer, chat=chat, **sampling)
+    other = await embeddings_of(backend, background, layer, chat=chat, **sampling)
+    model = backend.capabilities.model
+    return DensityFit.fit(own, other if len(other) else None, model=model, layer=layer)
+
+
+def fit_head(
+    backend: Backend,
+    examples: Iterable[Example],
+    is_wrong: Sequence[bool],
+    *,
+    layer: int = -1,
+    chat: bool = False,
+    **sampling: Any,
+) -> UncertaintyHead:
+    """Fit a head that tells wrong answers from right ones by their mean hidden states.
+
+    `is_wrong` has one label for each example.
+    """
+    embedding = embeddings_of(backend, examples, layer, chat=chat, **sampling)
+    embeddings = backend.run(embedding)
+    if len(embeddings) != len(is_wrong):
+        raise ConfigurationError(
+            f"there are {len(embeddings)} examples and {len(is_wrong)} labels; each needs one"
+        )
+    model = backend.capabilities.model
+    return UncertaintyHead.fit(embeddings, np.asarray(is_wrong, bool), model=model, layer=layer)
+
+
+async def embeddings_of(
+    backend: Backend,
+    examples: Iterable[Example],
+    layer: int = -1,
+    *,
+    chat: bool = False,
+    **sampling: Any,
+) -> Singles:
+    """Return [N, D] mean hidden states of examples and their answers."""
+    if (why_not := backend.capabilities.why_no_internals) is not None:
+        raise MethodUnavailableError(f"hidden states cannot be had: {why_not}")
+    rows = [batch async for batch in _batches(backend, iter(examples), layer, chat, sampling)]
+    return np.concatenate(rows) if rows else np.empty((0, 0), np.float32)
+
+
+async def _batches(
+    backend: Backend,
+    examples: Iterator[Example],
+    layer: int,
+    chat: bool,
+    sampling: dict[str, Any],
+) -> AsyncIterator[Singles]:
+    while batch := list(islice(examples, BATCH)):
+        candidates = await _answered(backend, batch, chat, sampling)
+        texts = [one.prompt_ids + one.token_ids for one in candidates]
+        seen = await backend.inspect_all(texts, Inspection((layer,)))
+        yield np.stack([mean_embedding(one.hidden[layer]) for one in seen])
+
+
+async def _answered(
+    backend: Backend, examples: Sequence[Example], chat: bool, sampling: dict[str, Any]
+) -> list[Candidate]:
+    async def answered(example: Example) -> Candidate:
+        if isinstance(example, Candidate):
+            return example
+        ids = await backend.encode(example, chat=chat)
+        request = Request(ids, sampling={"temperature": 0.0, "max_tokens": 64} | sampling)
+        return (await backend.generate(request))[0]
+
+    return list(await asyncio.gather(*map(answered, examples)))
