@@ -13,29 +13,33 @@ from uq_llm_integrations.decoding.drive import arun_steps
 from uq_llm_integrations.decoding.judge import judge
 from uq_llm_integrations.evidence.assess import assessed
 from uq_llm_integrations.evidence.assessment import Assessment
-from uq_llm_integrations.evidence.fitting import fit_density
 from uq_llm_integrations.evidence.meaning import Classifier
 from uq_llm_integrations.models import resolve_model
 from uq_llm_integrations.records import Request
+from uq_llm_integrations.scoring.density import DensityFit
 
 pytestmark = pytest.mark.engine
 
-PROMPT = "Question: What is the capital of France?\nAnswer:"
-TRAINING = [f"Question: What is the capital of {place}?\nAnswer:" for place in (
-    "Spain", "Italy", "Peru", "Chad", "Fiji", "Cuba", "Iran", "Oman", "Laos", "Mali", "Togo",
-    "Chile", "Egypt", "Ghana", "India", "Japan", "Kenya", "Libya", "Malta", "Nepal",
-)]  # fmt: skip  # one list of words
+PROMPT = "Question: What is the capital of France?\nAnswer: The capital of"
 SAMPLES = 4
 
 
 @pytest.fixture(scope="module")
-def classifier(tmp_path_factory) -> str:
+def folder() -> str:
+    """The demo model's folder."""
+    source = resolve_model("smollm2")
+    source.prepare()
+    return source.path
+
+
+@pytest.fixture(scope="module")
+def classifier(folder, tmp_path_factory) -> str:
     """A folder with a tiny random classifier of entailment, and the demo model's tokenizer."""
     import torch
     from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
 
-    folder = str(tmp_path_factory.mktemp("classifier"))
-    tokenizer = AutoTokenizer.from_pretrained(resolve_model("smollm2").prepare())
+    target = str(tmp_path_factory.mktemp("classifier"))
+    tokenizer = AutoTokenizer.from_pretrained(folder)
     torch.manual_seed(3)
     config = BertConfig(
         vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
@@ -43,15 +47,14 @@ def classifier(tmp_path_factory) -> str:
         id2label={0: "CONTRADICTION", 1: "NEUTRAL", 2: "ENTAILMENT"},
         label2id={"CONTRADICTION": 0, "NEUTRAL": 1, "ENTAILMENT": 2},
     )  # fmt: skip  # a table of numbers
-    BertForSequenceClassification(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    BertForSequenceClassification(config).save_pretrained(target)
+    tokenizer.save_pretrained(target)
+    return target
 
 
 @pytest.fixture(scope="module")
-def theirs(classifier) -> dict:
+def theirs(folder, classifier) -> dict:
     """All statistics of lm-polygraph's own calculators, for one prompt."""
-    import numpy as np
     import torch
     from lm_polygraph import WhiteboxModel
     from lm_polygraph import stat_calculators as calculate
@@ -61,10 +64,16 @@ def theirs(classifier) -> dict:
     from lm_polygraph.utils.generation_parameters import GenerationParameters
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    folder = resolve_model("smollm2").prepare()
     model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    whitebox = WhiteboxModel(
+
+    class Unconstrained(WhiteboxModel):
+        """Lets the end of text come when it comes, so that both see the model's own numbers."""
+
+        def generate(self, **arguments):
+            return super().generate(**{**arguments, "min_new_tokens": None})
+
+    whitebox = Unconstrained(
         model, tokenizer, folder, generation_parameters=GenerationParameters(top_k=0)
     )
     torch.manual_seed(7)
@@ -86,9 +95,18 @@ def theirs(classifier) -> dict:
         calculate.SamplingPromptCalculator(),
     ):
         stats |= calculator(stats, [PROMPT], whitebox, 12)
-    train = [calculate.EmbeddingsCalculator()({}, [text], whitebox, 12) for text in TRAINING]
-    stats["train_embeddings_decoder"] = np.concatenate([one["embeddings_decoder"] for one in train])
+    stats["train_embeddings_decoder"] = _embeddings_of_noise(model)
     return stats
+
+
+def _embeddings_of_noise(model):
+    """Mean hidden states of more texts than they have numbers, for a covariance of full rank."""
+    import torch
+
+    texts = torch.randint(1000, 40000, (640, 4))
+    with torch.inference_mode():
+        states = [model.model(part).last_hidden_state.mean(1) for part in texts.split(80)]
+    return torch.cat(states).numpy()
 
 
 METHODS = {
@@ -123,20 +141,42 @@ def ours(backend, theirs, classifier):
     end = theirs["model"].tokenizer.eos_token_id
     greedy = tuple(theirs["greedy_tokens"][0])
     sampled = [tuple(ids) for ids in theirs["sample_tokens"][0]]
-    lengths = [len(ids) for ids in sampled]
     sampled = [ids + (end,) * (len(ids) < 12) for ids in sampled]
     scored = backend.run(backend.score_all(prompt_ids, [greedy, *sampled]))
     scored = [
-        replace(one, finish_reason="stop" if one.token_ids[-1] == end else "length")
+        replace(
+            one,
+            text=backend.run(backend.decode(one.token_ids)),
+            finish_reason="stop" if one.token_ids[-1] == end else "length",
+        )
         for one in scored
     ]
-    assert [len(one.token_ids) for one in scored[1:]] >= lengths
-    density = fit_density(backend, TRAINING, max_tokens=12)
+    greedy, *samples = scored
+    density = DensityFit.fit(
+        theirs["train_embeddings_decoder"],
+        model=backend.capabilities.model,
+        layer=-1,
+        robust=False,
+    )
     assessment = Assessment(entailment=Classifier(classifier), density=density)
     request = Request(prompt_ids, text=PROMPT, assessment=assessment)
-    judged = judge(scored[1:], list(METHODS), 0.0)
-    of_samples = backend.run(arun_steps(assessed(judged, request, list(METHODS)), backend))
-    return scored, of_samples
+    judged = judge([greedy], METHODS, 0.0)
+    return backend.run(
+        arun_steps(assessed(judged, request, list(METHODS)), Replay(backend, samples))
+    )
+
+
+class Replay:
+    """A backend that has drawn its samples already."""
+
+    def __init__(self, backend, samples):
+        self.backend, self.samples = backend, samples
+
+    def __getattr__(self, name):
+        return getattr(self.backend, name)
+
+    async def generate(self, request, watch=None):
+        return self.samples
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -144,4 +184,4 @@ def test_scores_equal_lm_polygraphs(name, theirs, ours):
     import lm_polygraph.estimators as estimators
 
     (expected,) = getattr(estimators, METHODS[name].get("class", name))()(theirs)
-    assert ours[1].scores[0][name].value == pytest.approx(expected, abs=1e-3, rel=1e-3)
+    assert ours.scores[0][name].value == pytest.approx(expected, abs=1e-3, rel=1e-3)

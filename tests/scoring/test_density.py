@@ -29,7 +29,6 @@ def drawn(seed: int, texts: int = TEXTS, width: int = WIDTH) -> np.ndarray:
 
 
 TRAINING, BACKGROUND, SCORED = drawn(0), drawn(1) * 2, drawn(2, 20)
-PERPLEXITIES = np.random.default_rng(3).exponential(size=TEXTS)
 STATISTICS = {
     "train_embeddings_decoder": TRAINING,
     "background_train_embeddings_decoder": BACKGROUND,
@@ -39,7 +38,7 @@ STATISTICS = {
 
 @pytest.fixture(scope="module")
 def fitted() -> DensityFit:
-    return DensityFit.fit(TRAINING, BACKGROUND, PERPLEXITIES, **ORIGIN)
+    return DensityFit.fit(TRAINING, BACKGROUND, **ORIGIN)
 
 
 @pytest.fixture(scope="module")
@@ -64,22 +63,6 @@ def test_distances_equal_lm_polygraphs(source, method, estimator, request):
     score = getattr(request.getfixturevalue(source), method)
     found = [score(embedding) for embedding in SCORED]
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
-
-
-def test_perplexity_and_distance_ranks_equal_lm_polygraphs(loaded):
-    logprobs = [np.array([-value]) for value in np.linspace(0, 4, len(SCORED))]
-    expected = load_estimator("ppl_md:PPLMDSeq")(
-        {
-            **STATISTICS,
-            "greedy_log_likelihoods": logprobs,
-            "train_greedy_log_likelihoods": [np.array([-value]) for value in PERPLEXITIES],
-        }
-    )
-    found = [
-        loaded.ppl_mahalanobis(embedding, -logprob.mean())
-        for embedding, logprob in zip(SCORED, logprobs, strict=True)
-    ]
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
 
 
 def test_fewer_texts_than_dimensions_give_lm_polygraphs_distances_too():
@@ -133,8 +116,6 @@ def test_what_was_not_fitted_is_refused_not_guessed():
         fitted.relative_mahalanobis(SCORED[0])
     with pytest.raises(ConfigurationError, match="more than 100 texts"):
         fitted.rde(SCORED[0])
-    with pytest.raises(ConfigurationError, match="perplexities"):
-        fitted.ppl_mahalanobis(SCORED[0], 1.0)
 
 
 @pytest.mark.parametrize(
@@ -183,7 +164,6 @@ def test_damaged_or_missing_files_are_refused(fitted, tmp_path):
         ((np.where(TRAINING > 2, np.nan, TRAINING),), "finite"),
         ((TRAINING, BACKGROUND[:, 1:]), "11 numbers"),
         ((TRAINING, BACKGROUND[:5]), "20 texts or more"),
-        ((TRAINING[:30], None, PERPLEXITIES), "one finite perplexity"),
     ],
 )
 def test_a_fit_refuses_what_it_cannot_rest_on(arguments, message):

@@ -14,13 +14,21 @@ from uq_llm_integrations.backends.loop import LoopThread
 from uq_llm_integrations.backends.sampling import check_request
 from uq_llm_integrations.backends.token_texts import split_text
 from uq_llm_integrations.backends.vllm_draw import Drawing
+from uq_llm_integrations.backends.vllm_inspect import Looking, why_no_internals
 from uq_llm_integrations.backends.vllm_params import check_seed
 from uq_llm_integrations.backends.vllm_process import POOL, EngineProcess, adopt
 from uq_llm_integrations.backends.vllm_scoring import Scoring
 from uq_llm_integrations.backends.vllm_start import check_engine_arguments
 from uq_llm_integrations.errors import ConfigurationError, EmptyPromptError
 from uq_llm_integrations.models import resolve_model
-from uq_llm_integrations.records import Candidate, Request, StreamPiece, Watch
+from uq_llm_integrations.records import (
+    Candidate,
+    Inspection,
+    Internals,
+    Request,
+    StreamPiece,
+    Watch,
+)
 
 DEFAULT_MAX_LOGPROBS = 20
 """vLLM's own default for the largest k."""
@@ -104,6 +112,7 @@ class VLLMEngineBackend(Backend):
             ),
             max_n=self._max_n,
             why_inexact=process.why_no_probe if process else None,
+            why_no_internals=why_no_internals(self._arguments, process),
         )
 
     @property
@@ -186,6 +195,19 @@ class VLLMEngineBackend(Backend):
             check_request(Request(prompt + ids, top_logprobs=top_logprobs), self.capabilities)
         scoring = Scoring(process, prompt, top_logprobs, self._fallback_k(), self._deadline)
         return await process.loop.arun(scoring.candidates(texts))
+
+    async def inspect_all(
+        self, texts: Sequence[Sequence[int]], inspection: Inspection
+    ) -> list[Internals]:
+        """Return what is inside the model while the tokens of each text pass through it.
+
+        A pass of its own, on the engine's weights; the first one is checked against the engine.
+        """
+        if self.capabilities.why_no_internals:
+            return await super().inspect_all(texts, inspection)
+        process = await self._running()
+        looking = Looking(process, inspection, self.score, self._deadline)
+        return await process.loop.arun(looking.internals([tuple(text) for text in texts]))
 
     async def _started(self, request: Request) -> EngineProcess:
         check_request(request, self.capabilities)

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
         LogitsProcRequestState,
     )
 
+    from uq_llm_integrations.backends.vllm_shared import SharedModel
+
 
 @dataclass(frozen=True)
 class Watched:
@@ -132,6 +134,8 @@ class ProbeReader:
     """The worker extension: methods that the client reaches through `collective_rpc`."""
 
     model_runner: Any
+    vllm_config: VllmConfig
+    uq_shared: SharedModel
 
     def uq_attach(self) -> bool:
         """Take the log-probabilities from the engine itself; False where it cannot be had."""
@@ -147,6 +151,21 @@ class ProbeReader:
     def uq_recorded(self) -> list[str]:
         """Return the requests of which something is kept."""
         return RECORDER.requests
+
+    def uq_share(self) -> str | None:
+        """Build the pass that looks inside the model; where that cannot be, return the reason."""
+        from uq_llm_integrations.backends.vllm_shared import SharedModel
+
+        runner = self.model_runner
+        try:
+            self.uq_shared = SharedModel(runner.get_model(), self.vllm_config, runner.device)
+        except Exception as error:  # whatever a definition may raise that was not made for this
+            return f"transformers' definition does not fit on vLLM's layers: {error}"
+        return None
+
+    def uq_inspect(self, texts: list[list[int]], layers: list[int], attention: str | None) -> bytes:
+        """Return what is inside the model at the tokens of some texts, see `SharedModel`."""
+        return self.uq_shared.inspect(texts, layers, attention)
 
 
 def probe_name(use_v2_model_runner: bool) -> str:

@@ -46,6 +46,10 @@ class EngineProcess:
         self._wanted: dict[str, asyncio.Future[bytes]] = {}
         self._reader: asyncio.Task[None] | None = None
         self._attaching: asyncio.Task[bool] | None = None
+        self.sharing: asyncio.Task[None] | None = None
+        """The check whether the model can be looked into, once someone has asked for it."""
+        self.why_not_shared: str | None = None
+        """What the check has found against it."""
 
     @property
     def is_dead(self) -> bool:
@@ -99,6 +103,24 @@ class EngineProcess:
             self._reader = asyncio.create_task(self._read_wanted(deadline))
         with translated_errors():
             return read(await future)
+
+    async def ask(self, method: str, *args: Any, deadline: float) -> Any:
+        """Call the worker extension and return the first worker's answer.
+
+        Raises what `outputs` raises where the engine dies or gives no sign of life.
+        """
+        with translated_errors(), self._watched(deadline):
+            if self.failure:
+                raise self.failure
+            call = asyncio.create_task(self.llm.collective_rpc(method, args=args))
+            watchdog = self._watchdog or call  # it ends before its time where the engine does
+            try:
+                await asyncio.wait({call, watchdog}, return_when=asyncio.FIRST_COMPLETED)
+                if self.failure:
+                    raise self.failure
+                return (await call)[0]
+            finally:
+                call.cancel()
 
     def forget_rows(self, *names: str) -> None:
         """Let the probe drop what it kept of a request that was cancelled."""

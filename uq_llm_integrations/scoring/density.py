@@ -100,27 +100,6 @@ class _RobustGaussian:
 
 
 @dataclass(frozen=True, eq=False)
-class _Ranks:
-    """Perplexities of the training texts, and distances of those held out of a fit on the rest."""
-
-    perplexities: Floats
-    distances: Floats
-
-    @classmethod
-    def fit(cls, embeddings: Singles, perplexities: ArrayLike, seed: int) -> Self:
-        known = np.asarray(perplexities, np.float64)
-        if known.shape != (len(embeddings),) or not np.isfinite(known).all():
-            raise ConfigurationError(
-                f"there must be one finite perplexity for each of {len(embeddings)} texts, "
-                f"not {known.shape}"
-            )
-        split = optional_module("sklearn.model_selection").train_test_split
-        kept, held_out = split(embeddings, test_size=0.3, random_state=seed)
-        gaussian = _Gaussian.fit(kept)
-        return cls(known, np.array([gaussian.distance(each) for each in held_out]))
-
-
-@dataclass(frozen=True, eq=False)
 class DensityFit:
     """Densities of the embeddings of training texts, of one layer of one model.
 
@@ -135,7 +114,6 @@ class DensityFit:
     _gaussian: _Gaussian
     _background: _Gaussian | None = None
     _robust: _RobustGaussian | None = None
-    _ranks: _Ranks | None = None
 
     @property
     def has_background(self) -> bool:
@@ -147,17 +125,17 @@ class DensityFit:
         cls,
         embeddings: ArrayLike,
         background: ArrayLike | None = None,
-        perplexities: ArrayLike | None = None,
         *,
         model: str,
         layer: Layer,
+        robust: bool = True,
         seed: int = 42,
     ) -> Self:
         """Fit on embeddings [N, D] of training texts.
 
-        `background` [M, D] are embeddings of texts of all kinds, for the relative distance, and
-        `perplexities` [N] the training texts' mean negative log-probabilities, for PPLMD. RDE
-        needs more than 100 texts. `seed` is lm-polygraph's own.
+        `background` [M, D] are embeddings of texts of all kinds, for the relative distance. RDE
+        needs more than 100 texts; fitting it takes most of the time, and is left out where it is
+        not wanted (`robust=False`). `seed` is lm-polygraph's own.
         """
         texts = check_training(embeddings)
         other = None if background is None else check_training(background)
@@ -171,8 +149,7 @@ class DensityFit:
             layer,
             _Gaussian.fit(texts),
             None if other is None else _Gaussian.fit(other),
-            _RobustGaussian.fit(texts, seed) if len(texts) > COMPONENTS else None,
-            None if perplexities is None else _Ranks.fit(texts, perplexities, seed),
+            _RobustGaussian.fit(texts, seed) if robust and len(texts) > COMPONENTS else None,
         )
 
     def save(self, folder: Path | str) -> None:
@@ -181,7 +158,6 @@ class DensityFit:
             "gaussian": self._gaussian,
             "background": self._background,
             "robust": self._robust,
-            "ranks": self._ranks,
         }
         arrays = {
             f"{part}.{field.name}": getattr(fitted, field.name)
@@ -203,7 +179,6 @@ class DensityFit:
             gaussian,
             _part(arrays, "background", _Gaussian),
             _part(arrays, "robust", _RobustGaussian),
-            _part(arrays, "ranks", _Ranks),
         )
 
     def mahalanobis(self, embedding: ArrayLike) -> float:
@@ -234,27 +209,15 @@ class DensityFit:
         """
         if self._robust is None:
             raise ConfigurationError(
-                f"RDE needs a fit on more than {COMPONENTS} texts; this has fewer"
+                f"RDE needs a fit on more than {COMPONENTS} texts, with `robust=True`"
             )
         return self._robust.distance(self._check(embedding))
-
-    def ppl_mahalanobis(self, embedding: ArrayLike, perplexity: float) -> float:
-        """Return lm-polygraph's PPLMDSeq, https://arxiv.org/abs/2209.15558; from 0 to 1.
-
-        The mean of two shares of the training texts: of those whose perplexity is no higher, and
-        of those held out of a fit on the rest, 3 of 10, whose distance is no larger.
-        """
-        if self._ranks is None:
-            raise ConfigurationError("PPLMD needs a fit with perplexities; this has none")
-        nearer = self.mahalanobis(embedding) >= self._ranks.distances
-        likelier = perplexity >= self._ranks.perplexities
-        return float((likelier.mean() + nearer.mean()) / 2)
 
     def _check(self, embedding: ArrayLike) -> Singles:
         return check_embedding(embedding, len(self._gaussian.centroid))
 
 
-_Part = TypeVar("_Part", _Gaussian, _RobustGaussian, _Ranks)
+_Part = TypeVar("_Part", _Gaussian, _RobustGaussian)
 
 
 def _part(arrays: Arrays, part: str, kind: type[_Part]) -> _Part | None:
