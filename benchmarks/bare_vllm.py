@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import Any
 
 from uq_llm_integrations.backends.loop import LoopThread
 from uq_llm_integrations.backends.vision_guard import hide_mismatched_builds
+from uq_llm_integrations.backends.vllm.start import RESERVED_CORES
 from uq_llm_integrations.models import resolve_model
 
 # At import, so that bare vLLM's processes do it too: they import the benchmark again.
 hide_mismatched_builds()
+
+# As this package starts its engines: bare vLLM is measured on all cores, too.
+os.environ.setdefault(RESERVED_CORES, "0")
 
 
 def engine_args(**arguments: Any) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def main() -> None:
             "c: vLLM, logprobs=20": vllm(batch, 20, TOKENS),
         }
         best_of(1, runs)  # warm
-        measured = best_of(4, runs)
+        measured = best_of(6, runs)
         measured |= best_of(2, {"d: vLLM, whole vocabulary": vllm(batch, -1, WHOLE_TOKENS)})
         figures[f"batch {batch}"] = measured
         a, b, _, d = (values[0] for values in measured.values())

@@ -10,8 +10,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from uq_llm_integrations.backends.huggingface.backend import HuggingFaceBackend
+    from uq_llm_integrations.backends.hybrid import HybridBackend
     from uq_llm_integrations.backends.scripted import ScriptedBackend
-    from uq_llm_integrations.backends.vllm_engine import VLLMEngineBackend
+    from uq_llm_integrations.backends.vllm.engine import VLLMEngineBackend
+    from uq_llm_integrations.configuration import Configuration
     from uq_llm_integrations.decoding.abstain import Abstain
     from uq_llm_integrations.decoding.boundaries import Boundary
     from uq_llm_integrations.decoding.drive import drive
@@ -28,24 +31,40 @@ if TYPE_CHECKING:
     from uq_llm_integrations.decoding.step_state import StepState
     from uq_llm_integrations.decoding.steps import Stepwise, VLLMStepGenerator
     from uq_llm_integrations.decoding.strategies import BestOfN, SelfConsistency, Single
-    from uq_llm_integrations.langchain import VLLMUncertaintyLLM
+    from uq_llm_integrations.evidence.assessment import Assessment
+    from uq_llm_integrations.evidence.availability import check
+    from uq_llm_integrations.evidence.fitting import fit_density, fit_head
+    from uq_llm_integrations.evidence.meaning import Classifier, EmbeddingSimilarity, ServedJudge
+    from uq_llm_integrations.generator import HybridUncertaintyGenerator
+    from uq_llm_integrations.langchain import (
+        HuggingFaceUncertaintyLLM,
+        HybridUncertaintyLLM,
+        VLLMUncertaintyLLM,
+    )
     from uq_llm_integrations.records import (
         Candidate,
         Decision,
         EarlyStop,
+        Inspection,
+        Internals,
         Request,
         Result,
         Score,
         TokenTrace,
         Usage,
     )
+    from uq_llm_integrations.scoring.density import DensityFit
+    from uq_llm_integrations.scoring.head import UncertaintyHead
     from uq_llm_integrations.scoring.methods import METHODS
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "HuggingFaceBackend": "backends.huggingface.backend",
+    "HybridBackend": "backends.hybrid",
     "ScriptedBackend": "backends.scripted",
-    "VLLMEngineBackend": "backends.vllm_engine",
+    "VLLMEngineBackend": "backends.vllm.engine",
+    "Configuration": "configuration",
     "Abstain": "decoding.abstain",
     "Boundary": "decoding.boundaries",
     "drive": "decoding.drive",
@@ -64,26 +83,52 @@ _HOMES = {
     "BestOfN": "decoding.strategies",
     "SelfConsistency": "decoding.strategies",
     "Single": "decoding.strategies",
+    "Assessment": "evidence.assessment",
+    "check": "evidence.availability",
+    "fit_density": "evidence.fitting",
+    "fit_head": "evidence.fitting",
+    "Classifier": "evidence.meaning",
+    "EmbeddingSimilarity": "evidence.meaning",
+    "ServedJudge": "evidence.meaning",
+    "HybridUncertaintyGenerator": "generator",
+    "HuggingFaceUncertaintyLLM": "langchain",
+    "HybridUncertaintyLLM": "langchain",
     "VLLMUncertaintyLLM": "langchain",
     "Candidate": "records",
     "Decision": "records",
     "EarlyStop": "records",
+    "Inspection": "records",
+    "Internals": "records",
     "Request": "records",
     "Result": "records",
     "Score": "records",
     "TokenTrace": "records",
     "Usage": "records",
+    "DensityFit": "scoring.density",
+    "UncertaintyHead": "scoring.head",
     "METHODS": "scoring.methods",
 }
 
 __all__ = [
     "METHODS",
     "Abstain",
+    "Assessment",
     "BestOfN",
     "Boundary",
     "Candidate",
+    "Classifier",
+    "Configuration",
     "Decision",
+    "DensityFit",
     "EarlyStop",
+    "EmbeddingSimilarity",
+    "HuggingFaceBackend",
+    "HuggingFaceUncertaintyLLM",
+    "HybridBackend",
+    "HybridUncertaintyGenerator",
+    "HybridUncertaintyLLM",
+    "Inspection",
+    "Internals",
     "Request",
     "Result",
     "Retry",
@@ -91,17 +136,22 @@ __all__ = [
     "Score",
     "ScriptedBackend",
     "SelfConsistency",
+    "ServedJudge",
     "Single",
     "StepState",
     "Stepwise",
     "TokenTrace",
+    "UncertaintyHead",
     "Usage",
     "VLLMEngineBackend",
     "VLLMStepGenerator",
     "VLLMUncertaintyLLM",
     "__version__",
     "agreement",
+    "check",
     "drive",
+    "fit_density",
+    "fit_head",
     "load_threshold",
     "score",
     "score_truncated_sequence",

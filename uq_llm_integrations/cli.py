@@ -144,7 +144,7 @@ def _running(model: str, compile_model: bool, verbose: bool) -> Iterator[Any]:
     """Start an engine with a progress line on stderr, and end it."""
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "INFO" if verbose else "ERROR")
     os.environ["VLLM_LOGGING_STREAM"] = "ext://sys.stderr"  # stdout is for the answer
-    from uq_llm_integrations.backends.vllm_engine import VLLMEngineBackend
+    from uq_llm_integrations.backends.vllm.engine import VLLMEngineBackend
 
     backend = VLLMEngineBackend(model, enforce_eager=not compile_model)
     started = time.perf_counter()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from uq_llm_integrations import errors
-from uq_llm_integrations.backends.huggingface import HuggingFaceBackend
+from uq_llm_integrations.backends.huggingface.backend import HuggingFaceBackend
 from uq_llm_integrations.backends.hybrid import HybridBackend
 from uq_llm_integrations.backends.scripted import ScriptedBackend
 from uq_llm_integrations.records import Inspection, Internals, Request

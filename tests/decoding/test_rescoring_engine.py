@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from vllm.v1.metrics.reader import get_metrics_snapshot
 
-from uq_llm_integrations.backends.vllm_scoring import Scoring
+from uq_llm_integrations.backends.vllm.scoring import Scoring
 from uq_llm_integrations.decoding.rescoring import (
     ascore_truncated_sequences,
     score_truncated_sequence,

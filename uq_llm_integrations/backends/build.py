@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from uq_llm_integrations.backends.base import MAX_N, Backend
-from uq_llm_integrations.backends.huggingface import HuggingFaceBackend
+from uq_llm_integrations.backends.huggingface.backend import HuggingFaceBackend
 from uq_llm_integrations.backends.hybrid import HybridBackend
-from uq_llm_integrations.backends.vllm_engine import VLLMEngineBackend
+from uq_llm_integrations.backends.vllm.engine import VLLMEngineBackend
 from uq_llm_integrations.errors import ConfigurationError
 
 Mode = Literal["shared", "resident", "sequential"]
@@ -37,7 +37,14 @@ def hybrid_backend(
             )
         return VLLMEngineBackend(model, max_n=max_n, **engine)
     if mode == "sequential":
-        engine = {"enable_sleep_mode": True, **engine}
+        engine = {"enable_sleep_mode": _has_sleep_mode(), **engine}
     generator = VLLMEngineBackend(model, max_n=max_n, **engine)
     scorer = HuggingFaceBackend(model, **dict(huggingface or {}))
     return HybridBackend(generator, scorer, sequential=mode == "sequential")
+
+
+def _has_sleep_mode() -> bool:
+    """Return whether vLLM can sleep here; elsewhere its engine ends and starts again."""
+    import torch
+
+    return bool(torch.cuda.is_available())

@@ -91,8 +91,8 @@ class HybridBackend(Backend):
 
     @property
     def loop(self) -> LoopThread:
-        """The generator's event loop."""
-        return self._generator.loop
+        """The generator's event loop; the scorer's where the generator may end with its own."""
+        return self._generator.loop if self._turns is None else self._scorer.loop
 
     def check(self, request: Request) -> None:
         """Raise InvalidRequestError for a request that can never work."""

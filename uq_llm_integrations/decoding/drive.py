@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator, Sequence
+from collections.abc import Coroutine, Generator, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -122,8 +122,20 @@ async def _granted(wish: Wish, backend: Backend) -> Any:
         case Compute():
             return await asyncio.to_thread(wish.run)
         case Together():
-            return await asyncio.gather(*(arun_steps(part, backend) for part in wish.parts))
+            return await _together([arun_steps(part, backend) for part in wish.parts])
     return await asyncio.sleep(wish.seconds)
+
+
+async def _together(runs: Sequence[Coroutine[Any, Any, Any]]) -> list[Any]:
+    """Run all at once; where one fails, the others are stopped."""
+    tasks = [asyncio.ensure_future(run) for run in runs]
+    try:
+        return await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise
 
 
 async def _encoded_for(backend: Backend, request: Request) -> Request:

@@ -8,8 +8,8 @@ from pydantic import Field
 
 from uq_llm_integrations.backends.base import Backend
 from uq_llm_integrations.backends.build import Mode, hybrid_backend
-from uq_llm_integrations.backends.huggingface import HuggingFaceBackend
-from uq_llm_integrations.backends.vllm_engine import VLLMEngineBackend
+from uq_llm_integrations.backends.huggingface.backend import HuggingFaceBackend
+from uq_llm_integrations.backends.vllm.engine import VLLMEngineBackend
 from uq_llm_integrations.errors import ConfigurationError
 from uq_llm_integrations.langchain.completion import UncertaintyLLM
 

@@ -1,0 +1,139 @@
+"""How well each method tells wrong answers from right ones, and what it costs.
+
+Greedy answers of the demo model to the capitals of 174 countries. Densities and the supervised head
+are fitted on every second question, all methods are measured on the others: the area under the ROC
+curve for finding the wrong answers, and the prediction rejection ratio (1 for an oracle, 0 for
+chance; ties count as their mean). An unknown score counts as the most uncertain. The served model
+itself judges entailment, its hidden states tell similarity. Seconds and tokens a question are those
+of the method alone, on a few questions one after the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import roc_auc_score
+
+from benchmarks.capitals import Question, questions, start
+from benchmarks.report import conclude
+from uq_llm_integrations import VLLMEngineBackend
+from uq_llm_integrations.decoding.drive import adrive, drive
+from uq_llm_integrations.decoding.strategies import Single
+from uq_llm_integrations.evidence.assessment import Assessment
+from uq_llm_integrations.evidence.fitting import fit_density, fit_head
+from uq_llm_integrations.evidence.meaning import EmbeddingSimilarity
+from uq_llm_integrations.records import Request, Result
+from uq_llm_integrations.scoring.methods import METHODS
+
+SEQUENCE = [name for name, method in METHODS.items() if method.level == "sequence"]
+SAMPLING = {"temperature": 0.0, "seed": 3000}
+ALONE = 6
+"""Questions on which each method's own cost is measured."""
+
+
+def main() -> None:
+    """Measure and conclude."""
+    backend = start()
+    asked = questions(backend)
+    training, held_out = asked[0::2], asked[1::2]
+    assessment = fitted(backend, training)
+    print("fitted", flush=True)
+    requests = [request(backend, question, assessment) for question in held_out]
+    results = backend.run(answered(backend, requests))
+    wrong = np.array([not q.is_right(r.text) for q, r in zip(held_out, results, strict=True)])
+    figures: dict[str, Any] = {"questions": len(wrong), "wrong": float(wrong.mean())}
+    for name in SEQUENCE:
+        values = [result.scores[0][name].value for result in results]
+        costs = alone(backend, requests[:ALONE], name)
+        figures[name] = quality(wrong, values) | costs
+        print(name, figures[name], flush=True)
+    backend.close()
+    best = max(figures[name]["auroc"] for name in SEQUENCE)
+    conclude("methods_quality", figures, {"best area under the ROC curve": (0.8, best)})
+
+
+def request(backend: VLLMEngineBackend, question: Question, assessment: Assessment) -> Request:
+    """Return the request for a greedy answer, with the question's own words."""
+    return replace(
+        question.request(**SAMPLING),
+        text=f"What is the capital of {question.country}?",
+        assessment=assessment,
+    )
+
+
+def fitted(backend: VLLMEngineBackend, training: list[Question]) -> Assessment:
+    """Return what hidden-state methods compare with, fitted on the training questions."""
+    requests = [question.request(**SAMPLING) for question in training]
+    results = backend.run(answered(backend, requests, ("perplexity",)))
+    candidates = [result.candidate for result in results]
+    wrong = [not q.is_right(r.text) for q, r in zip(training, results, strict=True)]
+    background = [f"Write a sentence about {word}." for word in WORDS]
+    return Assessment(
+        similarity=EmbeddingSimilarity(),
+        density=fit_density(backend, candidates, background=background, chat=True, max_tokens=24),
+        head=fit_head(backend, candidates, wrong),
+    )
+
+
+WORDS = ("rain", "bread", "music", "snow", "trains", "birds", "bridges", "gold", "chess", "sleep",
+    "rivers", "glass", "salt", "wind", "paper", "horses", "maps", "clocks", "tea", "stone", "bees",
+    "theatre", "iron", "wool", "milk", "oceans", "forests", "letters", "kites")  # fmt: skip
+
+
+async def answered(
+    backend: VLLMEngineBackend, requests: list[Request], methods: Any = tuple(SEQUENCE)
+) -> list[Result]:
+    """Answer all, eight at a time, so that the judge's prompts do not crowd out one another."""
+    gate = asyncio.Semaphore(8)
+
+    async def one(request: Request) -> Result:
+        async with gate:
+            return await adrive(Single(), request, backend, methods)
+
+    return list(await asyncio.gather(*map(one, requests)))
+
+
+def alone(backend: VLLMEngineBackend, requests: list[Request], name: str) -> dict[str, float]:
+    """Return seconds and tokens a question of one method, beyond the answer itself."""
+    started, tokens = time.perf_counter(), 0
+    for asked in requests:
+        usage = drive(Single(), asked, backend, [name]).usage
+        tokens += usage.prompt_tokens + usage.generated_tokens + usage.scored_tokens
+    seconds = (time.perf_counter() - started) / len(requests)
+    return {"seconds": seconds, "tokens": tokens / len(requests)}
+
+
+def quality(wrong: np.ndarray[Any, Any], values: list[float | None]) -> dict[str, float]:
+    """Return both measures, and how many scores are unknown."""
+    known = [value for value in values if value is not None]
+    most = max(known, default=0.0) + 1.0
+    scores = np.array([most if value is None else value for value in values])
+    return {
+        "auroc": float(roc_auc_score(wrong, scores)),
+        "prr": rejection_ratio(~wrong, scores),
+        "unknown": len(values) - len(known),
+    }
+
+
+def rejection_ratio(right: np.ndarray[Any, Any], scores: np.ndarray[Any, Any]) -> float:
+    """Return the prediction rejection ratio; among equal scores any order is as likely.
+
+    The accuracy of the k least uncertain answers, averaged over k, from chance to an oracle.
+    """
+    chance, best = right.mean(), _retained(right, (~right).astype(float))
+    return float((_retained(right, scores) - chance) / (best - chance))
+
+
+def _retained(right: np.ndarray[Any, Any], scores: np.ndarray[Any, Any]) -> float:
+    _, group = np.unique(scores, return_inverse=True)
+    expected = np.bincount(group, right) / np.bincount(group)
+    kept = np.cumsum(expected[np.sort(group)])
+    return float(np.mean(kept / np.arange(1, len(right) + 1)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""Small random models of other architectures: with windows, soft caps, experts and states."""
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from uq_llm_integrations import errors
+from uq_llm_integrations.backends.huggingface.backend import HuggingFaceBackend
+from uq_llm_integrations.records import Inspection, Request
+
+SIZES = {
+    "vocab_size": 300,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+}
+CONFIGS = {
+    "gemma2": transformers.Gemma2Config(**SIZES, sliding_window=6, query_pre_attn_scalar=8),
+    "qwen3_next": transformers.Qwen3NextConfig(
+        **SIZES,
+        layer_types=["linear_attention", "full_attention", "linear_attention"],
+        num_experts=4,
+        num_experts_per_tok=2,
+        moe_intermediate_size=16,
+        shared_expert_intermediate_size=16,
+        linear_num_key_heads=2,
+        linear_num_value_heads=4,
+        linear_key_head_dim=8,
+        linear_value_head_dim=8,
+    ),
+    "mamba": transformers.MambaConfig(hidden_size=32, num_hidden_layers=2, vocab_size=300),
+}
+PROMPT = tuple(range(5, 25))
+
+
+class ByteTokenizer:
+    """As much of a tokenizer as generation needs."""
+
+    eos_token_id = 0
+
+    def decode(self, ids, **options) -> str:
+        return bytes(min(token, 255) for token in ids).decode("latin-1")
+
+
+def random_backend(name: str) -> HuggingFaceBackend:
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(CONFIGS[name]).eval()
+    for weights in model.parameters():
+        if weights.dim() > 1:
+            weights.data.mul_(3)  # else the distributions are nearly even
+    return HuggingFaceBackend(model, tokenizer=ByteTokenizer())
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_samples_of_other_architectures_are_scored_as_they_were_drawn(name):
+    """Of five samples some end early, so that rows are dropped from the cache."""
+    sampling = {"max_tokens": 12, "seed": 3, "stop_token_ids": list(range(60, 120))}
+    with random_backend(name) as backend:
+        candidates = backend.run(backend.generate(Request(PROMPT, n=5, sampling=sampling)))
+        lengths = [len(one.token_ids) for one in candidates]
+        assert len(set(lengths)) > 1
+        scored = backend.run(backend.score_all(PROMPT, [one.token_ids for one in candidates]))
+    for drawn, given in zip(candidates, scored, strict=True):
+        np.testing.assert_allclose(given.trace.logprob, drawn.trace.logprob, atol=1e-4)
+        np.testing.assert_allclose(given.trace.entropy, drawn.trace.entropy, atol=1e-4)
+
+
+@pytest.mark.parametrize(("name", "layers"), [("gemma2", 3), ("qwen3_next", 1)])
+def test_the_layers_that_attend_tell_their_weights(name, layers):
+    texts = [PROMPT, PROMPT[:7]]
+    with random_backend(name) as backend:
+        found = backend.run(backend.inspect_all(texts, Inspection((1,), "maps")))
+    for text, internals in zip(texts, found, strict=True):
+        size = len(text)
+        assert internals.attention_maps.shape == (layers, 4, size, size)
+        np.testing.assert_allclose(internals.attention_maps.sum(-1), 1, atol=1e-5)
+        assert internals.hidden[1].shape == (size, 32)
+
+
+def test_a_model_that_does_not_attend_has_no_attention_to_tell():
+    with (
+        random_backend("mamba") as backend,
+        pytest.raises(errors.MethodUnavailableError, match="none of the model's layers"),
+    ):
+        backend.run(backend.inspect_all([PROMPT], Inspection(attention="bands")))

@@ -1,0 +1,88 @@
+"""Translation of vLLM's outputs, without an engine."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from vllm.logprobs import FlatLogprobs
+
+from uq_llm_integrations.backends.row_sums import dense_rows
+from uq_llm_integrations.backends.vllm.output import LogprobTable, candidate_of
+from uq_llm_integrations.errors import EngineError
+
+
+def flat(*rows: list[tuple[int, float, int]] | None) -> FlatLogprobs:
+    """Rows of (token id, log-probability, rank), the drawn token first."""
+    logprobs = FlatLogprobs()
+    for row in rows:
+        if row is None:
+            logprobs.append(None)
+        else:
+            ids, values, ranks = zip(*row, strict=True)
+            logprobs.append_fast(list(ids), list(values), ranks, [None] * len(ids))
+    return logprobs
+
+
+def output(token_ids: list[int], logprobs: FlatLogprobs) -> SimpleNamespace:
+    sample = SimpleNamespace(
+        token_ids=token_ids, text="x", logprobs=logprobs, finish_reason="stop", stop_reason=None
+    )
+    return SimpleNamespace(outputs=[sample], prompt_token_ids=[1, 2], num_cached_tokens=None)
+
+
+def test_the_drawn_token_is_kept_apart_from_the_top_k():
+    rows = flat(
+        [(7, -0.5, 1), (7, -0.5, 1), (8, -1.0, 2)],
+        [(9, -4.0, 30), (5, -0.1, 1), (6, -3.0, 2)],
+    )
+    trace = candidate_of(output([7, 9], rows), 100, None, "why").trace
+    np.testing.assert_array_equal(trace.logprob, [-0.5, -4.0])
+    np.testing.assert_array_equal(trace.rank, [1, 30])
+    np.testing.assert_array_equal(trace.top_ids, [[7, 8], [5, 6]])
+    assert not trace.is_exact
+    assert trace.why_inexact == "why"
+
+
+def test_rows_beyond_the_last_token_are_dropped():
+    """The engine goes on for a step or two before it hears of a stop string."""
+    rows = dense_rows(np.log(np.full((3, 4), 0.25)))
+    trace = candidate_of(output([7], flat([(7, -0.5, 1)])), 100, rows, None).trace
+    assert len(trace.entropy) == 1
+    assert trace.is_exact
+
+
+def test_too_few_rows_leave_the_entropy_unknown():
+    rows = np.zeros((1, 7))
+    logprobs = flat([(7, -0.5, 1)], [(8, -0.5, 1)])
+    trace = candidate_of(output([7, 8], logprobs), 100, rows, None).trace
+    assert not trace.is_exact
+    assert trace.why_inexact == "the probe saw 1 of 2 tokens"
+
+
+@pytest.mark.parametrize(
+    ("token_ids", "logprobs"),
+    [
+        ([7, 8], flat([(7, -0.5, 1)])),
+        ([7], flat([(8, -0.5, 1)])),
+    ],
+)
+def test_rows_of_other_tokens_are_an_error_not_a_score(token_ids, logprobs):
+    with pytest.raises(EngineError):
+        candidate_of(output(token_ids, logprobs), 100, None, None)
+
+
+def test_scored_tokens_have_the_rows_behind_the_prompt():
+    rows = flat(None, [(2, -9.0, 9)], [(7, -0.5, 1)], [(8, -0.7, 2)])
+    table = LogprobTable.read(rows, (1, 2, 7, 8), first=2)
+    np.testing.assert_array_equal(table.logprob, [-0.5, -0.7])
+
+
+def test_the_token_that_an_early_stop_forced_is_left_out():
+    rows = dense_rows(np.log(np.full((2, 4), 0.25)))
+    rows[1, -1] = 1
+    logprobs = flat([(7, -0.5, 1)], [(99, -30.0, 90)])
+    candidate = candidate_of(output([7, 99], logprobs), 100, rows, None)
+    assert candidate.token_ids == (7,)
+    assert len(candidate.trace) == 1
+    assert (candidate.finish_reason, candidate.stop_reason) == ("early_stop", None)
+    assert not candidate.is_whole

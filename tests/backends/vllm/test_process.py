@@ -1,0 +1,139 @@
+"""What happens when an engine dies, hangs or is shut down. These need engines of their own."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import psutil
+import pytest
+
+from tests.conftest import full_vocabulary_entropy
+from uq_llm_integrations.backends.vllm.engine import VLLMEngineBackend
+from uq_llm_integrations.backends.vllm.start import install_probe, own_main_module
+from uq_llm_integrations.errors import EngineDeadError, EngineTimeoutError, InvalidRequestError
+from uq_llm_integrations.models import resolve_model
+from uq_llm_integrations.records import Request
+
+pytestmark = pytest.mark.engine
+
+LONG = {"max_tokens": 400, "ignore_eos": True}
+
+
+def engine_processes() -> set[psutil.Process]:
+    """The engine's processes below this one; Python's resource tracker stays by design."""
+    children = psutil.Process().children(recursive=True)
+    return {child for child in children if "resource_tracker" not in " ".join(child.cmdline())}
+
+
+@pytest.fixture
+def engine():
+    """A fresh engine that prefills in chunks, and its processes."""
+    before = engine_processes()
+    with VLLMEngineBackend(
+        "smollm2",
+        enforce_eager=True,
+        max_model_len=512,
+        max_logprobs=-1,
+        enable_chunked_prefill=True,
+        max_num_batched_tokens=64,
+        max_num_seqs=8,
+        deadline=3.0,
+    ) as backend:
+        backend.start()
+        yield backend, engine_processes() - before
+
+
+async def outcomes(backend, count: int, doom) -> tuple[list, float]:
+    """Let some callers wait, bring doom upon the engine, and time how long they go on waiting."""
+    requests = [Request((1, 100 + i), sampling=LONG) for i in range(count)]
+    callers = [asyncio.create_task(backend.generate(request)) for request in requests]
+    await asyncio.sleep(1)
+    doom()
+    started = time.monotonic()
+    results = await asyncio.gather(*callers, return_exceptions=True)
+    return results, time.monotonic() - started
+
+
+async def test_every_caller_of_a_dead_engine_gets_an_error_in_seconds(engine):
+    backend, processes = engine
+    worker = max(processes, key=lambda process: process.memory_info().rss)
+    results, waited = await outcomes(backend, 4, worker.kill)
+    assert [type(result) for result in results] == [EngineDeadError] * 4
+    assert len(set(map(id, results))) == 4
+    assert waited < 20
+    (candidate,) = await backend.generate(Request((1,), sampling={"max_tokens": 1}))
+    assert len(candidate.token_ids) == 1, "the next call starts a fresh engine"
+    await asyncio.to_thread(backend.close)
+    assert not psutil.wait_procs(processes, timeout=5)[1]
+
+
+async def test_every_caller_of_a_hanging_engine_gets_an_error_by_the_deadline(engine):
+    """Before it is made to hang, this engine shows that chunks of a prompt do not disturb it."""
+    backend, processes = engine
+    prompt = tuple(range(1000, 1200))
+    request = Request(prompt, top_logprobs=-1, sampling={"max_tokens": 3, "temperature": 0})
+    ((candidate,), (other,)) = await asyncio.gather(
+        backend.generate(request), backend.generate(request)
+    )
+    for trace in (candidate.trace, other.trace):
+        np.testing.assert_allclose(trace.entropy, full_vocabulary_entropy(trace), atol=1e-6)
+    with pytest.raises(InvalidRequestError, match="chunked prefill"):
+        await backend.generate(Request(prompt, sampling={"seed": 1}))
+
+    worker = max(processes, key=lambda process: process.memory_info().rss)
+    results, waited = await outcomes(backend, 3, lambda: os.kill(worker.pid, signal.SIGSTOP))
+    assert [type(result) for result in results] == [EngineTimeoutError] * 3
+    assert waited < 15
+    await asyncio.to_thread(backend.close)
+    assert not psutil.wait_procs(processes, timeout=5)[1]
+
+
+async def test_a_sleeping_engine_leaves_no_process_and_wakes_with_the_same_answers(engine):
+    """On the CPU, where vLLM has no sleep mode."""
+    backend, processes = engine
+    request = Request((1, 100), sampling={"max_tokens": 8, "temperature": 0})
+    (before,) = await backend.generate(request)
+    await backend.sleep()
+    assert not [process for process in processes if process.is_running()]
+    await backend.wake()
+    (after,) = await backend.generate(request)
+    assert after.token_ids == before.token_ids
+
+
+async def test_an_engine_of_the_users_own_is_exact_with_the_probe_in_its_configuration():
+    from vllm import AsyncEngineArgs
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    source = resolve_model("smollm2")
+    arguments = {**source.engine_args(), "enforce_eager": True, "max_model_len": 256}
+    config = AsyncEngineArgs(**arguments, enable_chunked_prefill=False).create_engine_config()
+    install_probe(config)
+    with own_main_module():  # for torchvision's broken build, as `child` explains
+        llm = AsyncLLM.from_vllm_config(config)
+    try:
+        with VLLMEngineBackend(engine=llm) as backend:
+            (candidate,) = await backend.generate(Request((1, 2, 3), sampling={"max_tokens": 2}))
+            scored = await backend.score((1, 2, 3), candidate.token_ids)
+        assert candidate.trace.is_exact and scored.trace.is_exact
+        assert await llm.is_sleeping() is False, "closing the backend leaves the engine alone"
+    finally:
+        llm.shutdown()
+
+
+def test_the_engine_ends_with_a_program_that_is_killed():
+    script = (
+        "import time; from uq_llm_integrations import VLLMEngineBackend; "
+        "backend = VLLMEngineBackend('smollm2', enforce_eager=True, max_model_len=256); "
+        "backend.start(); print('up', flush=True); time.sleep(600)"
+    )
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as program:
+        assert b"up\n" in program.stdout, "vLLM writes there, too"
+        processes = psutil.Process(program.pid).children(recursive=True)
+        assert len(processes) >= 2
+        program.kill()
+        assert not psutil.wait_procs(processes, timeout=10)[1]

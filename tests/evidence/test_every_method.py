@@ -1,0 +1,73 @@
+"""Every method of the catalogue on every backend that claims it, with the real model."""
+
+import pytest
+
+from uq_llm_integrations.backends.huggingface.backend import HuggingFaceBackend
+from uq_llm_integrations.backends.hybrid import HybridBackend
+from uq_llm_integrations.decoding.drive import drive
+from uq_llm_integrations.decoding.strategies import Single
+from uq_llm_integrations.evidence.assessment import Assessment
+from uq_llm_integrations.evidence.availability import check
+from uq_llm_integrations.evidence.fitting import fit_density, fit_head
+from uq_llm_integrations.evidence.meaning import EmbeddingSimilarity
+from uq_llm_integrations.generator import HybridUncertaintyGenerator
+from uq_llm_integrations.records import Request
+from uq_llm_integrations.scoring.methods import METHODS
+
+pytestmark = pytest.mark.engine
+
+QUESTION = "What is the capital of France?"
+PLACES = (
+    "Spain Italy Peru Chad Fiji Cuba Iran Oman Laos Mali Togo Chile Egypt Ghana India Japan Kenya "
+    "Libya Malta Nepal"
+)
+EXAMPLES = [f"What is the capital of {place}?" for place in PLACES.split()]
+MAY_BE_SILENT = {"Verbalized1S", "Verbalized2S", "Linguistic1S", "RDE"}
+"""Those that read a number or a phrase that the answer need not have, and the one that needs more
+than a hundred texts to be fitted."""
+
+
+@pytest.fixture(scope="module")
+def hugging_face():
+    with HuggingFaceBackend("smollm2") as backend:
+        yield backend
+
+
+@pytest.fixture(scope="module", params=["vllm", "huggingface", "hybrid"])
+def each(request, backend, hugging_face):
+    """Each kind of backend."""
+    hybrid = HybridBackend(backend, hugging_face)
+    return {"vllm": backend, "huggingface": hugging_face, "hybrid": hybrid}[request.param]
+
+
+@pytest.fixture(scope="module")
+def assessment(hugging_face) -> Assessment:
+    """Fits that serve all backends, which run the same model."""
+    density = fit_density(hugging_face, EXAMPLES, background=EXAMPLES, max_tokens=4)
+    head = fit_head(hugging_face, EXAMPLES, [i % 3 == 0 for i in range(20)], max_tokens=4)
+    return Assessment(samples=2, similarity=EmbeddingSimilarity(), density=density, head=head)
+
+
+@pytest.fixture(scope="module")
+def scores(each, assessment) -> dict:
+    """All scores of one answer, which has no end of its own and so at least two samples."""
+    ids = each.run(each.encode(QUESTION, chat=True))
+    sampling = {"max_tokens": 6, "temperature": 0.7, "seed": 1}
+    request = Request(ids, sampling=sampling, text=QUESTION, assessment=assessment)
+    served = [name for name, lacks in check(None, each, assessment).items() if lacks is None]
+    assert served == list(METHODS)
+    return drive(Single(), request, each, served).scores[0]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_gives_a_finite_value_or_says_why_not(name, scores):
+    score = scores[name]
+    assert score.is_known or (name in MAY_BE_SILENT and score.reason)
+
+
+def test_one_call_draws_samples_and_scores_them(backend):
+    generator = HybridUncertaintyGenerator(backend=backend, chat=True, max_tokens=6, seed=1)
+    samples = generator.generate_with_uncertainty(QUESTION, 2, ["entropy", "rauq", "eigen_score"])
+    assert len({sample["text"] for sample in samples}) == 2
+    for sample in samples:
+        assert all(sample["uncertainty"]["scores"].values())

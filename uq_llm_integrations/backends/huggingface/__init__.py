@@ -1,0 +1,1 @@
+"""Hugging Face transformers: full access to logits, hidden states and attention."""

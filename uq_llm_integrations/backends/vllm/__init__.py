@@ -1,0 +1,1 @@
+"""The embedded vLLM engine, and what runs inside its worker."""
