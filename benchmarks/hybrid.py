@@ -33,7 +33,7 @@ from uq_llm_integrations.records import Inspection, Request
 TRACE = ("entropy", "perplexity")
 ALL = (*TRACE, "rauq", "attention_score", "eigen_score")
 PROMPTS = [tuple(range(1000 + 50 * i, 1016 + 54 * i)) for i in range(16)]
-SAMPLING = {"temperature": 1.0, "max_tokens": 48, "ignore_eos": True, "seed": 1}
+SAMPLING = {"temperature": 1.0, "max_tokens": 32, "ignore_eos": True, "seed": 1}
 SCORED = [tuple(range(2000 + 300 * i, 2200 + 300 * i)) for i in range(8)]
 MODES = ("vllm", "shared", "resident", "sequential")
 
@@ -78,9 +78,9 @@ def main() -> None:
     conclude("hybrid", figures, goals)
 
 
-def backend(mode: str) -> Backend:
-    """Return a backend of the demo model that has begun."""
-    arguments = engine_args(enable_prefix_caching=True, block_size=32)
+def backend(mode: str, **engine: Any) -> Backend:
+    """Return a backend of the demo model; it begins on first use."""
+    arguments = engine_args(enable_prefix_caching=True, block_size=32, **engine)
     model, eager = arguments.pop("model"), {"attn_implementation": "eager", "dtype": "float32"}
     if mode == "huggingface":
         return HuggingFaceBackend(model, **eager)
@@ -178,7 +178,7 @@ def print_peak(mode: str) -> None:
 
     watching = threading.Thread(target=watch)
     watching.start()
-    with backend(mode) as one:
+    with backend(mode, enforce_eager=True) as one:
         work(one, TRACE if mode == "vllm" else ALL)
     done.set()
     watching.join()
