@@ -15,8 +15,9 @@ def uncertainty_metadata(result: Result, index: int = 0) -> dict[str, Any]:
     """Return what is always told of one candidate.
 
     `scores` has a number or None for each sequence-level method. A None has its `reasons`, and its
-    `intervals` where the top k bounds it, and `sources` say what judged texts. `token_scores` has the token-level methods. The first
-    candidate's has the `usage` of all, and the `attempts` that were not kept.
+    `intervals` where the top k bounds it, and `sources` say what judged texts. `token_scores` has
+    the token-level methods. The first candidate's has the `usage` of all, and the `attempts` that
+    were not kept.
     """
     candidate, scores = result.candidates[index], result.scores[index]
     sequence = {name: s for name, s in scores.items() if s.tokens is None}

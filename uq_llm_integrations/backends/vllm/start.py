@@ -116,9 +116,10 @@ def _why_no_probe(config: VllmConfig) -> str | None:
 
 def _engine_config(arguments: Mapping[str, Any]) -> VllmConfig:
     check_engine_arguments(arguments)
+    all_arguments = {**_platform_defaults(), **arguments}
     try:
         with _inspecting_here():
-            return _engine_args_class()(**{**_platform_defaults(), **arguments}).create_engine_config()
+            return _engine_args_class()(**all_arguments).create_engine_config()
     except OSError as error:
         raise ModelNotFoundError(f"cannot load {arguments['model']!r}: {error}") from error
     except (ValueError, TypeError, NotImplementedError) as error:
