@@ -21,6 +21,7 @@ from uq_llm_integrations.backends.huggingface.model import ModelOptions
 from uq_llm_integrations.backends.huggingface.sampling import HFSampling
 from uq_llm_integrations.backends.huggingface.thread import ModelThread
 from uq_llm_integrations.backends.loop import LoopThread
+from uq_llm_integrations.backends.prompts import encoded_prompt
 from uq_llm_integrations.backends.sampling import check_request
 from uq_llm_integrations.backends.token_texts import split_text
 from uq_llm_integrations.errors import (
@@ -145,14 +146,7 @@ class HuggingFaceBackend(Backend):
     async def encode(self, text: str, *, chat: bool = False) -> tuple[int, ...]:
         """Return the token ids of a prompt; with `chat`, as a user's turn in the chat template."""
         tokenizer = (await self._thread.describe()).tokenizer
-        if not chat:
-            return tuple(tokenizer.encode(text)) if text else ()
-        if not getattr(tokenizer, "chat_template", None):
-            raise ConfigurationError(f"the tokenizer of {self._name} has no chat template")
-        turns = [{"role": "user", "content": text}]
-        return tuple(
-            tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
-        )
+        return encoded_prompt(tokenizer, text, chat=chat, model=self._name)
 
     async def encode_continuation(self, text: str) -> tuple[int, ...]:
         """Return the token ids of text that follows other text."""

@@ -34,9 +34,10 @@ def joined(traces: Sequence[TokenTrace]) -> TokenTrace:
     """Return the trace of all tokens, from one or more traces with the same fields."""
     first = traces[0]
     names = [f.name for f in fields(first) if isinstance(getattr(first, f.name), np.ndarray)]
-    return replace(
-        first, **{name: np.concatenate([getattr(one, name) for one in traces]) for name in names}
-    )
+    arrays: dict[str, Any] = {
+        name: np.concatenate([getattr(one, name) for one in traces]) for name in names
+    }
+    return replace(first, **arrays)
 
 
 def chosen_logprobs(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:

@@ -11,6 +11,7 @@ from typing import Any
 
 from uq_llm_integrations.backends.base import MAX_N, Backend, Capabilities
 from uq_llm_integrations.backends.loop import LoopThread
+from uq_llm_integrations.backends.prompts import encoded_prompt
 from uq_llm_integrations.backends.sampling import check_request
 from uq_llm_integrations.backends.token_texts import split_text
 from uq_llm_integrations.backends.vllm.draw import Drawing
@@ -162,14 +163,7 @@ class VLLMEngineBackend(Backend):
     async def encode(self, text: str, *, chat: bool = False) -> tuple[int, ...]:
         """Return the token ids of a prompt; with `chat`, as a user's turn in the chat template."""
         tokenizer = await self._tokenizer()
-        if not chat:
-            return tuple(tokenizer.encode(text)) if text else ()
-        if not getattr(tokenizer, "chat_template", None):
-            raise ConfigurationError(f"the tokenizer of {self._model} has no chat template")
-        turns = [{"role": "user", "content": text}]
-        return tuple(
-            tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
-        )
+        return encoded_prompt(tokenizer, text, chat=chat, model=self._model)
 
     async def encode_continuation(self, text: str) -> tuple[int, ...]:
         """Return the token ids of text that follows other text."""

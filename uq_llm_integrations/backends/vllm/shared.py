@@ -102,7 +102,8 @@ class SharedModel:
         """
         try:
             with torch.inference_mode():
-                return save(self._inspect(texts, layers, attention))
+                saved: bytes = save(self._inspect(texts, layers, attention))
+                return saved
         except torch.OutOfMemoryError:
             return b""
 
