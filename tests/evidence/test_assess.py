@@ -1,5 +1,7 @@
 """Methods that need more than a trace, on a backend that answers from a script."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -11,6 +13,7 @@ from uq_llm_integrations.decoding.strategies import BestOfN, Single
 from uq_llm_integrations.errors import ConfigurationError, EngineError, MethodUnavailableError
 from uq_llm_integrations.evidence.assessment import Assessment
 from uq_llm_integrations.evidence.availability import check
+from uq_llm_integrations.evidence.gathering import PROVIDERS, Gathering
 from uq_llm_integrations.records import Request
 from uq_llm_integrations.scoring.methods import METHODS
 
@@ -18,6 +21,9 @@ SCRIPT = ["Paris it is.", Said("Rome I think", 0.8), "Paris it is", "probably Os
 
 BACKEND = ScriptedBackend(SCRIPT)
 SERVED = [name for name, lacks in check(None, BACKEND).items() if lacks is None]
+
+
+CANDIDATE = drive(Single(), Request((63,)), ScriptedBackend(["Paris"])).candidate
 
 
 class Lookup:
@@ -120,6 +126,17 @@ def test_evidence_that_fails_is_a_reason_and_loses_no_other_score():
     (scores, _) = result.scores
     assert scores["semantic_entropy"].reason == "the judge is gone"
     assert scores["perplexity"].is_known and scores["lexical_similarity"].is_known
+
+
+def test_a_reply_that_failed_counts_neither_way():
+    gathering = Gathering(Request((63,), text="?"), [CANDIDATE], Assessment())
+    asking = PROVIDERS["p_true_empirical"](gathering)
+    (part,) = next(asking).parts
+    part.close()
+    failed = replace(CANDIDATE, text="", error=EngineError("broken"))
+    with pytest.raises(StopIteration) as stop:
+        asking.send([[replace(CANDIDATE, text="True"), failed, failed]])
+    assert stop.value.value == [1.0]
 
 
 def test_too_few_samples_are_a_reason():

@@ -60,7 +60,8 @@ def _true(gathering: Gathering, template: str, ideas: str) -> Asking[list[Any]]:
 def p_true_empirical(gathering: Gathering) -> Asking[list[Any]]:
     """Return the share of drawn replies that hold True, for each candidate."""
     replies = yield from _replies(gathering, P_TRUE_EMPIRICAL, chat=False, tokens=1, n=10)
-    return [float(np.mean(["True" in one.text for one in drawn])) for drawn in replies]
+    given = [[one.text for one in drawn if not one.error] for drawn in replies]
+    return [float(np.mean(["True" in text for text in texts])) for texts in given]
 
 
 @provides("stated_confidence_2s")
