@@ -97,7 +97,6 @@ _COSTS = {
     "token_similarity": "similarity for each token",
     "sample_token_similarity": "similarity for each token of each sample",
     "greedy_lm": "one pass without the prompt",
-    "greedy_tokens_alternatives_nli": "entailment of ten alternatives for each token",
     "attention": "one pass",
     "embeddings": "one pass",
     "head": "one pass",
