@@ -1,6 +1,6 @@
 """Looking inside the model of a running engine: what is asked for, in batches, and checked once.
 
-The pass itself is in `vllm_shared`, in the engine's worker. Each batch is one call, and between two
+The pass itself is in `shared`, in the engine's worker. Each batch is one call, and between two
 calls the engine goes on with its requests.
 """
 
