@@ -39,14 +39,34 @@ class EarlyStop:
 
 
 @dataclass(frozen=True)
+class Conversation:
+    """Messages of a chat, and the tools that the model may call, in the shape of OpenAI's API.
+
+    `template` has further values for the model's chat template (`enable_thinking=False`, ...).
+    """
+
+    messages: tuple[Mapping[str, Any], ...]
+    tools: tuple[Mapping[str, Any], ...] = ()
+    template: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def question(self) -> str | None:
+        """The text of the last user's message."""
+        asked = [one.get("content") for one in self.messages if one.get("role") == "user"]
+        return asked[-1] if asked and isinstance(asked[-1], str) else None
+
+
+@dataclass(frozen=True)
 class Request:
     """A prompt in token ids and how to continue it.
 
     `sampling` holds vLLM's sampling parameters by their own names (`temperature`, `max_tokens`,
     `stop`, `seed`, ...). `top_logprobs` is k, and -1 asks for the whole vocabulary. `until` ends a
     sample with the first token after which it says True of the text so far. `text` is what the
-    prompt was encoded from (with `chat`, as a user's turn), for a model with another vocabulary.
-    `assessment` says how methods are served that need more than a trace.
+    prompt was encoded from (with `chat`, as a user's turn; with `conversation`, as all of it), for
+    a model with another vocabulary.
+    `assessment` says how methods are served that need more than a trace. `live` asks for the exact
+    statistics of each piece of a stream with it, which takes vLLM a call to its worker each.
     """
 
     prompt_ids: tuple[int, ...]
@@ -57,7 +77,9 @@ class Request:
     until: Callable[[str], bool] | None = None
     text: str | None = None
     chat: bool = False
+    conversation: Conversation | None = None
     assessment: Assessment | None = None
+    live: bool = False
 
 
 @dataclass(frozen=True)
@@ -201,11 +223,23 @@ class Candidate:
 
 
 @dataclass(frozen=True)
+class Claim:
+    """A part of an answer that can be right or wrong by itself."""
+
+    text: str
+    tokens: tuple[int, ...]
+    """Places in the answer of the tokens that say it."""
+    value: float | None = None
+    """How uncertain it is by the method whose score it belongs to; higher is more uncertain."""
+
+
+@dataclass(frozen=True)
 class Score:
     """One method's verdict on one candidate; higher is more uncertain, always.
 
     A sequence-level score has a `value`, or None and a `reason`. Where only top-k was seen the
-    value is None and `lower` and `upper` enclose it. A token-level score has `tokens` instead.
+    value is None and `lower` and `upper` enclose it. A token-level score has `tokens` instead, a
+    claim-level score `claims`, each with its own value.
     """
 
     method: str
@@ -216,16 +250,18 @@ class Score:
     tokens: tuple[float, ...] | None = None
     source: str | None = None
     """What judged entailment or similarity, where the method rests on it."""
+    claims: tuple[Claim, ...] | None = None
 
     def __post_init__(self) -> None:
-        numbers = [self.value, self.lower, self.upper, *(self.tokens or ())]
+        claimed = [claim.value for claim in self.claims or ()]
+        numbers = [self.value, self.lower, self.upper, *(self.tokens or ()), *claimed]
         if any(number is not None and not math.isfinite(number) for number in numbers):
             raise ValueError(f"{self.method}: an unknown score is None with a reason, not {self}")
 
     @property
     def is_known(self) -> bool:
         """Whether there is a number to rely on, rather than an interval or a reason."""
-        return self.value is not None or self.tokens is not None
+        return any(part is not None for part in (self.value, self.tokens, self.claims))
 
 
 @dataclass(frozen=True)
@@ -294,5 +330,6 @@ class StreamPiece:
 
     text: str
     token_ids: tuple[int, ...]
-    logprobs: tuple[float, ...]
+    trace: TokenTrace
+    """The trace of these tokens; in a stream with `Request.live`, with their exact statistics."""
     candidate: Candidate | None = None

@@ -15,12 +15,15 @@ from uq_llm_integrations.records import Inspection, Internals, Request
 TEXTS = [(1, 2, 3), (4,)]
 
 
-class SleepingGenerator(ScriptedBackend):
-    """Notes what it does in a log that it shares with its scorer."""
+NIGHT = ["sleep", "score", "unload", "wake"]
 
-    def __init__(self, log: list[str], **arguments) -> None:
+
+class SleepingGenerator(ScriptedBackend):
+    """Notes what it does in a log that it shares with its scorer; `fails` names what it cannot."""
+
+    def __init__(self, log: list[str], *, fails: str = "", **arguments) -> None:
         super().__init__(["yes"], **arguments)
-        self.log = log
+        self.log, self.fails = log, fails
 
     async def generate(self, request, watch=None):
         self.log.append("generate")
@@ -28,19 +31,35 @@ class SleepingGenerator(ScriptedBackend):
         self.log.append("generated")
         return candidates
 
+    async def encode(self, text, *, chat=False):
+        assert self.is_awake
+        return await super().encode(text, chat=chat)
+
+    @property
+    def is_awake(self) -> bool:
+        return [word for word in ("wake", *self.log) if word in ("sleep", "wake")][-1] == "wake"
+
     async def sleep(self) -> None:
-        self.log.append("sleep")
+        self._do("sleep")
 
     async def wake(self) -> None:
-        self.log.append("wake")
+        self._do("wake")
+
+    def _do(self, what: str) -> None:
+        if self.fails == what:
+            raise errors.EngineError(f"cannot {what}")
+        self.log.append(what)
 
 
 class Scorer(ScriptedBackend):
-    """Looks inside nothing: each internals' log-probabilities are the token ids."""
+    """Looks inside nothing: each internals' log-probabilities are the token ids.
 
-    def __init__(self, log=None, *, fails: bool = False, **changes) -> None:
+    It fails at an empty text.
+    """
+
+    def __init__(self, log=None, **changes) -> None:
         super().__init__(["unused"])
-        self.log, self.fails, self.changes = log if log is not None else [], fails, changes
+        self.log, self.changes = log if log is not None else [], changes
 
     @property
     def capabilities(self):
@@ -49,8 +68,8 @@ class Scorer(ScriptedBackend):
     async def inspect_all(self, texts, inspection):
         self.log.append("score")
         await asyncio.sleep(0.05)
-        if self.fails:
-            raise errors.EngineError("out of memory")
+        if () in texts:
+            raise errors.EmptyPromptError
         return [Internals(np.array(ids, np.float32)) for ids in texts]
 
     def unload(self) -> None:
@@ -94,22 +113,113 @@ def test_backends_that_cannot_do_their_part_are_refused_at_once():
     assert HybridBackend(able, Scorer(), sequential=True)
 
 
-@pytest.mark.parametrize("fails", [False, True])
-def test_in_turns_the_generator_sleeps_while_the_scorer_works(fails):
-    log = []
-    hybrid = HybridBackend(SleepingGenerator(log), Scorer(log, fails=fails), sequential=True)
-    if fails:
-        with pytest.raises(errors.EngineError):
-            hybrid.run(hybrid.inspect_all(TEXTS, Inspection()))
+def sequential(log, *, delay: float = 0.0, fails: str = "") -> HybridBackend:
+    generator = SleepingGenerator(log, delay=delay, fails=fails)
+    return HybridBackend(generator, Scorer(log), sequential=True)
+
+
+def inspected(hybrid, texts=TEXTS):
+    return hybrid.inspect_all(texts, Inspection())
+
+
+async def noted(log: list[str], what: str) -> None:
+    async with asyncio.timeout(5):
+        while what not in log:
+            await asyncio.sleep(0.005)
+
+
+@pytest.mark.parametrize("texts", [TEXTS, [()]])
+def test_in_turns_the_generator_sleeps_while_the_scorer_works(texts):
+    hybrid = sequential(log := [])
+    if () in texts:
+        with pytest.raises(errors.EmptyPromptError):
+            hybrid.run(inspected(hybrid, texts))
     else:
-        assert len(hybrid.run(hybrid.inspect_all(TEXTS, Inspection()))) == 2
-    assert log == ["sleep", "score", "unload", "wake"]
+        assert len(hybrid.run(inspected(hybrid, texts))) == 2
     assert hybrid.run(hybrid.generate(Request((65,))))
+    assert log == [*NIGHT, "generate", "generated"]
+
+
+async def test_inspections_that_wait_at_the_same_time_share_one_sleep():
+    hybrid = sequential(log := [], delay=0.05)
+    generation = asyncio.create_task(hybrid.generate(Request((65,))))
+    await noted(log, "generate")
+    texts = [[(number,)] for number in range(1, 6)]
+    found = await asyncio.gather(*(inspected(hybrid, one) for one in texts))
+    assert [[tuple(one.logprob) for one in internals] for internals in found] == texts
+    await generation
+    assert await hybrid.generate(Request((65,)))
+    night = ["sleep", *["score"] * 5, "unload", "wake"]
+    assert log == ["generate", "generated", *night, "generate", "generated"]
+
+
+async def test_inspections_that_come_while_the_generator_sleeps_join_those_that_waited():
+    hybrid = sequential(log := [])
+    first = asyncio.create_task(inspected(hybrid))
+    await noted(log, "score")
+    generation = asyncio.create_task(hybrid.generate(Request((65,))))
+    await asyncio.gather(inspected(hybrid), first, generation)
+    assert log == ["sleep", "score", "score", "unload", "wake", "generate", "generated"]
+
+
+async def test_an_inspection_that_fails_or_is_cancelled_costs_the_others_nothing():
+    hybrid = sequential(log := [])
+    failing, cancelled, whole = (
+        asyncio.create_task(inspected(hybrid, texts)) for texts in ([()], TEXTS, TEXTS)
+    )
+    await noted(log, "score")
+    cancelled.cancel()
+    with pytest.raises(errors.EmptyPromptError):
+        await failing
+    with pytest.raises(asyncio.CancelledError):
+        await cancelled
+    assert len(await whole) == 2
+    await hybrid.generate(Request((65,)))
+    assert log == ["sleep", *["score"] * 3, "unload", "wake", "generate", "generated"]
+
+
+async def test_texts_are_read_and_written_while_the_generator_sleeps():
+    hybrid = sequential(log := [])
+    inspection = asyncio.create_task(inspected(hybrid))
+    await noted(log, "score")
+    assert await hybrid.encode("A") == (65,)
+    assert await hybrid.encode_continuation("A") == (65,)
+    assert await hybrid.decode((65,)) == "A"
+    assert await hybrid.token_texts((65,)) == ["A"]
+    assert log == ["sleep", "score"]
+    await inspection
+
+
+async def test_a_generator_that_cannot_sleep_stays_awake_and_the_inspection_is_told():
+    hybrid = sequential(log := [], fails="sleep")
+    with pytest.raises(errors.EngineError, match="cannot sleep"):
+        await inspected(hybrid)
+    await hybrid.generate(Request((65,)))
+    assert log == ["unload", "wake", "generate", "generated"]
+
+
+async def test_a_generator_that_does_not_wake_is_told_to_generation_and_tried_again():
+    hybrid = sequential(log := [], fails="wake")
+    assert len(await inspected(hybrid)) == 2
+    with pytest.raises(errors.EngineError, match="cannot wake"):
+        await hybrid.generate(Request((65,)))
+    hybrid._generator.fails = ""
+    await hybrid.generate(Request((65,)))
+    assert log == ["sleep", "score", *["unload"] * 3, "wake", "generate", "generated"]
+
+
+async def test_what_is_closed_in_the_night_is_not_woken():
+    hybrid = sequential(log := [])
+    inspection = asyncio.create_task(inspected(hybrid))
+    await noted(log, "score")
+    hybrid.close()
+    await inspection
+    await asyncio.sleep(0.05)
+    assert log == ["sleep", "score"]
 
 
 async def test_generation_waits_for_the_scorer_and_the_scorer_for_generation():
-    log = []
-    hybrid = HybridBackend(SleepingGenerator(log, delay=0.05), Scorer(log), sequential=True)
+    hybrid = sequential(log := [], delay=0.05)
 
     async def later(seconds, coroutine):
         await asyncio.sleep(seconds)
@@ -123,21 +233,19 @@ async def test_generation_waits_for_the_scorer_and_the_scorer_for_generation():
         later(0.03, hybrid.generate(Request((65,)))),
     )
     together = ["generate", "generate", "generated", "generated"]
-    assert log == [*together, "sleep", "score", "unload", "wake", "generate", "generated"]
+    assert log == [*together, *NIGHT, "generate", "generated"]
 
 
 async def test_a_cancelled_scorer_leaves_the_generator_awake():
-    log = []
-    hybrid = HybridBackend(SleepingGenerator(log), Scorer(log), sequential=True)
-    task = asyncio.create_task(hybrid.inspect_all(TEXTS, Inspection()))
-    while "score" not in log:
-        await asyncio.sleep(0.005)
+    hybrid = sequential(log := [])
+    task = asyncio.create_task(inspected(hybrid))
+    await noted(log, "score")
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     pieces = [piece async for piece in hybrid.stream(Request((65,)))]
     assert pieces[-1].candidate.text == "yes"
-    assert log[:4] == ["sleep", "score", "unload", "wake"]
+    assert log[:4] == NIGHT
 
 
 @pytest.mark.engine

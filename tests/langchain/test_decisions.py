@@ -105,17 +105,17 @@ def test_an_answer_that_came_to_no_end_of_its_own_is_marked_as_uncertain():
 
 
 def test_a_stream_tells_what_a_call_tells():
-    class Last(BaseCallbackHandler):
-        def on_llm_new_token(self, token, *, chunk=None, **kwargs):
-            self.info = chunk.generation_info
+    class End(BaseCallbackHandler):
+        def on_llm_end(self, response, **kwargs):
+            self.info = response.generations[0][0].generation_info
 
     llm = scripted(UNSURE, uncertain_when=UNCERTAIN, token_scores=True)
-    streamed = list(llm.stream("?", config={"callbacks": [last := Last()]}))
+    streamed = list(llm.stream("?", config={"callbacks": [end := End()]}))
     assert streamed == list("unsure")
     (generation,) = llm.generate(["?"]).generations[0]
-    for info in (last.info, generation.generation_info):
+    for info in (end.info, generation.generation_info):
         info["uncertainty"]["usage"].pop("seconds")
-    assert last.info == generation.generation_info
+    assert end.info == generation.generation_info
 
 
 def test_step_by_step():

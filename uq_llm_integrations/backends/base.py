@@ -15,6 +15,7 @@ from uq_llm_integrations.backends.sampling import check_request
 from uq_llm_integrations.errors import InvalidRequestError, MethodUnavailableError, UncertaintyError
 from uq_llm_integrations.records import (
     Candidate,
+    Conversation,
     Inspection,
     Internals,
     Layer,
@@ -58,6 +59,17 @@ class Backend(ABC):
     @abstractmethod
     async def encode(self, text: str, *, chat: bool = False) -> tuple[int, ...]:
         """Return the token ids of a prompt; with `chat`, as a user's turn in the chat template."""
+
+    @abstractmethod
+    async def encode_chat(self, conversation: Conversation) -> tuple[int, ...]:
+        """Return the token ids of a conversation up to where the model's next turn begins.
+
+        Where the model's template knows no tools, they are described in a system message.
+        """
+
+    async def tokenizer(self) -> Any:
+        """Return the transformers tokenizer, None where there is none."""
+        return None
 
     @abstractmethod
     async def encode_continuation(self, text: str) -> tuple[int, ...]:

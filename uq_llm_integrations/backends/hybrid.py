@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from uq_llm_integrations.backends.base import Backend, Capabilities
 from uq_llm_integrations.backends.loop import LoopThread
@@ -14,6 +14,7 @@ from uq_llm_integrations.backends.turns import Turns
 from uq_llm_integrations.errors import ConfigurationError
 from uq_llm_integrations.records import (
     Candidate,
+    Conversation,
     Inspection,
     Internals,
     Request,
@@ -59,9 +60,9 @@ class HybridBackend(Backend):
     may be quantized.
 
     With `sequential` only one of them is in the device's memory: while the scorer works, the
-    generator sleeps, and new generation waits. The generator must be a `Sleeper` and the scorer
-    `Unloadable`. A stream counts as generation until it is closed, so do not wait for internals
-    while one is open.
+    generator sleeps, and new generation waits. All inspections that wait at the same time share one
+    sleep. The generator must be a `Sleeper` and the scorer `Unloadable`. A stream counts as
+    generation until it is closed, so do not wait for internals while one is open.
     """
 
     def __init__(self, generator: Backend, scorer: Backend, *, sequential: bool = False) -> None:
@@ -81,8 +82,10 @@ class HybridBackend(Backend):
                 f"sequential needs a scorer that can unload; {type(scorer).__name__} cannot"
             )
         self._generator, self._scorer = generator, scorer
-        self._turns = Turns() if sequential else None
-        self._is_checked = False
+        # One that sleeps would be woken by a question about text.
+        self._reader = scorer if sequential else generator
+        self._turns = Turns(self._to_scorer, self._to_generator) if sequential else None
+        self._is_checked = self._is_closed = False
 
     @property
     def capabilities(self) -> Capabilities:
@@ -99,21 +102,30 @@ class HybridBackend(Backend):
         self._generator.check(request)
 
     async def encode(self, text: str, *, chat: bool = False) -> tuple[int, ...]:
-        """Return the token ids of a prompt, by the generator's tokenizer."""
+        """Return the token ids of a prompt, by the tokenizer of both."""
         await self._checked()
-        return await self._generator.encode(text, chat=chat)
+        return await self._reader.encode(text, chat=chat)
+
+    async def encode_chat(self, conversation: Conversation) -> tuple[int, ...]:
+        """Return the token ids of a conversation, by the tokenizer of both."""
+        await self._checked()
+        return await self._reader.encode_chat(conversation)
+
+    async def tokenizer(self) -> Any:
+        """Return the tokenizer of both."""
+        return await self._reader.tokenizer()
 
     async def encode_continuation(self, text: str) -> tuple[int, ...]:
         """Return the token ids of text that follows other text."""
-        return await self._generator.encode_continuation(text)
+        return await self._reader.encode_continuation(text)
 
     async def decode(self, token_ids: Sequence[int]) -> str:
         """Return the text of tokens, without special ones."""
-        return await self._generator.decode(token_ids)
+        return await self._reader.decode(token_ids)
 
     async def token_texts(self, token_ids: Sequence[int]) -> list[str]:
         """Return the text that each token adds."""
-        return await self._generator.token_texts(token_ids)
+        return await self._reader.token_texts(token_ids)
 
     async def generate(self, request: Request, watch: Watch | None = None) -> list[Candidate]:
         """Return the generator's candidates."""
@@ -152,26 +164,38 @@ class HybridBackend(Backend):
         if self._turns is None:
             return await self._scorer.inspect_all(texts, inspection)
         loop = await self._running_loop()
-        return await loop.arun(self._inspected_alone(self._turns, texts, inspection))
+        return await loop.arun(self._inspected(self._turns, texts, inspection))
 
     def close(self) -> None:
         """Close both backends."""
+        self._is_closed = True
+        if self._turns is not None and self._turns.is_changing and not self.loop.is_here:
+            self.loop.run(self._turns.settled())
         self._scorer.close()
         self._generator.close()
 
-    async def _inspected_alone(
+    async def _inspected(
         self, turns: Turns, texts: Sequence[Sequence[int]], inspection: Inspection
     ) -> list[Internals]:
+        async with turns.by_night():
+            return await self._scorer.inspect_all(texts, inspection)
+
+    async def _to_scorer(self) -> None:
+        """Leave the memory to the scorer."""
+        assert isinstance(self._generator, Sleeper)
+        await self._generator.sleep()
+
+    async def _to_generator(self) -> None:
+        """Leave the memory to the generator."""
         assert isinstance(self._generator, Sleeper) and isinstance(self._scorer, Unloadable)
-        async with turns.alone():
-            try:
-                await self._generator.sleep()
-                try:
-                    return await self._scorer.inspect_all(texts, inspection)
-                finally:
-                    await asyncio.to_thread(self._scorer.unload)
-            finally:
-                await self._generator.wake()
+        if self._is_closed:
+            return
+        try:
+            await asyncio.to_thread(self._scorer.unload)
+        finally:
+            await self._generator.wake()
+        if self._is_closed:  # meanwhile, by someone on this very loop, who could not wait
+            self._generator.close()
 
     async def _in_turn(self, make: Callable[[], Awaitable[T]]) -> T:
         """Await what is made, with the generator awake."""
@@ -180,7 +204,7 @@ class HybridBackend(Backend):
         return await (await self._running_loop()).arun(_among_others(self._turns, make))
 
     async def _streamed(self, turns: Turns, request: Request) -> AsyncGenerator[StreamPiece, None]:
-        async with turns.together(), aclosing(self._generator.stream(request)) as pieces:
+        async with turns.by_day(), aclosing(self._generator.stream(request)) as pieces:
             async for piece in pieces:
                 yield piece
 
@@ -190,8 +214,10 @@ class HybridBackend(Backend):
 
     async def _checked(self) -> None:
         """See to it, once, that both sides mean the same by a token."""
-        if self._is_checked:
-            return
+        if not self._is_checked:
+            await self._in_turn(self._check_tokens)
+
+    async def _check_tokens(self) -> None:
         for text in _PROBES:
             ours, theirs = [await side.encode(text) for side in (self._generator, self._scorer)]
             if ours != theirs:
@@ -206,7 +232,7 @@ class HybridBackend(Backend):
 
 
 async def _among_others(turns: Turns, make: Callable[[], Awaitable[T]]) -> T:
-    async with turns.together():
+    async with turns.by_day():
         return await make()
 
 

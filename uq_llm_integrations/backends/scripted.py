@@ -19,11 +19,13 @@ from uq_llm_integrations.backends.base import (
     layer_number,
 )
 from uq_llm_integrations.backends.loop import LoopThread
+from uq_llm_integrations.backends.prompts import text_of
 from uq_llm_integrations.backends.row_sums import dense_rows, exact_statistics
 from uq_llm_integrations.backends.token_texts import split_text
 from uq_llm_integrations.errors import InvalidRequestError, UncertaintyError
 from uq_llm_integrations.records import (
     Candidate,
+    Conversation,
     Inspection,
     Internals,
     Request,
@@ -83,6 +85,13 @@ class ScriptedBackend(Backend):
         """Return the bytes of the text; there is no chat template."""
         return tuple(text.encode())
 
+    async def encode_chat(self, conversation: Conversation) -> tuple[int, ...]:
+        """Return the bytes of a lone message's text, of more than one as `role: text` lines."""
+        messages = [(one["role"], text_of(one)) for one in conversation.messages]
+        if len(messages) == 1:
+            return tuple(messages[0][1].encode())
+        return tuple("\n".join(f"{role}: {text}" for role, text in messages).encode())
+
     async def encode_continuation(self, text: str) -> tuple[int, ...]:
         """Return the bytes of the text."""
         return tuple(text.encode())
@@ -110,14 +119,15 @@ class ScriptedBackend(Backend):
         """Generate the next line byte by byte; an empty one is one piece."""
         (candidate,) = await self.generate(request)
         if not candidate.token_ids:
-            yield StreamPiece("", (), (), candidate)
-        logprobs, text = candidate.trace.logprob.tolist(), ""
+            yield StreamPiece("", (), candidate.trace, candidate)
+        text = ""
         for i, piece in enumerate(await self.token_texts(candidate.token_ids)):
             is_last = i + 1 == len(candidate.token_ids)
             shown = candidate.text[len(text) :] if is_last else piece
             text += shown
             ids = candidate.token_ids[i : i + 1]
-            yield StreamPiece(shown, ids, (logprobs[i],), candidate if is_last else None)
+            part = candidate.trace[i : i + 1]
+            yield StreamPiece(shown, ids, part, candidate if is_last else None)
 
     async def score_all(
         self,

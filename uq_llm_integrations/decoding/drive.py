@@ -139,6 +139,8 @@ async def _together(runs: Sequence[Coroutine[Any, Any, Any]]) -> list[Any]:
 
 
 async def _encoded_for(backend: Backend, request: Request) -> Request:
+    if request.conversation:
+        return replace(request, prompt_ids=await backend.encode_chat(request.conversation))
     if request.text is None:
         raise ConfigurationError(
             "another model needs the prompt's text; give the request its `text`"

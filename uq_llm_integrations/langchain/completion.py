@@ -13,9 +13,9 @@ from langchain_core.language_models.llms import BaseLLM
 from langchain_core.outputs import GenerationChunk, LLMResult
 from langchain_core.runnables import RunnableConfig
 
+from uq_llm_integrations.adapters.settings import UncertaintySettings, refuse_unknown
+from uq_llm_integrations.adapters.texts import GrowingTexts
 from uq_llm_integrations.decoding.drive import adrive_all
-from uq_llm_integrations.decoding.stream import astream
-from uq_llm_integrations.langchain.settings import UncertaintySettings, refuse_unknown
 from uq_llm_integrations.langchain.translate import generation_chunk, llm_result
 
 
@@ -132,11 +132,11 @@ class UncertaintyLLM(UncertaintySettings, BaseLLM):
         bound, rest = self._bound(kwargs)
         refuse_unknown(rest)
         request = await bound._request(prompt, stop)
-        answer = astream(bound._deciding, request, self._backend, bound.methods)
-        async with aclosing(answer) as pieces:
-            async for text, result in pieces:
-                texts = None if result is None else await bound._token_texts(result)
-                yield generation_chunk(text, result, texts)
+        texts = GrowingTexts(self._backend)
+        async with aclosing(bound._answer_pieces(request)) as pieces:
+            async for piece in pieces:
+                tokens = await texts.of(piece.token_ids) if bound.token_scores else None
+                yield generation_chunk(piece, tokens)
 
 
 def _of(config: RunnableConfig | None) -> dict[str, Any]:

@@ -7,11 +7,14 @@ from typing import Any
 
 from langchain_core.outputs import Generation, GenerationChunk, LLMResult
 
+from uq_llm_integrations.decoding.stream import AnswerPiece
 from uq_llm_integrations.records import Result
-from uq_llm_integrations.report.metadata import token_metadata, uncertainty_metadata
-
-TokenTexts = Sequence[Sequence[str]] | None
-"""For each candidate the texts of its tokens, or None to leave out what is known by token."""
+from uq_llm_integrations.report.metadata import (
+    TokenTexts,
+    token_columns,
+    token_metadata,
+    uncertainty_metadata,
+)
 
 
 def llm_result(results: Sequence[Result], texts: Sequence[TokenTexts], model: str) -> LLMResult:
@@ -56,7 +59,14 @@ def token_usage(results: Sequence[Result]) -> dict[str, int]:
     }
 
 
-def generation_chunk(text: str, result: Result | None, texts: TokenTexts) -> GenerationChunk:
-    """Return a chunk; only the last has info, for LangChain adds up what two chunks both have."""
-    info = None if result is None else generation_info(result, 0, texts)
-    return GenerationChunk(text=text, generation_info=info)
+def generation_chunk(piece: AnswerPiece, texts: Sequence[str] | None) -> GenerationChunk:
+    """Return a chunk with its tokens' scores where their texts are given.
+
+    Numbers of the whole answer are in the last one alone: LangChain adds up, or refuses, what two
+    chunks both have, but joins lists.
+    """
+    info: dict[str, Any] = generation_info(piece.result, 0, None) if piece.result else {}
+    if texts is not None:
+        columns = token_columns(piece.token_ids, piece.trace, texts)
+        info["uncertainty"] = info.get("uncertainty", {}) | {"by_token": columns}
+    return GenerationChunk(text=piece.text, generation_info=info or None)

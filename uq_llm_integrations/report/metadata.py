@@ -6,7 +6,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from uq_llm_integrations.records import Candidate, Result
+from uq_llm_integrations.records import Candidate, Result, TokenTrace
+from uq_llm_integrations.scoring.bounds import bounded
+
+TokenTexts = Sequence[Sequence[str]] | None
+"""For each candidate the texts of its tokens, or None to leave out what is known by token."""
 
 _TOKEN_ARRAYS = ("logprob", "rank", "entropy", "varentropy", "entropy_lower", "entropy_upper")
 
@@ -55,12 +59,19 @@ def _numbers(result: Result) -> dict[str, float | None]:
 
 def token_metadata(candidate: Candidate, texts: Sequence[str]) -> dict[str, Any]:
     """Return one list a quantity, one entry a token; quantities that are not known are left out."""
-    trace = candidate.trace
+    return token_columns(candidate.token_ids, candidate.trace, texts)
+
+
+def token_columns(
+    token_ids: Sequence[int], trace: TokenTrace, texts: Sequence[str]
+) -> dict[str, Any]:
+    """Return the same of some tokens."""
+    trace = bounded(trace)
     arrays = {name: getattr(trace, name) for name in _TOKEN_ARRAYS}
     if trace.is_exact:
         del arrays["entropy_lower"], arrays["entropy_upper"]
     lists = {name: array.tolist() for name, array in arrays.items() if array is not None}
-    return {"token": list(texts), "token_id": list(candidate.token_ids), **lists}
+    return {"token": list(texts), "token_id": list(token_ids), **lists}
 
 
 def result_metadata(result: Result, texts: Sequence[Sequence[str]]) -> dict[str, Any]:

@@ -32,6 +32,8 @@ CONFIGS = {
         linear_key_head_dim=8,
         linear_value_head_dim=8,
     ),
+    "llama": transformers.LlamaConfig(**SIZES),
+    "gpt2": transformers.GPT2Config(vocab_size=300, n_embd=32, n_layer=2, n_head=2),
     "mamba": transformers.MambaConfig(hidden_size=32, num_hidden_layers=2, vocab_size=300),
 }
 PROMPT = tuple(range(5, 25))

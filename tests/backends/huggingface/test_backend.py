@@ -177,7 +177,7 @@ def test_a_stream_adds_up_to_the_candidate(hf, ids):
     candidate = pieces[-1].candidate
     assert "".join(piece.text for piece in pieces) == candidate.text == "The capital of France is"
     assert sum((piece.token_ids for piece in pieces), ()) == candidate.token_ids
-    logprobs = sum((piece.logprobs for piece in pieces), ())
+    logprobs = np.concatenate([piece.trace.logprob for piece in pieces])
     np.testing.assert_array_equal(logprobs, candidate.trace.logprob)
     assert len(pieces) > 3
 

@@ -101,7 +101,7 @@ def test_entropies_while_streaming(backend, capital_ids):
     assert_exact(candidate)
     assert "".join(piece.text for piece in pieces) == candidate.text
     assert sum((piece.token_ids for piece in pieces), ()) == candidate.token_ids
-    streamed = [logprob for piece in pieces for logprob in piece.logprobs]
+    streamed = np.concatenate([piece.trace.logprob for piece in pieces])
     np.testing.assert_array_equal(streamed, candidate.trace.logprob)
 
 

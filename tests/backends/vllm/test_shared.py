@@ -91,6 +91,11 @@ def load_both(name: str, folder) -> tuple[nn.Module, nn.Module, SharedModel]:
     """The model in transformers, in vLLM, and shared by the two."""
     plain = plain_model(CONFIGS[name]())
     plain.save_pretrained(folder)
+    return plain, *load_shared(folder)
+
+
+def load_shared(folder) -> tuple[nn.Module, SharedModel]:
+    """A saved model in vLLM, and shared with transformers."""
     config = EngineArgs(
         model=str(folder),
         skip_tokenizer_init=True,
@@ -102,7 +107,7 @@ def load_both(name: str, folder) -> tuple[nn.Module, nn.Module, SharedModel]:
         destroy_model_parallel()  # each model needs groups of its own kind
         ensure_model_parallel_initialized(1, 1)
         engine = get_model(vllm_config=config)
-        return plain, engine, SharedModel(engine, config, CPU)
+        return engine, SharedModel(engine, config, CPU)
 
 
 def texts_of(*lengths: int) -> list[list[int]]:

@@ -21,7 +21,7 @@ from uq_llm_integrations.backends.huggingface.model import ModelOptions
 from uq_llm_integrations.backends.huggingface.sampling import HFSampling
 from uq_llm_integrations.backends.huggingface.thread import ModelThread
 from uq_llm_integrations.backends.loop import LoopThread
-from uq_llm_integrations.backends.prompts import encoded_prompt
+from uq_llm_integrations.backends.prompts import encoded_chat, encoded_prompt
 from uq_llm_integrations.backends.sampling import check_request
 from uq_llm_integrations.backends.token_texts import split_text
 from uq_llm_integrations.errors import (
@@ -33,6 +33,7 @@ from uq_llm_integrations.errors import (
 from uq_llm_integrations.models import resolve_model
 from uq_llm_integrations.records import (
     Candidate,
+    Conversation,
     Inspection,
     Internals,
     Request,
@@ -148,6 +149,14 @@ class HuggingFaceBackend(Backend):
         tokenizer = (await self._thread.describe()).tokenizer
         return encoded_prompt(tokenizer, text, chat=chat, model=self._name)
 
+    async def encode_chat(self, conversation: Conversation) -> tuple[int, ...]:
+        """Return the token ids of a conversation up to where the model's next turn begins."""
+        return encoded_chat(await self.tokenizer(), conversation, model=self._name)
+
+    async def tokenizer(self) -> Any:
+        """Return the model's tokenizer."""
+        return (await self._thread.describe()).tokenizer
+
     async def encode_continuation(self, text: str) -> tuple[int, ...]:
         """Return the token ids of text that follows other text."""
         tokenizer = (await self._thread.describe()).tokenizer
@@ -193,10 +202,7 @@ class HuggingFaceBackend(Backend):
         known = await self._thread.describe()
         for ids in texts:
             self.check(Request(prompt + ids, top_logprobs=top_logprobs))
-        from uq_llm_integrations.backends.huggingface.forward import scored
-
-        whole = [prompt + ids for ids in texts]
-        traces = await self._in_batches(whole, scored, len(prompt), top_logprobs)
+        traces = await self._traces(prompt, texts, top_logprobs)
         outcomes = [
             _scored(prompt, ids, known.tokenizer.decode(list(ids)), trace)
             for ids, trace in zip(texts, traces, strict=True)
@@ -226,10 +232,24 @@ class HuggingFaceBackend(Backend):
             self._thread.work, model, known, ends, request, watch, one_by_one=self._one_by_one
         )
 
+    async def _traces(self, prompt: Ids, texts: Sequence[Ids], k: int) -> list[TokenTrace]:
+        from uq_llm_integrations.backends.huggingface import scoring
+
+        if len(texts) > 1:
+            (kept,) = await self._in_batches([prompt], scoring.passed)
+            if kept:
+                beside = len(prompt) // scoring.CACHED_PER_TOKEN
+                return await self._in_batches(texts, kept.scored, k, beside=beside)
+        whole = [prompt + ids for ids in texts]
+        return await self._in_batches(whole, scoring.scored, len(prompt), k)
+
     async def _in_batches(
-        self, texts: Sequence[Ids], job: Callable[..., list[T]], *arguments: Any
+        self, texts: Sequence[Ids], job: Callable[..., list[T]], *arguments: Any, beside: int = 0
     ) -> list[T]:
-        """Run a job of the model's with batches of texts, and with what it needs beside them."""
+        """Run a job of the model's with batches of texts, and with what it needs beside them.
+
+        `beside` is how many tokens more each text counts for.
+        """
         import torch
 
         model, _ = await self._thread.work(self._thread.model)
@@ -237,7 +257,8 @@ class HuggingFaceBackend(Backend):
         async def run(batch: list[int]) -> list[T]:
             return await self._thread.work(job, model, [texts[i] for i in batch], *arguments)
 
-        return await in_batches([len(text) for text in texts], run, torch.OutOfMemoryError)
+        lengths = [len(text) + beside for text in texts]
+        return await in_batches(lengths, run, torch.OutOfMemoryError)
 
     def _check_ids(self, token_ids: Sequence[int]) -> None:
         """Raise InvalidRequestError for a token that the model has no place for."""

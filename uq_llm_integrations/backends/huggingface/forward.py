@@ -1,4 +1,4 @@
-"""Passing given tokens through the model: their log-probabilities, and what is inside."""
+"""Passing given tokens through the model, and what is inside meanwhile."""
 
 from __future__ import annotations
 
@@ -11,21 +11,11 @@ import torch
 
 from uq_llm_integrations.backends.base import layer_number
 from uq_llm_integrations.backends.huggingface.attention import AttentionTaker
-from uq_llm_integrations.backends.huggingface.trace import chosen_logprobs, trace_of
+from uq_llm_integrations.backends.huggingface.trace import chosen_logprobs
 from uq_llm_integrations.errors import EngineError, MethodUnavailableError
-from uq_llm_integrations.records import Inspection, Internals, Singles, TokenTrace
+from uq_llm_integrations.records import Inspection, Internals, Singles
 
 Ids = tuple[int, ...]
-
-
-def scored(model: Any, texts: Sequence[Ids], start: int, k: int) -> list[TokenTrace]:
-    """Return the traces of texts from token `start` on, from one pass padded on the right."""
-    kept = max(map(len, texts)) - start + 1  # the first token is told by the one before it
-    logits = _pass(model, texts, **last_logits(model, kept)).logits[:, -kept:]
-    return [
-        trace_of(rows[: len(ids) - start], torch.tensor(ids[start:], device=rows.device).long(), k)
-        for rows, ids in zip(logits, texts, strict=True)
-    ]
 
 
 def inspected(model: Any, texts: Sequence[Ids], inspection: Inspection) -> list[Internals]:
@@ -44,6 +34,16 @@ def forward(model: Any, ids: torch.Tensor, **arguments: Any) -> Any:
         return model(ids.to(model.device), **arguments)
 
 
+def padded_pass(model: Any, texts: Sequence[Ids], **arguments: Any) -> Any:
+    """Return the model's output for whole texts, padded on the right."""
+    width = max(map(len, texts))
+    rows = [[*text, *[0] * (width - len(text))] for text in texts]
+    if any(len(text) < width for text in texts):
+        mask = [[1] * len(text) + [0] * (width - len(text)) for text in texts]
+        arguments["attention_mask"] = torch.tensor(mask, device=model.device)
+    return forward(model, torch.tensor(rows), use_cache=False, **arguments)
+
+
 def last_logits(model: Any, count: int) -> dict[str, int]:
     """Return the argument that has a model compute no more than its last logits."""
     takes_it = "logits_to_keep" in inspect.signature(model.forward).parameters
@@ -54,7 +54,7 @@ def _internals(
     model: Any, texts: Sequence[Ids], inspection: Inspection, taker: AttentionTaker | None
 ) -> list[Internals]:
     wants_hidden = bool(inspection.hidden_layers)
-    output = _pass(model, texts, output_hidden_states=wants_hidden)
+    output = padded_pass(model, texts, output_hidden_states=wants_hidden)
     found, states = [], output.hidden_states
     for i, text in enumerate(texts):
         tokens = torch.tensor(text, device=output.logits.device)
@@ -66,15 +66,6 @@ def _internals(
         attention = taker.taken(i) if taker else {}
         found.append(_whole(Internals(logprob, hidden, **attention)))
     return found
-
-
-def _pass(model: Any, texts: Sequence[Ids], **arguments: Any) -> Any:
-    width = max(map(len, texts))
-    rows = [[*text, *[0] * (width - len(text))] for text in texts]
-    if any(len(text) < width for text in texts):
-        mask = [[1] * len(text) + [0] * (width - len(text)) for text in texts]
-        arguments["attention_mask"] = torch.tensor(mask, device=model.device)
-    return forward(model, torch.tensor(rows), use_cache=False, **arguments)
 
 
 @contextmanager

@@ -160,14 +160,15 @@ class Drawing:
         """Yield the one sample piece by piece."""
         sample = self._sample(0)
         batch, text, count = self._batch([0]), "", 0
+        size = self._description.vocabulary_size
         while sample.finish_reason is None:
             try:
                 await self._step(batch, [sample], [0])
             except torch.OutOfMemoryError as error:
                 BatchSize(1).halve(1, error)
             candidate = self._whole(sample) if sample.finish_reason else None
-            ids, logprobs = sample.token_ids[count:], sample.logprobs[count:]
-            yield StreamPiece(sample.shown[len(text) :], tuple(ids), tuple(logprobs), candidate)
+            ids, shown = tuple(sample.token_ids[count:]), sample.shown[len(text) :]
+            yield StreamPiece(shown, ids, sample.trace_from(count, size), candidate)
             text, count = sample.shown, len(sample.token_ids)
 
     async def _drawn(self, numbers: list[int]) -> AsyncGenerator[Sample, None]:

@@ -89,16 +89,19 @@ class Sample:
             return self.text
         return self.text[: max(0, len(self.text) - max(map(len, self._sampling.stop)) + 1)]
 
+    def trace_from(self, first: int, size: int) -> TokenTrace:
+        """Return the trace of the tokens from `first` on; `size` is the vocabulary's."""
+        return joined(self._traces[first:] or [empty_trace(size, self._request.top_logprobs)])
+
     def outcome(self, size: int) -> Candidate | EngineError:
         """Return the candidate, or why there is none; `size` is the vocabulary's."""
         if self.error:
             return self.error
-        traces = self._traces or [empty_trace(size, self._request.top_logprobs)]
         return Candidate(
             prompt_ids=self._request.prompt_ids,
             token_ids=tuple(self.token_ids),
             text=self.text,
-            trace=joined(traces),
+            trace=self.trace_from(0, size),
             finish_reason=self.finish_reason,
             stop_reason=self._stop_reason,
         )

@@ -13,7 +13,7 @@ from uq_llm_integrations.backends.base import kept_candidates
 from uq_llm_integrations.backends.row_sums import read_rows
 from uq_llm_integrations.backends.token_texts import split_text
 from uq_llm_integrations.backends.vllm.errors import translated_errors
-from uq_llm_integrations.backends.vllm.output import candidate_of, flat_logprobs
+from uq_llm_integrations.backends.vllm.output import LogprobTable, candidate_of, flat_logprobs
 from uq_llm_integrations.backends.vllm.params import (
     early_stop_token,
     generation_params,
@@ -21,7 +21,7 @@ from uq_llm_integrations.backends.vllm.params import (
 )
 from uq_llm_integrations.backends.vllm.process import EngineProcess
 from uq_llm_integrations.errors import EngineError, InvalidRequestError
-from uq_llm_integrations.records import Candidate, Request, StreamPiece, Watch
+from uq_llm_integrations.records import Candidate, Request, StreamPiece, TokenTrace, Watch
 
 if TYPE_CHECKING:
     from vllm import RequestOutput
@@ -65,6 +65,20 @@ class Sample(AbstractAsyncContextManager["Sample"]):
         async with aclosing(outputs) as outputs:
             async for output in outputs:
                 yield output
+
+    async def trace_from(self, first: int, output: RequestOutput) -> TokenTrace:
+        """Return what is known already of the tokens from `first` on.
+
+        Their exact statistics are fetched only for a request that is followed live.
+        """
+        completion, size = output.outputs[0], self._process.llm.model_config.get_vocab_size()
+        table = LogprobTable.read(completion.logprobs, tuple(completion.token_ids), first)
+        rows, why = None, self._why_not or "the probe's statistics come with the last piece"
+        if self._is_kept and self._request.live and not output.finished:
+            seen = await self._process.ask("uq_peek", self._name, first, deadline=self._deadline)
+            rows = read_rows(seen)
+            rows = rows if len(rows) >= len(table.logprob) else None
+        return table.trace(size, rows, why, grammar=self._has_grammar)
 
     async def candidate(self, output: RequestOutput, reason: str | None = None) -> Candidate:
         """Return what was drawn, with what the probe kept of it.
@@ -132,14 +146,13 @@ class Drawing:
         async with self._sample(0) as sample, aclosing(sample.outputs(whole=False)) as outputs:
             async for output in outputs:
                 # The engine appends to its lists later on: take what is new before yielding.
-                ids, logprobs = _tokens(output), flat_logprobs(output)
-                whole, is_last = output.outputs[0].text, False
+                ids, whole, is_last = _tokens(output), output.outputs[0].text, False
+                trace = await sample.trace_from(count, output)
                 candidate = await self._ended(sample, output, count)
                 if candidate is not None:
                     ids, whole, is_last = candidate.token_ids, candidate.text, True
-                yield StreamPiece(
-                    whole[len(text) :], ids[count:], logprobs[count : len(ids)], candidate
-                )
+                    trace = candidate.trace[count:]
+                yield StreamPiece(whole[len(text) :], ids[count:], trace, candidate)
                 text, count = whole, len(ids)
                 if is_last:
                     return

@@ -11,7 +11,7 @@ from typing import Any
 
 from uq_llm_integrations.backends.base import MAX_N, Backend, Capabilities
 from uq_llm_integrations.backends.loop import LoopThread
-from uq_llm_integrations.backends.prompts import encoded_prompt
+from uq_llm_integrations.backends.prompts import encoded_chat, encoded_prompt
 from uq_llm_integrations.backends.sampling import check_request
 from uq_llm_integrations.backends.token_texts import split_text
 from uq_llm_integrations.backends.vllm.draw import Drawing
@@ -24,6 +24,7 @@ from uq_llm_integrations.errors import ConfigurationError, EmptyPromptError
 from uq_llm_integrations.models import resolve_model
 from uq_llm_integrations.records import (
     Candidate,
+    Conversation,
     Inspection,
     Internals,
     Request,
@@ -162,21 +163,28 @@ class VLLMEngineBackend(Backend):
 
     async def encode(self, text: str, *, chat: bool = False) -> tuple[int, ...]:
         """Return the token ids of a prompt; with `chat`, as a user's turn in the chat template."""
-        tokenizer = await self._tokenizer()
-        return encoded_prompt(tokenizer, text, chat=chat, model=self._model)
+        return encoded_prompt(await self.tokenizer(), text, chat=chat, model=self._model)
+
+    async def encode_chat(self, conversation: Conversation) -> tuple[int, ...]:
+        """Return the token ids of a conversation up to where the model's next turn begins."""
+        return encoded_chat(await self.tokenizer(), conversation, model=self._model)
+
+    async def tokenizer(self) -> Any:
+        """Return the engine's tokenizer."""
+        return (await self._running()).llm.get_tokenizer()
 
     async def encode_continuation(self, text: str) -> tuple[int, ...]:
         """Return the token ids of text that follows other text."""
-        return tuple((await self._tokenizer()).encode(text, add_special_tokens=False))
+        return tuple((await self.tokenizer()).encode(text, add_special_tokens=False))
 
     async def decode(self, token_ids: Sequence[int]) -> str:
         """Return the text of tokens, without special ones."""
-        text: str = (await self._tokenizer()).decode(list(token_ids), skip_special_tokens=True)
+        text: str = (await self.tokenizer()).decode(list(token_ids), skip_special_tokens=True)
         return text
 
     async def token_texts(self, token_ids: Sequence[int]) -> list[str]:
         """Return the text that each token adds."""
-        return split_text((await self._tokenizer()).decode, token_ids)
+        return split_text((await self.tokenizer()).decode, token_ids)
 
     async def generate(self, request: Request, watch: Watch | None = None) -> list[Candidate]:
         """Return `request.n` candidates, drawn as so many requests that share the prompt."""
@@ -236,9 +244,6 @@ class VLLMEngineBackend(Backend):
         if process is None or (process.is_dead and self._release):
             return await asyncio.to_thread(self.start)
         return process
-
-    async def _tokenizer(self) -> Any:
-        return (await self._running()).llm.get_tokenizer()
 
     def _drawing(
         self, process: EngineProcess, request: Request, watch: Watch | None = None

@@ -22,8 +22,9 @@ from vllm.v1.worker.gpu.sample.logits_processor.interface import (
     LogitsProcessor as V2LogitsProcessor,
 )
 
+from uq_llm_integrations.backends.device_sums import warm_up
 from uq_llm_integrations.backends.vllm.early_stop import EARLY_STOPPER, Rule
-from uq_llm_integrations.backends.vllm.recorder import RECORDER, warm_up
+from uq_llm_integrations.backends.vllm.recorder import RECORDER
 from uq_llm_integrations.backends.vllm.start import REQUEST_KEY, STOP_KEY, TOKENS_KEY
 from uq_llm_integrations.backends.vllm.tap import TAP
 
@@ -147,6 +148,10 @@ class ProbeReader:
         """Return and forget what was recorded for some requests."""
         EARLY_STOPPER.forget(requests)
         return RECORDER.take(requests)
+
+    def uq_peek(self, request: str, first: int) -> bytes:
+        """Return what was recorded for a request so far, from token `first` on."""
+        return RECORDER.peek(request, first)
 
     def uq_recorded(self) -> list[str]:
         """Return the requests of which something is kept."""

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 _ATTENTION = "uq_shared"
 
-# Rows of logits at a time, so that a large vocabulary needs little memory.
-_ROWS = 256
+# Logits at a time, so that a large vocabulary needs little memory: 16 MiB of them.
+_LOGITS = 1 << 22
 
 
 class Weights:
@@ -148,7 +148,8 @@ class SharedModel:
         rows = torch.cat([states[i, : len(text) - 1] for i, text in enumerate(texts)])
         tokens = [token for text in texts for token in text[1:]]
         chosen = torch.tensor(tokens, dtype=torch.long, device=self._device)
-        parts = zip(rows.split(_ROWS), chosen.split(_ROWS), strict=True)
+        size = max(1, _LOGITS // self._config.model_config.get_vocab_size())
+        parts = zip(rows.split(size), chosen.split(size), strict=True)
         logprobs = torch.cat([self._chosen(*part) for part in parts])
         return tuple(logprobs.split([len(text) - 1 for text in texts]))
 

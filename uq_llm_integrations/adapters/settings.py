@@ -1,12 +1,9 @@
-"""What LangChain's classes are set up with: model, sampling, scores, decisions.
-
-The completion and the chat classes share it, whatever backend they run on.
-"""
+"""What the classes of all frameworks are set up with: model, sampling, scores, decisions."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -23,6 +20,7 @@ from uq_llm_integrations.backends.sampling import (
 from uq_llm_integrations.decoding.abstain import ABSTENTION, Abstain, Action
 from uq_llm_integrations.decoding.conditions import Condition
 from uq_llm_integrations.decoding.strategies import Single
+from uq_llm_integrations.decoding.stream import AnswerPiece, astream, check_stream
 from uq_llm_integrations.decoding.wishes import Strategy
 from uq_llm_integrations.errors import (
     ConfigurationError,
@@ -31,8 +29,8 @@ from uq_llm_integrations.errors import (
 )
 from uq_llm_integrations.evidence.assessment import Assessment
 from uq_llm_integrations.evidence.availability import check_available
-from uq_llm_integrations.langchain.translate import TokenTexts
-from uq_llm_integrations.records import EarlyStop, Request, Result
+from uq_llm_integrations.records import Conversation, EarlyStop, Request, Result
+from uq_llm_integrations.report.metadata import TokenTexts
 from uq_llm_integrations.scoring.methods import DEFAULT_METHODS
 
 
@@ -68,6 +66,9 @@ class UncertaintySettings(BaseModel, ABC):
     """Engine arguments by vLLM's names; they can also be given as arguments."""
     early_stop: EarlyStop | None = None
     """Ends a sample inside the engine once it is too uncertain."""
+    stop_if: Condition | None = None
+    """Cuts a stream off once it holds of the tokens so far; answers that are not streamed are not
+    touched by it."""
     strategy: Strategy = Single()
     """What to draw and which candidate to answer with."""
     uncertain_when: Condition | None = None
@@ -134,8 +135,9 @@ class UncertaintySettings(BaseModel, ABC):
                 "the condition on which an answer is too uncertain"
             )
         request = self._asked((0,), None)
-        check_available(self.methods, self._backend.capabilities, self.assessment)
-        self._deciding.check(request, self._backend.capabilities)
+        check_stream(
+            self._deciding, request, self._backend.capabilities, self.methods, self.stop_if
+        )
         return self
 
     @property
@@ -164,6 +166,7 @@ class UncertaintySettings(BaseModel, ABC):
             "n": self.n,
             "top_logprobs": self.top_logprobs,
             "early_stop": repr(self.early_stop),
+            "stop_if": repr(self.stop_if),
             "strategy": repr(self._deciding),
             **self._sampling(None),
         }
@@ -173,7 +176,11 @@ class UncertaintySettings(BaseModel, ABC):
         return self._asked(ids, stop, prompt)
 
     def _asked(
-        self, ids: tuple[int, ...], stop: list[str] | None, text: str | None = None
+        self,
+        ids: tuple[int, ...],
+        stop: list[str] | None,
+        text: str | None = None,
+        conversation: Conversation | None = None,
     ) -> Request:
         return Request(
             ids,
@@ -183,8 +190,13 @@ class UncertaintySettings(BaseModel, ABC):
             self.early_stop,
             text=text,
             chat=self.chat_template,
+            conversation=conversation,
             assessment=self.assessment,
+            live=self.token_scores,
         )
+
+    def _answer_pieces(self, request: Request) -> AsyncGenerator[AnswerPiece, None]:
+        return astream(self._deciding, request, self._backend, self.methods, self.stop_if)
 
     async def _token_texts(self, result: Result) -> TokenTexts:
         if not self.token_scores:

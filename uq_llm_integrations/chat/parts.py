@@ -1,0 +1,113 @@
+"""Scores of the parts of a reply: the answer, the reasoning, each call, each field of an object.
+
+A part is a run of the reply's tokens, so its scores are those of a slice of the trace. Methods that
+need more than the trace have none.
+"""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import accumulate
+from typing import Any
+
+from uq_llm_integrations.chat.json_values import JsonValue, Span, json_values
+from uq_llm_integrations.chat.reply import Reply, ToolCall
+from uq_llm_integrations.records import Candidate
+from uq_llm_integrations.scoring.methods import find_method
+from uq_llm_integrations.scoring.score import score_candidate
+
+
+class Parts:
+    """Scores parts of one candidate; `texts` are those of its tokens."""
+
+    def __init__(self, candidate: Candidate, texts: Sequence[str], methods: Sequence[str]) -> None:
+        self._candidate, self.text = candidate, "".join(texts)
+        self._ends = list(accumulate(map(len, texts)))
+        self._methods = [name for name in methods if find_method(name).level == "sequence"]
+
+    def of_reply(self, reply: Reply, *, is_object: bool = False) -> dict[str, Any]:
+        """Return the scores of what the reply consists of; nothing where it is one plain text.
+
+        `answer`, `reasoning` and `tool_calls` where there is more than one kind of part, and
+        `fields` where the reply is to be an object.
+        """
+        parts: dict[str, Any] = {}
+        if reply.reasoning or reply.tool_calls:
+            parts["reasoning"] = self._of_text(reply.reasoning)
+            parts["answer"] = self._of_text(reply.content)
+            parts["tool_calls"] = self._of_calls(reply.tool_calls)
+        if is_object:
+            parts["fields"] = self._of_object(reply.content)
+        return {name: part for name, part in parts.items() if part}
+
+    def _of_text(self, text: str | None) -> dict[str, Any] | None:
+        said = (text or "").strip()
+        start = self.text.rfind(said) if said else -1
+        return None if start < 0 else self._of_span((start, start + len(said)))
+
+    def _of_calls(self, calls: Sequence[ToolCall]) -> list[dict[str, Any]]:
+        found = list(json_values(self.text))
+        found = [inner for one in found for inner in (one, *_all_nested(one))]
+        scored = []
+        for call in calls:
+            place = next((one for one in found if _is_of(one, call)), None)
+            span = place.span if place else (0, len(self.text))
+            arguments = _arguments(place, call) if place else None
+            scored.append(
+                {"name": call.name, "id": call.id, **self._of_span(span)}
+                | ({"fields": self._of_fields(arguments)} if arguments else {})
+            )
+            found = [one for one in found if place is None or one.span[0] >= place.span[1]]
+        return scored
+
+    def _of_object(self, content: str) -> dict[str, Any] | None:
+        start = self.text.rfind(content.strip()) if content.strip() else -1
+        value = next(json_values(self.text[start:]), None) if start >= 0 else None
+        return self._of_fields(value, start) if value else None
+
+    def _of_fields(self, value: JsonValue, offset: int = 0) -> dict[str, Any]:
+        return {
+            path: self._of_span((start + offset, end + offset))["scores"]
+            for path, (start, end) in value.fields.items()
+        }
+
+    def _of_span(self, span: Span) -> dict[str, Any]:
+        first, last = bisect_right(self._ends, span[0]), bisect_left(self._ends, span[1])
+        trace = self._candidate.trace[first : last + 1]
+        scores = score_candidate(replace(self._candidate, trace=trace), self._methods)
+        return {
+            "scores": {name: one.value for name, one in scores.items()},
+            "tokens": [first, first + len(trace)],
+        }
+
+
+def _all_nested(value: JsonValue) -> list[JsonValue]:
+    return [inner for one in value.nested for inner in (one, *_all_nested(one))]
+
+
+def _is_of(value: JsonValue, call: ToolCall) -> bool:
+    """Return whether an object is a call with its name, or the arguments alone."""
+    said = value.value
+    if not isinstance(said, dict):
+        return False
+    arguments = _parsed(call)
+    is_named = said.get("name") == call.name and arguments in (
+        said.get("arguments"),
+        said.get("parameters"),
+    )
+    return is_named or (bool(arguments) and said == arguments)
+
+
+def _arguments(value: JsonValue, call: ToolCall) -> JsonValue | None:
+    arguments = _parsed(call)
+    return next((one for one in (value, *value.nested) if one.value == arguments), None)
+
+
+def _parsed(call: ToolCall) -> Any:
+    try:
+        return json.loads(call.arguments or "{}")
+    except ValueError:
+        return None

@@ -1,0 +1,124 @@
+"""Replies read by vLLM's own tool and reasoning parsers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+from uq_llm_integrations.backends.vision_guard import hide_mismatched_builds
+from uq_llm_integrations.chat.reply import CallPart, Reply, ReplyPart, ToolCall
+from uq_llm_integrations.errors import ConfigurationError, InvalidRequestError
+from uq_llm_integrations.records import Conversation
+
+
+class VLLMReader:
+    """Reads one reply with the parsers of these names, as vLLM's server does.
+
+    Where a call is asked for, its grammar is part of `sampling`: the call is valid by construction.
+    Raises ConfigurationError for a parser that vLLM does not have or that the tokenizer does not
+    suit.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        conversation: Conversation,
+        tool_choice: str,
+        tool_parser: str | None,
+        reasoning_parser: str | None,
+        prompt_ids: tuple[int, ...] = (),
+    ) -> None:
+        hide_mismatched_builds()
+        from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+
+        self._prompt_ids, self._is_first = list(prompt_ids), True
+        self._request: Any = ChatCompletionRequest(
+            messages=[{"role": "user", "content": ""}],
+            tools=[dict(one) for one in conversation.tools] or None,
+            tool_choice=_choice(tool_choice) if conversation.tools else None,
+            include_reasoning=True,
+        )
+        names = (tool_parser if conversation.tools else None, reasoning_parser)
+        is_forced = tool_choice not in {"auto", "none"}
+        self._parser = _parser(tokenizer, self._request.tools, *names, is_forced=is_forced)
+        try:
+            self._request = self._parser.adjust_request(self._request)
+        except ValueError as error:
+            raise InvalidRequestError(f"vLLM cannot ask for these tools: {error}") from error
+        if self._prompt_ids:
+            self._parser.set_prompt_token_ids(self._prompt_ids)
+
+    @cached_property
+    def sampling(self) -> Mapping[str, Any]:
+        """The grammar of a call that must come, and special tokens where the parser reads them."""
+        request = self._request
+        given = {"structured_outputs": request.extract_structured_outputs()}
+        if not request.skip_special_tokens:
+            given |= {"skip_special_tokens": False, "spaces_between_special_tokens": False}
+        return {name: value for name, value in given.items() if value is not None}
+
+    def whole(self, text: str, token_ids: tuple[int, ...]) -> Reply:
+        """Read a finished reply."""
+        reasoning, content, calls = self._parser.parse(
+            text, self._request, enable_auto_tools=True, model_output_token_ids=token_ids
+        )
+        found = (ToolCall(one.name, one.arguments, one.id or _new_id()) for one in calls or ())
+        return Reply(content or "", reasoning, tuple(found))
+
+    def part(self, text: str, token_ids: tuple[int, ...], *, is_last: bool) -> ReplyPart:
+        """Read what a stream adds."""
+        prompt_ids = self._prompt_ids if self._is_first else None
+        self._is_first = False
+        delta = self._parser.parse_delta(
+            text, list(token_ids), self._request, prompt_ids, finished=is_last
+        )
+        if delta is None:
+            return ReplyPart()
+        return ReplyPart(delta.content or "", delta.reasoning or "", _call_parts(delta.tool_calls))
+
+
+def _parser(
+    tokenizer: Any, tools: Any, tool: str | None, reasoning: str | None, *, is_forced: bool
+) -> Any:
+    from vllm.parser import ParserManager
+
+    try:
+        parser = ParserManager.get_parser(
+            tool,
+            reasoning,
+            enable_auto_tools=tool is not None,
+            tool_strict_level="parameter" if is_forced else "auto",
+        )
+        assert parser is not None
+        return parser(tokenizer, tools)
+    except Exception as error:  # vLLM's parsers raise what they like at construction
+        raise ConfigurationError(
+            f"tool_parser={tool!r}, reasoning_parser={reasoning!r}: {error}; allowed are vLLM's "
+            f"names, see vllm.tool_parsers and vllm.reasoning"
+        ) from error
+
+
+def _choice(name: str) -> Any:
+    if name in {"auto", "none", "required"}:
+        return name
+    return {"type": "function", "function": {"name": name}}
+
+
+def _call_parts(calls: Any) -> tuple[CallPart, ...]:
+    return tuple(
+        CallPart(
+            one.index,
+            (one.function.arguments if one.function else None) or "",
+            one.function.name if one.function else None,
+            one.id,
+        )
+        for one in calls or ()
+    )
+
+
+def _new_id() -> str:
+    from vllm.renderers.chat_utils import make_tool_call_id
+
+    name: str = make_tool_call_id()
+    return name
