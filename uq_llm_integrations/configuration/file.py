@@ -3,10 +3,7 @@
 generator: {type: vllm, model: smollm2, gpu_memory_utilization: 0.9}
 sampling: {temperature: 0.7, max_tokens: 128}
 scorer: {type: [entropy, perplexity]}
-strategy:
-type: retry
-when: perplexity > 0.6
-strategy: {type: best_of_n, n: 8}
+strategy: {type: retry, when: perplexity > 0.6, strategy: {type: best_of_n, n: 8}}
 uncertain_when: perplexity > 0.6 or entropy > 2
 on_high_uncertainty: abstain
 """
@@ -42,6 +39,15 @@ class ScorerSection(Section):
     type: str | tuple[str, ...] = DEFAULT_METHODS
 
 
+class ChatSection(Section):
+    """What only chat classes have, see `ChatSettings`."""
+
+    tool_parser: str | None = None
+    reasoning_parser: str | None = None
+    chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
+    logprobs: bool = False
+
+
 class Configuration(Section):
     """A whole configuration file."""
 
@@ -50,11 +56,14 @@ class Configuration(Section):
     assessment: AssessmentSection | None = None
     sampling: dict[str, Any] = Field(default_factory=dict)
     chat_template: bool = False
+    chat: ChatSection | None = None
+    token_scores: bool = False
     strategy: StrategySection = Field(default_factory=lambda: SingleSection(type="single"))
     uncertain_when: When | None = None
     on_high_uncertainty: Action | None = None
     abstention_text: str | None = None
     early_stop: EarlyStop | None = None
+    stop_if: When | None = None
 
     @classmethod
     def read(cls, source: str | Path | Mapping[str, Any]) -> Configuration:
@@ -77,7 +86,7 @@ class Configuration(Section):
 
     def llm_arguments(self) -> dict[str, Any]:
         """Return the arguments of the frameworks' classes."""
-        options = self.given("generator", "scorer", "sampling", "strategy", "assessment")
+        options = self.given("generator", "scorer", "sampling", "strategy", "assessment", "chat")
         return {
             **self.generator.llm_arguments(),
             "methods": self.methods,

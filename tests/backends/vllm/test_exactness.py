@@ -9,6 +9,9 @@ from vllm.v1.metrics.reader import get_metrics_snapshot
 
 from tests.conftest import eventually, full_vocabulary_entropy
 from uq_llm_integrations.backends.row_sums import dense_rows, exact_statistics
+from uq_llm_integrations.decoding.quantities import token_max
+from uq_llm_integrations.decoding.strategies import Single
+from uq_llm_integrations.decoding.stream import astream
 from uq_llm_integrations.records import Candidate, Request
 
 pytestmark = pytest.mark.engine
@@ -103,6 +106,31 @@ def test_entropies_while_streaming(backend, capital_ids):
     assert sum((piece.token_ids for piece in pieces), ()) == candidate.token_ids
     streamed = np.concatenate([piece.trace.logprob for piece in pieces])
     np.testing.assert_array_equal(streamed, candidate.trace.logprob)
+
+
+def test_a_live_stream_tells_each_tokens_entropy_at_once(backend, capital_ids):
+    sampling = {"temperature": 0.7, "max_tokens": 5, "seed": 2}
+    request = Request(capital_ids, sampling=sampling, live=True)
+    pieces = list(backend.iterate(backend.stream(request)))
+    assert len(pieces) > 3
+    live = np.concatenate([piece.trace.entropy for piece in pieces])
+    np.testing.assert_array_equal(live, pieces[-1].candidate.trace.entropy)
+
+
+def test_a_stream_is_cut_off_inside_the_engine(backend, capital_ids):
+    sampling = {"temperature": 0.0, "max_tokens": 50}
+    stop_if = token_max("entropy") > 0.5
+
+    async def streamed():
+        request = Request(capital_ids, sampling=sampling)
+        return [one async for one in astream(Single(), request, backend, stop_if=stop_if)]
+
+    *before, last = backend.run(streamed())
+    candidate = last.result.candidate
+    assert candidate.finish_reason == "early_stop"
+    assert last.result.decision.action == "stopped_early"
+    assert candidate.trace.entropy[-1] > 0.5 >= max(candidate.trace.entropy[:-1], default=0.0)
+    assert last.result.text == "".join(piece.text for piece in [*before, last])
 
 
 def test_entropies_under_a_grammar(backend, capital_ids):
