@@ -1,8 +1,11 @@
-"""What LangChain and the scores cost, side by side with bare vLLM.
+"""What the frameworks and the scores cost, side by side with bare vLLM and the frameworks' own.
 
-64 prompts through `VLLMUncertaintyLLM.batch` against `vllm.LLM.generate` with the same parameters,
-and 16 threads calling `invoke`, or 16 tasks calling `ainvoke`, at once against one batch of 16.
-Figures are tokens a second.
+64 prompts through `VLLMUncertaintyLLM.batch` against `vllm.LLM.generate` with the same parameters
+and against langchain-community's `VLLM.batch`; 16 threads calling `invoke`, or 16 tasks calling
+`ainvoke`, at once against one batch of 16; four prompts one after the other through `complete` of
+both LlamaIndex classes. The frameworks' own classes run on the engine of `vllm.LLM`; LlamaIndex's
+gives vLLM a parameter that it has no more (`best_of`), which is taken out for it. Figures are
+tokens a second.
 """
 
 from __future__ import annotations
@@ -11,10 +14,12 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from benchmarks.bare_vllm import engine_args
 from benchmarks.report import best_of, conclude
 from uq_llm_integrations.langchain import VLLMUncertaintyLLM
+from uq_llm_integrations.llama_index import VLLMUncertaintyLLM as LlamaIndexLLM
 
 PROMPTS = [
     f"{number}. The most interesting fact about the number {number} is" for number in range(64)
@@ -31,6 +36,8 @@ def main() -> None:
     bare = vllm.LLM(**arguments)
     ours = VLLMUncertaintyLLM(**SAMPLING, **arguments)
     params = vllm.SamplingParams(logprobs=0, **SAMPLING)
+    llama_index = LlamaIndexLLM(backend=ours.backend, chat_template=False, **SAMPLING)
+    community, vllm_llms = community_llm(bare), llms_vllm(bare)
 
     async def tasks() -> None:
         await asyncio.gather(*map(ours.ainvoke, PROMPTS[:16]))
@@ -42,26 +49,66 @@ def main() -> None:
     batches = {
         "vllm.LLM.generate, 64": speed(64, lambda: bare.generate(PROMPTS, params, use_tqdm=False)),
         "VLLMUncertaintyLLM.batch, 64": speed(64, lambda: ours.batch(PROMPTS)),
+        "langchain-community VLLM.batch, 64": speed(64, lambda: community.batch(PROMPTS)),
     }
     callers = {
         "VLLMUncertaintyLLM.batch, 16": speed(16, lambda: ours.batch(PROMPTS[:16])),
         "16 threads, invoke": speed(16, threads),
         "16 tasks, ainvoke": speed(16, lambda: asyncio.run(tasks())),
     }
-    best_of(1, batches | callers)  # warm
-    measured = best_of(4, batches | callers)
+    one_by_one = {
+        "LlamaIndex, VLLMUncertaintyLLM.complete": speed(4, lambda: complete(llama_index)),
+        "LlamaIndex, llms-vllm Vllm.complete": speed(4, lambda: complete(vllm_llms)),
+    }
+    runs = batches | callers | one_by_one
+    best_of(1, runs)  # warm
+    measured = best_of(4, runs)
     best = {name: values[0] for name, values in measured.items()}
-    generate, batch, sixteen, by_threads, by_tasks = best.values()
+    generate, batch, theirs, sixteen, by_threads, by_tasks, complete_ours, complete_theirs = (
+        best.values()
+    )
     ours.backend.close()
     conclude(
         "framework_overhead",
         measured,
         {
             "batch / LLM.generate, 64 prompts": (0.97, batch / generate),
+            "batch / langchain-community, 64 prompts": (1.0, batch / theirs),
+            "complete / llama-index-llms-vllm": (1.0, complete_ours / complete_theirs),
             "16 threads / one batch": (0.90, by_threads / sixteen),
             "16 tasks / one batch": (0.90, by_tasks / sixteen),
         },
     )
+
+
+def complete(llm: Any) -> None:
+    """Complete four prompts one after the other."""
+    for prompt in PROMPTS[:4]:
+        llm.complete(prompt)
+
+
+def community_llm(engine: Any) -> Any:
+    """Return langchain-community's class on an engine that runs already."""
+    from langchain_community.llms.vllm import VLLM
+
+    return VLLM.model_construct(
+        client=engine, temperature=0.0, max_new_tokens=TOKENS, ignore_eos=True, logprobs=0
+    )
+
+
+def llms_vllm(engine: Any) -> Any:
+    """Return LlamaIndex's own class on an engine that runs already, without `best_of`."""
+    from llama_index.llms.vllm import Vllm
+
+    class WithoutBestOf(Vllm):  # type: ignore[misc]  # it is not typed
+        @property
+        def _model_kwargs(self) -> dict[str, Any]:
+            return {k: v for k, v in super()._model_kwargs.items() if k != "best_of"}
+
+    fields = {"temperature": 0.0, "max_new_tokens": TOKENS, "ignore_eos": True, "logprobs": 0}
+    llm = WithoutBestOf.model_construct(**fields)
+    llm._client = engine
+    return llm
 
 
 def speed(prompts: int, run: Callable[[], object]) -> Callable[[], float]:

@@ -33,16 +33,26 @@ if TYPE_CHECKING:
     from uq_llm_integrations.decoding.strategies import BestOfN, SelfConsistency, Single
     from uq_llm_integrations.evidence.assessment import Assessment
     from uq_llm_integrations.evidence.availability import check
-    from uq_llm_integrations.evidence.fitting import fit_density, fit_head
+    from uq_llm_integrations.evidence.fitting import (
+        afit_density,
+        afit_head,
+        fit_density,
+        fit_head,
+    )
     from uq_llm_integrations.evidence.meaning import Classifier, EmbeddingSimilarity, ServedJudge
     from uq_llm_integrations.generator import HybridUncertaintyGenerator
     from uq_llm_integrations.langchain import (
+        ChatHuggingFaceUncertainty,
+        ChatHybridUncertainty,
+        ChatVLLMUncertainty,
         HuggingFaceUncertaintyLLM,
         HybridUncertaintyLLM,
         VLLMUncertaintyLLM,
     )
     from uq_llm_integrations.records import (
         Candidate,
+        Claim,
+        Conversation,
         Decision,
         EarlyStop,
         Inspection,
@@ -55,6 +65,7 @@ if TYPE_CHECKING:
     )
     from uq_llm_integrations.scoring.density import DensityFit
     from uq_llm_integrations.scoring.head import UncertaintyHead
+    from uq_llm_integrations.scoring.luh import LuhHead
     from uq_llm_integrations.scoring.methods import METHODS
 
 __version__ = "0.1.0"
@@ -85,16 +96,23 @@ _HOMES = {
     "Single": "decoding.strategies",
     "Assessment": "evidence.assessment",
     "check": "evidence.availability",
+    "afit_density": "evidence.fitting",
+    "afit_head": "evidence.fitting",
     "fit_density": "evidence.fitting",
     "fit_head": "evidence.fitting",
     "Classifier": "evidence.meaning",
     "EmbeddingSimilarity": "evidence.meaning",
     "ServedJudge": "evidence.meaning",
     "HybridUncertaintyGenerator": "generator",
+    "ChatHuggingFaceUncertainty": "langchain",
+    "ChatHybridUncertainty": "langchain",
+    "ChatVLLMUncertainty": "langchain",
     "HuggingFaceUncertaintyLLM": "langchain",
     "HybridUncertaintyLLM": "langchain",
     "VLLMUncertaintyLLM": "langchain",
     "Candidate": "records",
+    "Claim": "records",
+    "Conversation": "records",
     "Decision": "records",
     "EarlyStop": "records",
     "Inspection": "records",
@@ -106,6 +124,7 @@ _HOMES = {
     "Usage": "records",
     "DensityFit": "scoring.density",
     "UncertaintyHead": "scoring.head",
+    "LuhHead": "scoring.luh",
     "METHODS": "scoring.methods",
 }
 
@@ -116,8 +135,13 @@ __all__ = [
     "BestOfN",
     "Boundary",
     "Candidate",
+    "ChatHuggingFaceUncertainty",
+    "ChatHybridUncertainty",
+    "ChatVLLMUncertainty",
+    "Claim",
     "Classifier",
     "Configuration",
+    "Conversation",
     "Decision",
     "DensityFit",
     "EarlyStop",
@@ -129,6 +153,7 @@ __all__ = [
     "HybridUncertaintyLLM",
     "Inspection",
     "Internals",
+    "LuhHead",
     "Request",
     "Result",
     "Retry",
@@ -147,6 +172,8 @@ __all__ = [
     "VLLMStepGenerator",
     "VLLMUncertaintyLLM",
     "__version__",
+    "afit_density",
+    "afit_head",
     "agreement",
     "check",
     "drive",

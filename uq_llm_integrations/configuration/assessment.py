@@ -11,6 +11,7 @@ from uq_llm_integrations.configuration.strategies import Section
 from uq_llm_integrations.evidence.assessment import Assessment
 from uq_llm_integrations.evidence.meaning import Classifier, EmbeddingSimilarity, ServedJudge
 from uq_llm_integrations.records import Layer
+from uq_llm_integrations.scoring.luh import LuhHead
 
 
 class ClassifierSection(Section):
@@ -31,6 +32,17 @@ class FittedSection(Section):
     layer: int = -1
 
 
+class LuhSection(Section):
+    """A head of the package `luh`, a folder or a hub name, and the model that it was made for."""
+
+    luh: str
+    model: str
+
+    def build(self) -> LuhHead:
+        """Load the head."""
+        return LuhHead.from_pretrained(self.luh, self.model)
+
+
 class AssessmentSection(Section):
     """How methods are served that need more than a trace."""
 
@@ -39,7 +51,7 @@ class AssessmentSection(Section):
     entailment: Literal["judge"] | ClassifierSection = "judge"
     similarity: Literal["judge", "embeddings"] | ClassifierSection = "judge"
     density: FittedSection | None = None
-    head: FittedSection | None = None
+    head: FittedSection | LuhSection | None = None
     layer: Layer | None = None
 
     def build(self) -> Assessment:
@@ -51,7 +63,9 @@ class AssessmentSection(Section):
             from uq_llm_integrations.scoring.density import DensityFit
 
             built["density"] = DensityFit.load(**self.density.given())
-        if self.head:
+        if isinstance(self.head, LuhSection):
+            built["head"] = self.head.build()
+        elif self.head:
             from uq_llm_integrations.scoring.head import UncertaintyHead
 
             built["head"] = UncertaintyHead.load(**self.head.given())

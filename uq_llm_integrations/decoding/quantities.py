@@ -64,9 +64,10 @@ class score(Quantity):  # noqa: N801  # reads as a word in conditions
 
     def __post_init__(self) -> None:
         if find_method(self.method).level != "sequence":
+            level = find_method(self.method).level
             raise ConfigurationError(
-                f"{self.method} has a value for each token; use token_mean, token_max or "
-                "worst_window"
+                f"{self.method} has a value for each {level}, not one; of tokens use token_mean, "
+                "token_max or worst_window"
             )
 
     @property

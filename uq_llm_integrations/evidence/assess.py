@@ -8,7 +8,14 @@ from dataclasses import replace
 from typing import Any
 
 from uq_llm_integrations.errors import UncertaintyError
-from uq_llm_integrations.evidence import internals, prompts, samples  # noqa: F401  # they provide
+from uq_llm_integrations.evidence import (  # noqa: F401  # they provide
+    alternatives,
+    answers,
+    claims,
+    internals,
+    prompts,
+    samples,
+)
 from uq_llm_integrations.evidence.assessment import Assessment
 from uq_llm_integrations.evidence.gathering import Gathering
 from uq_llm_integrations.evidence.wishes import Asking, Generate, Inspect, Rescore, Together
@@ -26,7 +33,8 @@ def assessed(result: Result, request: Request, methods: Sequence[str]) -> Asking
         return _scored(result, {name: [] for name in wanted}, alive)
     started, ledger = time.perf_counter(), Ledger()
     candidates = [result.candidates[i] for i in alive]
-    gathering = Gathering(request, candidates, request.assessment or Assessment())
+    names = frozenset(name for method in wanted.values() for name in method.evidence)
+    gathering = Gathering(request, candidates, request.assessment or Assessment(), names)
     scores = {}
     for name, method in wanted.items():
         scores[name] = yield from ledger.counted(_scores(gathering, method))
@@ -49,7 +57,7 @@ def _scores(gathering: Gathering, method: Method) -> Asking[list[Score]]:
 
 
 def _rows(gathered: dict[str, list[Any]], gathering: Gathering) -> list[dict[str, Any]]:
-    assessment = {"density": gathering.assessment.density, "head": gathering.assessment.head}
+    assessment = {"density": gathering.assessment.density}
     count = range(len(gathering.candidates))
     return [{name: values[i] for name, values in gathered.items()} | assessment for i in count]
 

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 from uq_llm_integrations.errors import ConfigurationError
 from uq_llm_integrations.evidence.meaning import Entailment, ServedJudge, Similarity
+from uq_llm_integrations.evidence.sentences import Spans, sentences
 from uq_llm_integrations.records import Layer
 
 if TYPE_CHECKING:
     from uq_llm_integrations.scoring.density import DensityFit
-    from uq_llm_integrations.scoring.head import UncertaintyHead
+    from uq_llm_integrations.scoring.head import Head
 
 HEDGES: Mapping[str, float] = {
     "almost certain": 0.95,
@@ -50,8 +51,11 @@ class Assessment:
     """What says how alike two texts are."""
     density: DensityFit | None = None
     """What Mahalanobis distance and its kin were fitted on."""
-    head: UncertaintyHead | None = None
-    """A supervised head on hidden states."""
+    head: Head | None = None
+    """A supervised head on what is inside the model: an `UncertaintyHead` or a `LuhHead`."""
+    claims: Spans = sentences
+    """Tells where in an answer each of its claims is, as a pair of a first character and the one
+    after the last. It runs on a thread of its own; claims may overlap."""
     layer: Layer = "middle"
     """The layer whose hidden states EigenScore compares."""
     confidence: str = CONFIDENCE

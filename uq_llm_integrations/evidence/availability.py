@@ -34,8 +34,12 @@ def _lacking(part: str, capabilities: Capabilities, assessment: Assessment | Non
             return "a density fitted on training texts: Assessment(density=fit_density(...))"
         case "background" if density is not None and not density.has_background:
             return "a density fitted with a background: fit_density(..., background=...)"
+        case "ranks" if density is not None and not density.has_ranks:
+            return "a density fitted with the perplexities of its texts: fit_density(...)"
         case "head" if head is None:
             return "a head fitted on labelled answers: Assessment(head=fit_head(...))"
+        case "claim head" if not hasattr(head, "doubts"):
+            return "a head for claims: Assessment(head=LuhHead.from_pretrained(...))"
     return None
 
 

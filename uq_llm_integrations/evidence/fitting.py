@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from uq_llm_integrations.backends.base import Backend
 from uq_llm_integrations.errors import ConfigurationError, MethodUnavailableError
-from uq_llm_integrations.records import Candidate, Inspection, Request, Singles
+from uq_llm_integrations.records import Candidate, Floats, Inspection, Request, Singles
 from uq_llm_integrations.scoring.density import DensityFit
 from uq_llm_integrations.scoring.embeddings import mean_embedding
 from uq_llm_integrations.scoring.head import UncertaintyHead
@@ -28,16 +28,24 @@ def fit_density(
     *,
     layer: int = -1,
     background: Iterable[Example] = (),
+    robust: bool = True,
     chat: bool = False,
     **sampling: Any,
 ) -> DensityFit:
-    """Fit Mahalanobis distance, its relative form and RDE on the mean hidden states of examples.
+    """Fit Mahalanobis distance, its kin and RDE on the mean hidden states of examples.
 
-    `background` has texts of any kind, for the relative form. Prompts are answered greedily, with
-    vLLM's sampling parameters where some are given, so that answers are compared with answers.
+    `background` has texts of any kind, for the relative form. RDE takes most of the time; leave it
+    out with `robust=False`. Prompts are answered greedily, with vLLM's sampling parameters where
+    some are given, so that answers are compared with answers.
     """
     fitting = afit_density(
-        backend, examples, layer=layer, background=background, chat=chat, **sampling
+        backend,
+        examples,
+        layer=layer,
+        background=background,
+        robust=robust,
+        chat=chat,
+        **sampling,
     )
     return backend.run(fitting)
 
@@ -48,14 +56,22 @@ async def afit_density(
     *,
     layer: int = -1,
     background: Iterable[Example] = (),
+    robust: bool = True,
     chat: bool = False,
     **sampling: Any,
 ) -> DensityFit:
     """Fit as `fit_density` does."""
-    own = await embeddings_of(backend, examples, layer, chat=chat, **sampling)
-    other = await embeddings_of(backend, background, layer, chat=chat, **sampling)
-    model = backend.capabilities.model
-    return DensityFit.fit(own, other if len(other) else None, model=model, layer=layer)
+    own, perplexities = await _read(backend, examples, layer, chat, sampling)
+    other, _ = await _read(backend, background, layer, chat, sampling)
+    return await asyncio.to_thread(
+        DensityFit.fit,
+        own,
+        other if len(other) else None,
+        model=backend.capabilities.model,
+        layer=layer,
+        perplexities=perplexities,
+        robust=robust,
+    )
 
 
 def fit_head(
@@ -71,14 +87,31 @@ def fit_head(
 
     `is_wrong` has one label for each example.
     """
-    embedding = embeddings_of(backend, examples, layer, chat=chat, **sampling)
-    embeddings = backend.run(embedding)
+    return backend.run(afit_head(backend, examples, is_wrong, layer=layer, chat=chat, **sampling))
+
+
+async def afit_head(
+    backend: Backend,
+    examples: Iterable[Example],
+    is_wrong: Sequence[bool],
+    *,
+    layer: int = -1,
+    chat: bool = False,
+    **sampling: Any,
+) -> UncertaintyHead:
+    """Fit as `fit_head` does."""
+    embeddings = await embeddings_of(backend, examples, layer, chat=chat, **sampling)
     if len(embeddings) != len(is_wrong):
         raise ConfigurationError(
             f"there are {len(embeddings)} examples and {len(is_wrong)} labels; each needs one"
         )
-    model = backend.capabilities.model
-    return UncertaintyHead.fit(embeddings, np.asarray(is_wrong, bool), model=model, layer=layer)
+    return await asyncio.to_thread(
+        UncertaintyHead.fit,
+        embeddings,
+        np.asarray(is_wrong, bool),
+        model=backend.capabilities.model,
+        layer=layer,
+    )
 
 
 async def embeddings_of(
@@ -90,24 +123,34 @@ async def embeddings_of(
     **sampling: Any,
 ) -> Singles:
     """Return [N, D] mean hidden states of examples and their answers."""
-    if (why_not := backend.capabilities.why_no_internals) is not None:
-        raise MethodUnavailableError(f"hidden states cannot be had: {why_not}")
-    rows = [batch async for batch in _batches(backend, iter(examples), layer, chat, sampling)]
-    return np.concatenate(rows) if rows else np.empty((0, 0), np.float32)
+    embeddings, _ = await _read(backend, examples, layer, chat, sampling)
+    return embeddings
 
 
-async def _batches(
+async def _read(
     backend: Backend,
-    examples: Iterator[Example],
+    examples: Iterable[Example],
     layer: int,
     chat: bool,
     sampling: dict[str, Any],
-) -> AsyncIterator[Singles]:
+) -> tuple[Singles, Floats]:
+    """Return [N, D] mean hidden states and [N] mean negative log-probabilities of the answers."""
+    if (why_not := backend.capabilities.why_no_internals) is not None:
+        raise MethodUnavailableError(f"hidden states cannot be had: {why_not}")
+    rows, perplexities = [np.empty((0, 0), np.float32)], list[float]()
+    examples = iter(examples)
     while batch := list(islice(examples, BATCH)):
         candidates = await _answered(backend, batch, chat, sampling)
         texts = [one.prompt_ids + one.token_ids for one in candidates]
         seen = await backend.inspect_all(texts, Inspection((layer,)))
-        yield np.stack([mean_embedding(one.hidden[layer]) for one in seen])
+        rows.append(np.stack([mean_embedding(one.hidden[layer]) for one in seen]))
+        perplexities += [_perplexity(one) for one in candidates]
+    return np.concatenate(rows[1:] or rows), np.array(perplexities)
+
+
+def _perplexity(candidate: Candidate) -> float:
+    logprob = candidate.trace.logprob
+    return -float(logprob.mean()) if len(logprob) else np.nan
 
 
 async def _answered(

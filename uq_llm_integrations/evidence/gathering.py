@@ -43,6 +43,8 @@ class Gathering:
     request: Request
     candidates: Sequence[Candidate]
     assessment: Assessment
+    wanted: frozenset[str] = frozenset()
+    """All names that will be asked for, so that one look inside the model can serve several."""
     _found: dict[Provider, list[Any] | UncertaintyError] = field(default_factory=dict)
     _question: str | None = None
 
@@ -71,7 +73,7 @@ class Gathering:
 
     def source(self, names: Sequence[str]) -> str | None:
         """Return what judged entailment or similarity, where some evidence rests on it."""
-        if any("semantic" in name for name in names):
+        if any("semantic" in name or "nli" in name for name in names):
             return self.assessment.entailment.name
         if any("similarity" in name for name in names):
             return self.assessment.similarity.name

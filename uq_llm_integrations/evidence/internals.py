@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from uq_llm_integrations.errors import UncertaintyError
+from uq_llm_integrations.evidence.alternatives import top_traces
 from uq_llm_integrations.evidence.gathering import EvidenceError, Gathering, provides
-from uq_llm_integrations.evidence.wishes import Asking, Encode, Inspect
-from uq_llm_integrations.records import Candidate, Inspection, Internals, Layer, Singles
+from uq_llm_integrations.evidence.wishes import Asking, Compute, Encode, Inspect
+from uq_llm_integrations.records import Candidate, Inspection, Internals, Singles
 from uq_llm_integrations.scoring.attention import eliciting_prompt
+from uq_llm_integrations.scoring.density import DensityFit
 from uq_llm_integrations.scoring.embeddings import mean_embedding, sample_embedding
+from uq_llm_integrations.scoring.head import Head
+from uq_llm_integrations.scoring.luh import LuhHead
 
 
 @provides("attention_self")
 def attention_self(gathering: Gathering) -> Asking[list[Any]]:
     """Return [L, H, S] for each candidate: what each token attends to itself."""
-    texts = tuple(one.prompt_ids + one.token_ids for one in gathering.candidates)
-    seen: list[Internals] = yield Inspect(texts, Inspection(attention="bands"))
-    return [one.attention_self for one in seen]
+    return [_own_attention(one) for one in (yield from _seen(gathering, "attention_self"))]
+
+
+def _own_attention(seen: Internals) -> Singles | None:
+    if seen.attention_maps is None:
+        return seen.attention_self
+    return np.asarray(seen.attention_maps.diagonal(axis1=2, axis2=3))
 
 
 @provides("attention_weights_eliciting_prompt")
@@ -39,29 +50,66 @@ def eliciting_attention(gathering: Gathering) -> Asking[list[Any]]:
 @provides("embeddings_decoder")
 def embeddings(gathering: Gathering) -> Asking[list[Any]]:
     """Return [D] for each candidate: its mean hidden state at the layer of the density fit."""
-    fitted = gathering.assessment.density
-    if fitted is None:
-        raise EvidenceError("no density was fitted; see fit_density")
-    return (yield from candidate_embeddings(gathering.candidates, fitted.layer))
+    layer = _density(gathering).layer
+    seen = yield from _seen(gathering, "embeddings_decoder")
+    return [mean_embedding(one.hidden[layer]) for one in seen]
 
 
 @provides("background")
 def background(gathering: Gathering) -> Asking[list[Any]]:
     """Make sure that texts of any kind were fitted, too."""
     yield from ()
-    fitted = gathering.assessment.density
-    if fitted is None or not fitted.has_background:
+    if not _density(gathering).has_background:
         raise EvidenceError("the density was fitted without a background; see fit_density")
     return gathering.for_each(True)
 
 
-@provides("head_embedding")
-def head_embeddings(gathering: Gathering) -> Asking[list[Any]]:
-    """Return [D] for each candidate: its mean hidden state at the layer of the supervised head."""
-    head = gathering.assessment.head
-    if head is None:
-        raise EvidenceError("no supervised head was fitted; see fit_head")
-    return (yield from candidate_embeddings(gathering.candidates, head.layer))
+@provides("ranks")
+def ranks(gathering: Gathering) -> Asking[list[Any]]:
+    """Make sure that the perplexities of the training texts were fitted, too."""
+    yield from ()
+    if not _density(gathering).has_ranks:
+        raise EvidenceError("the density was fitted without perplexities; see fit_density")
+    return gathering.for_each(True)
+
+
+@provides("head_doubt")
+def doubts(gathering: Gathering) -> Asking[list[Any]]:
+    """Return the probability that each candidate is wrong, by the supervised head."""
+    head = _head(gathering)
+    pairs = yield from _read_by_head(gathering, head, "head_doubt")
+    found: list[float] = yield Compute(lambda: [head.doubt(one, seen) for one, seen in pairs])
+    return found
+
+
+@provides("head_claim_doubts")
+def claim_doubts(gathering: Gathering) -> Asking[list[Any]]:
+    """Return [claims] for each candidate: the probability that each is wrong, by a luh head."""
+    head = _head(gathering)
+    if not isinstance(head, LuhHead):
+        raise EvidenceError("the supervised head knows whole answers only; see LuhHead")
+    rows = yield from gathering.get("claims")
+    places = [[claim.tokens for claim in row] for row in rows]
+    pairs = yield from _read_by_head(gathering, head, "head_claim_doubts")
+
+    def computed() -> list[Any]:
+        each = zip(pairs, places, strict=True)
+        return [head.doubts(one, seen, claims) if claims else [] for (one, seen), claims in each]
+
+    found: list[Any] = yield Compute(computed)
+    return found
+
+
+def _read_by_head(
+    gathering: Gathering, head: Head, name: str
+) -> Asking[list[tuple[Candidate, Internals]]]:
+    candidates = list(gathering.candidates)
+    seen = yield from _seen(gathering, name)
+    if head.top_logprobs:
+        traces = yield from top_traces(candidates, head.top_logprobs)
+        pairs = zip(candidates, traces, strict=True)
+        candidates = [replace(one, trace=trace) for one, trace in pairs]
+    return list(zip(candidates, seen, strict=True))
 
 
 @provides("sample_embeddings")
@@ -69,17 +117,81 @@ def sample_embeddings(gathering: Gathering) -> Asking[list[Any]]:
     """Return [N, D]: the samples' hidden states at the last token that was read."""
     drawn: list[Candidate] = yield from gathering.one("samples")
     layer = gathering.assessment.layer
-    seen = yield from _inspected(drawn, layer)
+    places = {id(one): place for place, one in enumerate(gathering.candidates)}
+    if all(id(one) in places for one in drawn):
+        every = yield from _seen(gathering, "sample_embeddings")
+        seen = [every[places[id(one)]] for one in drawn]
+    else:
+        seen = yield _look(drawn, Inspection((layer,)))
     return gathering.for_each(np.stack([sample_embedding(one.hidden[layer]) for one in seen]))
 
 
-def candidate_embeddings(candidates: Any, layer: Layer) -> Asking[list[Singles]]:
-    """Return [D] for each candidate: the mean hidden state of its prompt and its own tokens."""
-    seen = yield from _inspected(candidates, layer)
-    return [mean_embedding(one.hidden[layer]) for one in seen]
+_NEEDS: Mapping[str, Callable[[Gathering], Inspection]] = {
+    "attention_self": lambda gathering: Inspection(attention="bands"),
+    "embeddings_decoder": lambda gathering: Inspection((_density(gathering).layer,)),
+    "head_doubt": lambda gathering: _head(gathering).inspection,
+    "head_claim_doubts": lambda gathering: _head(gathering).inspection,
+    "sample_embeddings": lambda gathering: Inspection((gathering.assessment.layer,)),
+}
+"""What each name needs to be seen of the candidates."""
 
 
-def _inspected(candidates: Any, layer: Layer) -> Asking[list[Internals]]:
-    texts = tuple(one.prompt_ids + one.token_ids for one in candidates)
-    seen: list[Internals] = yield Inspect(texts, Inspection((layer,)))
+@provides("internals")
+def internals(gathering: Gathering) -> Asking[list[Any]]:
+    """Return what all wanted names need to see of each candidate, from one pass."""
+    seen: list[Internals] = yield _look(gathering.candidates, _joined(_needs(gathering)))
     return seen
+
+
+def _seen(gathering: Gathering, name: str) -> Asking[list[Internals]]:
+    """Return at least what a name needs to see of each candidate.
+
+    Where the pass for all wanted names fails, each is left to its own, so that what one of them
+    cannot have is no other's loss.
+    """
+    own = _NEEDS[name](gathering)
+    if name in gathering.wanted:
+        try:
+            shared: list[Internals] = yield from gathering.get("internals")
+        except UncertaintyError:
+            if _joined(_needs(gathering)) == own:
+                raise
+        else:
+            return shared
+    seen: list[Internals] = yield _look(gathering.candidates, own)
+    return seen
+
+
+def _needs(gathering: Gathering) -> list[Inspection]:
+    found = []
+    for name, need in _NEEDS.items():
+        is_of_others = name == "sample_embeddings" and len(gathering.candidates) < 2
+        if name in gathering.wanted and not is_of_others:
+            try:
+                found.append(need(gathering))
+            except EvidenceError:
+                continue  # its own provider says what is missing
+    return found
+
+
+def _joined(needs: Sequence[Inspection]) -> Inspection:
+    layers = dict.fromkeys(layer for need in needs for layer in need.hidden_layers)
+    kinds = {need.attention for need in needs}
+    kind = next((kind for kind in ("maps", "bands") if kind in kinds), None)
+    return Inspection(tuple(layers), kind)
+
+
+def _look(candidates: Sequence[Candidate], inspection: Inspection) -> Inspect:
+    return Inspect(tuple(one.prompt_ids + one.token_ids for one in candidates), inspection)
+
+
+def _density(gathering: Gathering) -> DensityFit:
+    if gathering.assessment.density is None:
+        raise EvidenceError("no density was fitted; see fit_density")
+    return gathering.assessment.density
+
+
+def _head(gathering: Gathering) -> Head:
+    if gathering.assessment.head is None:
+        raise EvidenceError("no supervised head was fitted; see fit_head")
+    return gathering.assessment.head

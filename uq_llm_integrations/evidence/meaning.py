@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from uq_llm_integrations.errors import ConfigurationError, MissingDependencyError
+from uq_llm_integrations.errors import (
+    ConfigurationError,
+    MissingDependencyError,
+    ModelNotFoundError,
+)
 from uq_llm_integrations.evidence.wishes import Asking, Compute, Encode, Inspect, Rescore, Together
 from uq_llm_integrations.records import Candidate, Floats, Inspection, Internals
 
@@ -131,6 +137,17 @@ class Classifier:
     model: str
     batch_size: int = 16
 
+    def __post_init__(self) -> None:
+        """Refuse what can never be loaded; whether the hub has a model is told on first use."""
+        folder = Path(self.model).expanduser()
+        if self.model.startswith((".", "/", "~")) and not folder.is_dir():
+            raise ModelNotFoundError(f"there is no classifier in the folder {self.model!r}")
+        if folder.is_dir() and not (folder / "config.json").is_file():
+            raise ModelNotFoundError(f"the folder {self.model!r} holds no config.json")
+        for package in ("transformers", "torch"):
+            if find_spec(package) is None:
+                raise MissingDependencyError(package, "hf")
+
     @property
     def name(self) -> str:
         """The model's name."""
@@ -174,9 +191,10 @@ class Classifier:
             from transformers import AutoModelForSequenceClassification, AutoTokenizer
         except ImportError as error:
             raise MissingDependencyError("transformers", "hf") from error
+        source = str(Path(self.model).expanduser())
         try:
-            tokenizer = AutoTokenizer.from_pretrained(self.model)
-            return tokenizer, AutoModelForSequenceClassification.from_pretrained(self.model).eval()
+            tokenizer = AutoTokenizer.from_pretrained(source)
+            return tokenizer, AutoModelForSequenceClassification.from_pretrained(source).eval()
         except (OSError, ValueError) as error:
             raise ConfigurationError(
                 f"cannot load the classifier {self.model!r}: {error}"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from uq_llm_integrations.evidence.gathering import EvidenceError, Gathering, provides
+from uq_llm_integrations.evidence.gathering import Gathering, provides
 from uq_llm_integrations.evidence.meaning import option_logprobs
 from uq_llm_integrations.evidence.wishes import Asking, Encode, Generate, Rescore, Together
 from uq_llm_integrations.records import Candidate, Floats, Request
@@ -21,6 +22,10 @@ P_TRUE_SAMPLING = (
     "Question: {question}\n Here are some ideas that were brainstormed: {ideas}\n"
     " Possible answer:{answer}\n Is the possible answer:\n (A) True\n (B) False\n"
     " The possible answer is:"
+)
+P_TRUE_CLAIM = (
+    "Question: {question}\n Possible answer:{answer}\n "
+    "Is the possible answer True or False? The possible answer is: "
 )
 P_TRUE_EMPIRICAL = (
     "Question:\n\n{question}\n\nProposed Answer: {answer}\n\nIs the proposed answer:\n\tTrue or\n"
@@ -46,12 +51,20 @@ def p_true_sampling(gathering: Gathering) -> Asking[list[Any]]:
 
 
 def _true(gathering: Gathering, template: str, ideas: str) -> Asking[list[Any]]:
+    texts = [one.text for one in gathering.candidates]
+    return (yield from called_true(gathering, template, texts, ideas))
+
+
+def called_true(
+    gathering: Gathering, template: str, texts: Sequence[str], ideas: str = ""
+) -> Asking[list[float]]:
+    """Return the log-probability that the model calls each text true."""
     question = yield from gathering.question()
     asked = tuple(
         option_logprobs(
-            template.format(question=question, answer=one.text, ideas=ideas), ["True"], chat=False
+            template.format(question=question, answer=text, ideas=ideas), ["True"], chat=False
         )
-        for one in gathering.candidates
+        for text in texts
     )
     return [logprobs[0] for logprobs in (yield Together(asked))]
 
@@ -87,16 +100,6 @@ def hedge(gathering: Gathering) -> Asking[list[Any]]:
         next((sure for words, sure in hedges if words in one.text.lower()), None)
         for one in gathering.candidates
     ]
-
-
-@provides("entropy")
-def entropies(gathering: Gathering) -> Asking[list[Any]]:
-    """Return [T] entropies of each candidate's distributions."""
-    yield from ()
-    unseen = next((one.trace for one in gathering.candidates if one.trace.entropy is None), None)
-    if unseen is not None:
-        raise EvidenceError(str(unseen.why_inexact))
-    return [one.trace.entropy for one in gathering.candidates]
 
 
 @provides("greedy_lm_log_likelihoods")

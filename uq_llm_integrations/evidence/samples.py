@@ -14,6 +14,9 @@ from uq_llm_integrations.evidence.meaning import Pairs
 from uq_llm_integrations.evidence.wishes import Asking, Decode, Generate
 from uq_llm_integrations.records import Candidate, Floats
 
+VERDICTS = "entail", "neutral", "contra"
+"""What a text can be to another, in the order of an entailment's probabilities."""
+
 
 @provides("samples")
 def samples(gathering: Gathering) -> Asking[list[Any]]:
@@ -67,7 +70,7 @@ def sample_statistics(gathering: Gathering) -> Asking[list[Any]]:
 def sample_entailments(gathering: Gathering) -> Asking[list[Any]]:
     """Return which samples follow from which: [N, N], the first text in rows."""
     texts: list[str] = yield from gathering.one("sample_texts")
-    shares = yield from _entailments(gathering, list(product(texts, texts)))
+    shares = yield from entailments(gathering, list(product(texts, texts)))
     matrix = shares.reshape(len(texts), len(texts), 3)
     with np.errstate(divide="ignore"):
         logits = np.log(matrix)
@@ -108,7 +111,7 @@ def candidate_entailments(gathering: Gathering) -> Asking[list[Any]]:
     question = yield from gathering.question()
     behind = [question + text for text in texts]
     pairs = list(product([question + one.text for one in gathering.candidates], behind))
-    shares = yield from _entailments(gathering, pairs)
+    shares = yield from entailments(gathering, pairs)
     return [
         {
             "concat_greedy_semantic_matrix_contra_forward": rows[:, 2],
@@ -166,7 +169,8 @@ def _without_each(gathering: Gathering, ids: Sequence[int]) -> Asking[Floats]:
     return (yield from _similarities(gathering, pairs))
 
 
-def _entailments(gathering: Gathering, pairs: Pairs) -> Asking[Floats]:
+def entailments(gathering: Gathering, pairs: Pairs) -> Asking[Floats]:
+    """Return [pairs, 3] probabilities of `VERDICTS`: of the second text, given the first."""
     question, entailment = (yield from gathering.question()), gathering.assessment.entailment
     unique = sorted(set(pairs))
     shares = yield from entailment.entailments(unique, question)

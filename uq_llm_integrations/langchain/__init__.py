@@ -8,6 +8,11 @@ except ImportError as error:
     raise MissingDependencyError("langchain-core", "langchain") from error
 
 from uq_llm_integrations.langchain.callbacks import UncertaintyCallbackHandler
+from uq_llm_integrations.langchain.chat_models import (
+    ChatHuggingFaceUncertainty,
+    ChatHybridUncertainty,
+    ChatVLLMUncertainty,
+)
 from uq_llm_integrations.langchain.completion import ScoredText
 from uq_llm_integrations.langchain.llm import (
     HuggingFaceUncertaintyLLM,
@@ -16,6 +21,9 @@ from uq_llm_integrations.langchain.llm import (
 )
 
 __all__ = [
+    "ChatHuggingFaceUncertainty",
+    "ChatHybridUncertainty",
+    "ChatVLLMUncertainty",
     "HuggingFaceUncertaintyLLM",
     "HybridUncertaintyLLM",
     "ScoredText",

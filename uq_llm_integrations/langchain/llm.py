@@ -6,7 +6,7 @@ from uq_llm_integrations.adapters.backends import OnBoth, OnHuggingFace, OnVLLM
 from uq_llm_integrations.langchain.completion import UncertaintyLLM
 
 
-class VLLMUncertaintyLLM(OnVLLM, UncertaintyLLM):
+class VLLMUncertaintyLLM(UncertaintyLLM, OnVLLM):
     """A completion model on vLLM.
 
     Arguments beside those of all completion models go to the engine (`gpu_memory_utilization=0.5`,
@@ -15,7 +15,7 @@ class VLLMUncertaintyLLM(OnVLLM, UncertaintyLLM):
     """
 
 
-class HuggingFaceUncertaintyLLM(OnHuggingFace, UncertaintyLLM):
+class HuggingFaceUncertaintyLLM(UncertaintyLLM, OnHuggingFace):
     """A completion model on Hugging Face transformers.
 
     Arguments beside those of all completion models go to `HuggingFaceBackend`, and from there to
@@ -23,7 +23,7 @@ class HuggingFaceUncertaintyLLM(OnHuggingFace, UncertaintyLLM):
     """
 
 
-class HybridUncertaintyLLM(OnBoth, UncertaintyLLM):
+class HybridUncertaintyLLM(UncertaintyLLM, OnBoth):
     """A completion model that generates on vLLM and looks inside the model to score.
 
     `mode` says where the inside is looked at: `shared`, on the engine's own weights; `resident`, in

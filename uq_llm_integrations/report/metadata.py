@@ -20,11 +20,13 @@ def uncertainty_metadata(result: Result, index: int = 0) -> dict[str, Any]:
 
     `scores` has a number or None for each sequence-level method. A None has its `reasons`, and its
     `intervals` where the top k bounds it, and `sources` say what judged texts. `token_scores` has
-    the token-level methods. The first candidate's has the `usage` of all, and the `attempts` that
-    were not kept.
+    the token-level methods, `claim_scores` those of claims. The first candidate's has the `usage`
+    of all, and the `attempts` that were not kept.
     """
     candidate, scores = result.candidates[index], result.scores[index]
-    sequence = {name: s for name, s in scores.items() if s.tokens is None}
+    sequence = {
+        name: s for name, s in scores.items() if s.tokens is None and s.claims is None
+    }
     metadata: dict[str, Any] = {
         "scores": {name: score.value for name, score in sequence.items()},
         "exact": candidate.trace.is_exact,
@@ -48,6 +50,11 @@ def uncertainty_metadata(result: Result, index: int = 0) -> dict[str, Any]:
         "sources": {name: s.source for name, s in scores.items() if s.source},
         "token_scores": {
             name: list(s.tokens) for name, s in scores.items() if s.tokens is not None
+        },
+        "claim_scores": {
+            name: [asdict(claim) for claim in s.claims]
+            for name, s in scores.items()
+            if s.claims is not None
         },
     }
     return metadata | {key: part for key, part in optional.items() if part or part == ""}

@@ -23,6 +23,9 @@ BACKENDS: Mapping[str, Capabilities] = {
 }
 """What each kind of backend can have; one that runs knows it of itself."""
 
+FITTED = frozenset({"density", "head", "claim head"})
+"""Requirements that are fitted or loaded, rather than had from a backend."""
+
 COLUMNS = ("method", "alias", "kind", "level", "costs")
 
 
@@ -44,7 +47,7 @@ def rows(backends: Mapping[str, Capabilities] = BACKENDS) -> list[list[str]]:
 def _word(method: Method, capabilities: Capabilities) -> str:
     if missing(method, capabilities) is None:
         return "yes"
-    if {"density", "head"} & set(method.requirements) and not capabilities.why_no_internals:
+    if FITTED & set(method.requirements) and not capabilities.why_no_internals:
         return "fitted"
     return "bounds" if method.bounds and capabilities.why_inexact else "no"
 

@@ -74,6 +74,8 @@ def _number(score: Score) -> str:
         return f"{score.value:.4f}"
     if score.lower is not None:
         return f"{score.lower:.4f} to {score.upper:.4f}"
+    if score.claims is not None:
+        return "; ".join(f"{claim.text!r} {claim.value:.2f}" for claim in score.claims)
     if score.tokens is not None:
         return " ".join(f"{value:.2f}" for value in score.tokens)
     return "unknown"

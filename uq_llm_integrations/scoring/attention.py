@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import math
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -68,6 +69,20 @@ def attention_score(attention_self: Singles, layer: int | None = None) -> float:
     layer = len(attention_self) // 2 if layer is None else layer
     logs = np.log(attention_self[layer].astype(np.float64) + 1e-12)
     return -float(logs.sum(-1).mean())
+
+
+def claim_attention_scores(
+    attention_self: Singles, claims: Sequence[Sequence[int]], layer: int | None = None
+) -> Floats:
+    """Return AttentionScore of each claim, given the places of its tokens in the answer.
+
+    `attention_self` is [L, H, T], of the answer's tokens alone. As lm-polygraph has it for claims,
+    nothing keeps the logarithm from an attention of 0, which gives infinity.
+    """
+    layer = len(attention_self) // 2 if layer is None else layer
+    with np.errstate(divide="ignore"):
+        logs = np.log(attention_self[layer].astype(np.float64)).mean(0)
+    return np.array([-logs[list(places)].sum() for places in claims])
 
 
 def csl(logprob: Floats, attention_last_to_answer: Singles) -> float:

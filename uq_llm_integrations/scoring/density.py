@@ -100,6 +100,35 @@ class _RobustGaussian:
 
 
 @dataclass(frozen=True, eq=False)
+class _Ranks:
+    """What perplexity and distance were among the training texts, for their ranks there.
+
+    `perplexities` [N] are mean negative log-probabilities. `distances` [M] are those of held-out
+    texts, since a fit is too near to its own.
+    """
+
+    perplexities: Floats
+    distances: Floats
+
+    @classmethod
+    def fit(cls, embeddings: Singles, perplexities: ArrayLike) -> Self | None:
+        """Hold out the texts that lm-polygraph does; None where the others make no distance."""
+        split = optional_module("sklearn.model_selection").train_test_split
+        kept, held_out = split(embeddings, test_size=0.3, random_state=42)
+        gaussian = _Gaussian.fit(kept)
+        try:
+            distances = np.array([gaussian.distance(one) for one in held_out])
+        except ConfigurationError:
+            return None
+        known = np.asarray(perplexities, np.float64)
+        return cls(known[np.isfinite(known)], distances)
+
+    def mean(self, perplexity: float, distance: float) -> float:
+        shares = (perplexity >= self.perplexities).mean(), (distance >= self.distances).mean()
+        return float(np.mean(shares))
+
+
+@dataclass(frozen=True, eq=False)
 class DensityFit:
     """Densities of the embeddings of training texts, of one layer of one model.
 
@@ -114,6 +143,12 @@ class DensityFit:
     _gaussian: _Gaussian
     _background: _Gaussian | None = None
     _robust: _RobustGaussian | None = None
+    _ranks: _Ranks | None = None
+
+    @property
+    def has_ranks(self) -> bool:
+        """Whether PPLMD can be told."""
+        return self._ranks is not None
 
     @property
     def has_background(self) -> bool:
@@ -128,12 +163,14 @@ class DensityFit:
         *,
         model: str,
         layer: Layer,
+        perplexities: ArrayLike | None = None,
         robust: bool = True,
         seed: int = 42,
     ) -> Self:
         """Fit on embeddings [N, D] of training texts.
 
-        `background` [M, D] are embeddings of texts of all kinds, for the relative distance. RDE
+        `background` [M, D] are embeddings of texts of all kinds, for the relative distance, and
+        `perplexities` [N] mean negative log-probabilities of the training texts, for PPLMD. RDE
         needs more than 100 texts; fitting it takes most of the time, and is left out where it is
         not wanted (`robust=False`). `seed` is lm-polygraph's own.
         """
@@ -150,6 +187,7 @@ class DensityFit:
             _Gaussian.fit(texts),
             None if other is None else _Gaussian.fit(other),
             _RobustGaussian.fit(texts, seed) if robust and len(texts) > COMPONENTS else None,
+            None if perplexities is None else _Ranks.fit(texts, perplexities),
         )
 
     def save(self, folder: Path | str) -> None:
@@ -158,6 +196,7 @@ class DensityFit:
             "gaussian": self._gaussian,
             "background": self._background,
             "robust": self._robust,
+            "ranks": self._ranks,
         }
         arrays = {
             f"{part}.{field.name}": getattr(fitted, field.name)
@@ -179,6 +218,7 @@ class DensityFit:
             gaussian,
             _part(arrays, "background", _Gaussian),
             _part(arrays, "robust", _RobustGaussian),
+            _part(arrays, "ranks", _Ranks),
         )
 
     def mahalanobis(self, embedding: ArrayLike) -> float:
@@ -213,11 +253,21 @@ class DensityFit:
             )
         return self._robust.distance(self._check(embedding))
 
+    def ppl_md(self, embedding: ArrayLike, perplexity: float) -> float:
+        """Return PPLMD, https://arxiv.org/abs/2209.15558: the mean of two ranks, 0 to 1.
+
+        lm-polygraph's PPLMDSeq: the shares of the training texts whose mean negative
+        log-probability is not above `perplexity`, and whose distance is not above this one's.
+        """
+        if self._ranks is None:
+            raise ConfigurationError("PPLMD needs a fit with the training texts' `perplexities`")
+        return self._ranks.mean(perplexity, self.mahalanobis(embedding))
+
     def _check(self, embedding: ArrayLike) -> Singles:
         return check_embedding(embedding, len(self._gaussian.centroid))
 
 
-_Part = TypeVar("_Part", _Gaussian, _RobustGaussian)
+_Part = TypeVar("_Part", _Gaussian, _RobustGaussian, _Ranks)
 
 
 def _part(arrays: Arrays, part: str, kind: type[_Part]) -> _Part | None:

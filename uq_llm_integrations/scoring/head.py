@@ -1,16 +1,17 @@
-"""A supervised head of our own: from an embedding to the probability that the answer is wrong."""
+"""Supervised heads: from what is inside the model to the probability that its answer is wrong."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from uq_llm_integrations.errors import ConfigurationError
-from uq_llm_integrations.records import Floats, Layer
+from uq_llm_integrations.records import Candidate, Floats, Inspection, Internals, Layer
+from uq_llm_integrations.scoring.embeddings import mean_embedding
 from uq_llm_integrations.scoring.fitted import (
     check_embedding,
     check_training,
@@ -20,6 +21,21 @@ from uq_llm_integrations.scoring.fitted import (
 )
 
 _KIND = "head"
+
+
+class Head(Protocol):
+    """What tells from inside the model how likely an answer is to be wrong."""
+
+    @property
+    def inspection(self) -> Inspection:
+        """What it reads inside the model."""
+
+    @property
+    def top_logprobs(self) -> int:
+        """How many top log-probabilities of each token it reads."""
+
+    def doubt(self, candidate: Candidate, seen: Internals) -> float:
+        """Return the probability from 0 to 1 that the answer is wrong."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +77,20 @@ class UncertaintyHead:
         """
         logit = check_embedding(embedding, len(self.weight)) @ self.weight + self.bias
         return float(0.5 + 0.5 * np.tanh(logit / 2))
+
+    @property
+    def inspection(self) -> Inspection:
+        """The hidden states of its layer."""
+        return Inspection((self.layer,))
+
+    @property
+    def top_logprobs(self) -> int:
+        """None."""
+        return 0
+
+    def doubt(self, candidate: Candidate, seen: Internals) -> float:
+        """Return the score of the mean hidden state of prompt and answer."""
+        return self.score(mean_embedding(seen.hidden[self.layer]))
 
     def save(self, folder: Path | str) -> None:
         """Write head.safetensors and head.json into the folder."""

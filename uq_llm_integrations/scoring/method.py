@@ -9,7 +9,8 @@ from typing import Any, Literal
 from uq_llm_integrations.records import Candidate, Floats, TokenTrace
 
 Need = Literal["logprob", "entropy", "distribution", "evidence"]
-Own = Callable[[Candidate, Mapping[str, Any]], float | None]
+Level = Literal["sequence", "token", "claim"]
+Own = Callable[[Candidate, Mapping[str, Any]], float | Floats | None]
 Category = Literal["logprob", "sampling", "hidden state", "attention", "prompting"]
 
 
@@ -21,14 +22,17 @@ class Method:
     whole distributions. The latter have `exact` and `bounds`, formulas for one value a token from
     the probe's sums and from the top k. A method that needs `evidence` names what must be gathered
     beside the trace, and has an estimator with `options`, or `own`, a function of the candidate and
-    of what was gathered. `sign` turns lm-polygraph's value so that higher is more uncertain.
+    of what was gathered, which returns a number, or one for each token or claim. `sign` turns
+    lm-polygraph's value so that higher is more uncertain. A method that is not `listed` is no part
+    of the catalogue but made of an estimator of the installed lm-polygraph, whose value is taken
+    as it is.
     """
 
     name: str
     alias: str | None
     estimator: str
     needs: Need
-    level: Literal["sequence", "token"]
+    level: Level
     reference: str
     summary: str
     sign: Literal[1, -1] = 1
@@ -38,12 +42,13 @@ class Method:
     evidence: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     own: Own | None = None
+    listed: bool = True
 
     @property
     def requirements(self) -> tuple[str, ...]:
-        """What the backend (internals) or the assessment must have (density, background, head)."""
-        found = {_REQUIRED[name] for name in self.evidence if name in _REQUIRED}
-        return tuple(sorted({part for parts in found for part in parts}))
+        """What the backend (internals) or the assessment must have, such as a density."""
+        found = {part for name in self.evidence for part in _REQUIRED.get(name, ())}
+        return tuple(sorted(found, key=lambda part: (part != "internals", part)))
 
     @property
     def cost(self) -> str:
@@ -57,7 +62,7 @@ class Method:
 
 def evidence_method(
     name: str,
-    alias: str,
+    alias: str | None,
     estimator: str,
     category: Category,
     evidence: str,
@@ -86,7 +91,9 @@ _REQUIRED: dict[str, tuple[str, ...]] = {
     "sample_embeddings": ("internals",),
     "embeddings_decoder": ("internals", "density"),
     "background": ("background",),
-    "head_embedding": ("internals", "head"),
+    "ranks": ("ranks",),
+    "head_doubt": ("internals", "head"),
+    "head_claim_doubts": ("internals", "claim head"),
 }
 
 _COSTS = {
@@ -100,6 +107,11 @@ _COSTS = {
     "attention": "one pass",
     "embeddings": "one pass",
     "head": "one pass",
+    "greedy_tokens_alternatives": "one pass unless 10 top log-probabilities were asked for",
+    "greedy_tokens_alternatives_nli": "entailment of the alternatives of each token",
+    "boosted": "one pass unless enough top log-probabilities were asked for",
+    "nli_to_sample_texts": "samples, entailment of each claim by each sample",
     "p_true": "one pass of another prompt",
+    "p_true_claim": "for each claim",
     "stated_confidence_2s": "one more answer",
 }

@@ -20,11 +20,19 @@ from typing import Any, Protocol
 from uq_llm_integrations.errors import MissingDependencyError
 
 _PACKAGE = "_uq_lm_polygraph_estimators"
+_INSTEAD = {
+    b"from lm_polygraph.estimators.": f"from {_PACKAGE}.".encode(),
+    # It is named in annotations only, and its file imports the whole package.
+    b"from lm_polygraph.stat_calculators.extract_claims import Claim": b"Claim = object",
+}
 _loading = Lock()
 
 
 class Estimator(Protocol):
     """An lm-polygraph estimator: from named statistics of a batch to one entry for each member."""
+
+    stats_dependencies: list[str]
+    level: str
 
     def __call__(self, stats: dict[str, Any]) -> Any:
         """Return the scores of the batch that `stats` describes."""
@@ -44,12 +52,15 @@ class _Loader(SourceFileLoader):
     def get_code(self, fullname: str) -> CodeType:
         # Neither read from nor written to the cached bytecode, which belongs to lm-polygraph.
         source = self.get_data(self.path)
-        source = source.replace(b"from lm_polygraph.estimators.", b"from .")
+        for theirs, ours in _INSTEAD.items():
+            source = source.replace(theirs, ours)
         return self.source_to_code(source, self.path)
 
 
 def load_estimator(path: str, **arguments: Any) -> Estimator:
     """Return a new estimator of the class `module:Class` within `lm_polygraph.estimators`.
+
+    The module of one in a folder has a dot in its name: `claim.perplexity:PerplexityClaim`.
 
     It is for one batch: some keep what they saw of their first (EigenScore the width of the model,
     AttentionScore the layer, those of density their fit), others of their last.
@@ -70,11 +81,16 @@ def package_folder() -> Path:
     return Path(spec.origin).parent
 
 
+def estimator_file(module: str) -> Path:
+    """Return the file of a module within `lm_polygraph.estimators`."""
+    return package_folder().joinpath("estimators", *module.split(".")).with_suffix(".py")
+
+
 def _module(name: str) -> ModuleType:
     full_name = f"{_package()}.{name}"
     if full_name in sys.modules:
         return sys.modules[full_name]
-    path = package_folder() / "estimators" / f"{name}.py"
+    path = estimator_file(name)
     spec = spec_from_loader(full_name, _Loader(full_name, str(path)))
     assert spec is not None and spec.loader is not None
     module = module_from_spec(spec)

@@ -7,17 +7,18 @@ text. Here the first two have no value but a reason, and every token keeps its s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from uq_llm_integrations.errors import UncertaintyError
-from uq_llm_integrations.records import Candidate, Floats, Score, TokenTrace
+from uq_llm_integrations.records import Candidate, Claim, Floats, Score, TokenTrace
 from uq_llm_integrations.scoring import statistics
 from uq_llm_integrations.scoring.method import Method
 from uq_llm_integrations.scoring.methods import find_method
-from uq_llm_integrations.scoring.polygraph import load_estimator
+from uq_llm_integrations.scoring.polygraph import Estimator, load_estimator
 
 
 def score_candidate(candidate: Candidate, methods: Iterable[str]) -> dict[str, Score]:
@@ -48,16 +49,19 @@ def score_trace(trace: TokenTrace, method: Method) -> Score:
 
 def score_evidence(candidate: Candidate, method: Method, gathered: Mapping[str, Any]) -> Score:
     """Return one method's score of a candidate, from what was gathered for it."""
+    claims: Sequence[Claim] = gathered.get("claims", ())
+    if method.level == "claim" and not claims:
+        return Score(method.name, reason="the answer holds no claim")
     with np.errstate(all="ignore"):  # what is not finite becomes a reason
         if method.own is None:
-            return _estimate(method, statistics.of_evidence(candidate.trace, gathered))
+            return _estimate(method, statistics.of_evidence(candidate, gathered), claims)
         try:
             value = method.own(candidate, gathered)
         except UncertaintyError as error:
             return Score(method.name, reason=str(error))
     if value is None:
         return Score(method.name, reason="the text says nothing of the kind")
-    return _from_token_values(method, np.atleast_1d(value))
+    return _from_values(method, np.atleast_1d(value), claims)
 
 
 def _score_entropy(trace: TokenTrace, method: Method) -> Score:
@@ -77,7 +81,7 @@ def _score_distribution(trace: TokenTrace, method: Method) -> Score:
         return _estimate(method, {"greedy_log_probs": [trace.top_logprobs]})
     if trace.is_exact:
         assert method.exact is not None
-        return _from_token_values(method, method.exact(trace))
+        return _from_values(method, method.exact(trace))
     if method.bounds is None or trace.rank is None:
         return Score(method.name, reason=f"{trace.why_inexact}; no bound follows from the top k")
     ends = (method.sign * float(end.mean()) for end in method.bounds(trace))
@@ -88,23 +92,42 @@ def _score_distribution(trace: TokenTrace, method: Method) -> Score:
 _PER_TOKEN = {"greedy_log_likelihoods", "greedy_lm_log_likelihoods", "entropy"}
 
 
-def _estimate(method: Method, stats: dict[str, list[Any]]) -> Score:
-    estimator = load_estimator(method.estimator, **method.options)
-    if method.level == "sequence":
-        return _from_token_values(method, np.atleast_1d(estimator(stats)[0]))
-    # The estimator drops the last entry of each text: give it one to drop.
-    padded = {
-        name: [np.append(rows[0], np.nan)] for name, rows in stats.items() if name in _PER_TOKEN
-    }
-    values = method.sign * np.hstack(estimator(padded)).astype(np.float64)
+def _estimate(method: Method, stats: dict[str, list[Any]], claims: Sequence[Claim] = ()) -> Score:
+    try:
+        estimator = load_estimator(method.estimator, **method.options)
+        values = _values(method, estimator, stats)
+    except Exception as error:
+        if method.listed:
+            raise
+        # Nobody has looked at what this estimator does with what it is given.
+        return Score(method.name, reason=f"lm-polygraph fails: {type(error).__name__}: {error}")
+    return _from_values(method, values, claims)
+
+
+def _values(method: Method, estimator: Estimator, stats: dict[str, list[Any]]) -> Floats:
+    """Return one number, or one for each token or claim."""
+    if method.level == "token" and method.listed:
+        # The estimator drops the last entry of each text: give it one to drop.
+        padded = {name: [np.append(stats[name][0], np.nan)] for name in stats.keys() & _PER_TOKEN}
+        return np.hstack(estimator(padded)).astype(np.float64)
+    given = estimator(stats)
+    return np.atleast_1d(np.asarray(given if method.level == "token" else given[0], np.float64))
+
+
+def _from_values(method: Method, values: Floats, claims: Sequence[Claim] = ()) -> Score:
+    values = method.sign * (
+        np.mean(values, keepdims=True) if method.level == "sequence" else values
+    )
     if not np.isfinite(values).all():
         return _not_finite(method)
-    return Score(method.name, tokens=tuple(values.tolist()))
-
-
-def _from_token_values(method: Method, values: Floats) -> Score:
-    value = method.sign * float(np.mean(values))
-    return Score(method.name, value) if np.isfinite(value) else _not_finite(method)
+    numbers = values.tolist()
+    match method.level:
+        case "sequence":
+            return Score(method.name, numbers[0])
+        case "token":
+            return Score(method.name, tokens=tuple(numbers))
+    scored = (replace(claim, value=value) for claim, value in zip(claims, numbers, strict=True))
+    return Score(method.name, claims=tuple(scored))
 
 
 def _not_finite(method: Method) -> Score:

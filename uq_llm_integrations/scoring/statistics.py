@@ -8,11 +8,12 @@ written out below for its default arguments.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-from uq_llm_integrations.records import Floats, TokenTrace
+from uq_llm_integrations.records import Candidate, Claim, Floats, TokenTrace
 from uq_llm_integrations.scoring.bounds import known_part, power_sum_bounds
 
 Interval = tuple[Floats, Floats]
@@ -28,9 +29,13 @@ def entropies(entropy: Floats) -> dict[str, Any]:
     return {"entropy": [entropy]}
 
 
-def of_evidence(trace: TokenTrace, gathered: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what was gathered beside the trace as lm-polygraph's statistics, a batch of one."""
-    stats = log_likelihoods(trace)
+def of_evidence(candidate: Candidate, gathered: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the candidate and what was gathered for it as lm-polygraph's statistics.
+
+    A batch of one. What each claim was asked for lies outside of the batch, as in lm-polygraph.
+    """
+    stats = log_likelihoods(candidate.trace)
+    stats |= {"greedy_tokens": [list(candidate.token_ids)], "greedy_texts": [candidate.text]}
     for name, value in gathered.items():
         stats[name] = value[np.newaxis] if isinstance(value, np.ndarray) else [value]
     if (classes := gathered.get("semantic_classes_entail")) is not None:
@@ -39,7 +44,15 @@ def of_evidence(trace: TokenTrace, gathered: Mapping[str, Any]) -> dict[str, Any
             "class_to_sample": {0: classes},
             "sample_to_class": {0: members},
         }
+    if (claims := gathered.get("claims")) is not None:
+        stats["claims"] = [[_polygraph_claim(claim) for claim in claims]]
+        stats["p_true_claim"] = gathered.get("p_true_claim")
     return stats
+
+
+def _polygraph_claim(claim: Claim) -> Any:
+    places = list(claim.tokens)
+    return SimpleNamespace(claim_text=claim.text, sentence=claim.text, aligned_token_ids=places)
 
 
 def self_certainty(trace: TokenTrace) -> Floats:

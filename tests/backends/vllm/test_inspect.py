@@ -183,6 +183,21 @@ async def test_a_pass_that_differs_from_the_engine_is_refused_with_the_differenc
 
 
 @pytest.mark.parametrize(
+    ("dtype", "quantization", "expected"),
+    [
+        (torch.float32, None, ("float32", 1e-3)),
+        (torch.bfloat16, None, ("bfloat16", 0.1)),
+        (torch.float32, "compressed-tensors", ("compressed-tensors", 0.5)),
+    ],
+)
+def test_what_may_be_rounding_follows_from_what_the_engine_computes_in(
+    dtype, quantization, expected
+):
+    config = SimpleNamespace(dtype=dtype, quantization=quantization)
+    assert vllm_inspect._tolerance(config) == expected
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"tensor_parallel_size": 2}, "tensor_parallel_size is 2"),

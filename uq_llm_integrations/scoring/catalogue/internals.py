@@ -29,9 +29,15 @@ def _density(name: str, candidate: Candidate, gathered: Mapping[str, Any]) -> fl
     return score
 
 
-def _head(candidate: Candidate, gathered: Mapping[str, Any]) -> float:
-    score: float = gathered["head"].score(gathered["head_embedding"])
+def _ppl_md(candidate: Candidate, gathered: Mapping[str, Any]) -> float:
+    perplexity = -float(candidate.trace.logprob.mean())
+    score: float = gathered["density"].ppl_md(gathered["embeddings_decoder"], perplexity)
     return score
+
+
+def _head(candidate: Candidate, gathered: Mapping[str, Any]) -> float:
+    doubt: float = gathered["head_doubt"]
+    return doubt
 
 
 def _eigen_score(candidate: Candidate, gathered: Mapping[str, Any]) -> float:
@@ -59,6 +65,12 @@ HIDDEN_METHODS = (
         own=partial(_density, "rde"),
     ),
     evidence_method(
+        "PPLMD", "ppl_md", "ppl_md:PPLMDSeq",
+        "hidden state", "embeddings_decoder ranks", "https://arxiv.org/abs/2209.15558",
+        "Mean rank of perplexity and of Mahalanobis distance among the training texts; 0 to 1.",
+        own=_ppl_md,
+    ),
+    evidence_method(
         "EigenScore", "eigen_score", "eigenscore:EigenScore",
         "hidden state", "sample_embeddings", "https://arxiv.org/abs/2402.03744",
         "Spread of the samples' hidden states: mean log eigenvalue of their covariance.",
@@ -66,8 +78,8 @@ HIDDEN_METHODS = (
     ),
     evidence_method(
         "UHead", "uhead", "",
-        "hidden state", "head_embedding", "https://arxiv.org/abs/2505.08200",
-        "A head fitted on hidden states of labelled answers: probability of being wrong.",
+        "hidden state", "head_doubt", "https://arxiv.org/abs/2505.08200",
+        "A head fitted on what is inside the model: probability that the answer is wrong.",
         own=_head,
     ),
 )  # fmt: skip  # a table, one method a block

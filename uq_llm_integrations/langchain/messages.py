@@ -1,0 +1,153 @@
+"""From LangChain's messages and tools to what is asked, and from replies back: pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from langchain_core.exceptions import OutputParserException
+from langchain_core.messages import (
+    AIMessage,
+    AIMessageChunk,
+    BaseMessage,
+    InvalidToolCall,
+    ToolCall,
+    convert_to_openai_messages,
+)
+from langchain_core.messages.ai import UsageMetadata
+from langchain_core.messages.tool import tool_call_chunk
+from langchain_core.output_parsers.openai_tools import make_invalid_tool_call, parse_tool_call
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+
+from uq_llm_integrations.adapters.chat import ReplyPiece, ScoredReply, Turn
+from uq_llm_integrations.chat.reply import ReplyPart
+from uq_llm_integrations.errors import InvalidRequestError
+from uq_llm_integrations.langchain.translate import token_usage
+from uq_llm_integrations.records import Conversation, Result
+
+PROVIDER = "uq_llm_integrations"
+
+
+def turn_of(
+    messages: Sequence[BaseMessage],
+    stop: Sequence[str] | None,
+    tools: Sequence[Mapping[str, Any]] = (),
+    tool_choice: Any = None,
+    response_schema: Mapping[str, Any] | None = None,
+) -> Turn:
+    """Return what is asked of the model. Scores in the messages' metadata stay out of it."""
+    plain = convert_to_openai_messages(list(messages))
+    conversation = Conversation(tuple(plain), tuple(tools))
+    return Turn(conversation, tuple(stop or ()), choice_of(tool_choice), response_schema)
+
+
+def choice_of(choice: Any) -> str:
+    """Return LangChain's and OpenAI's ways to choose a tool as a word or a name."""
+    match choice:
+        case None | False:
+            return "auto"
+        case True | "any":
+            return "required"
+        case str():
+            return choice
+        case {"function": {"name": str(name)}} | {"name": str(name)}:
+            return name
+    raise InvalidRequestError(
+        f"tool_choice is {choice!r}; allowed are 'auto', 'none', 'any', True, or a tool's name"
+    )
+
+
+def chat_result(result: Result, replies: Sequence[ScoredReply], model: str) -> ChatResult:
+    """Return one generation a candidate, the best first."""
+    generations = [
+        ChatGeneration(
+            message=message_of(one, usage_of(result, i), model), generation_info=info_of(one)
+        )
+        for i, one in enumerate(replies)
+    ]
+    output = {"token_usage": token_usage([result]), "model_name": model}
+    return ChatResult(generations=generations, llm_output=output)
+
+
+def message_of(scored: ScoredReply, usage: UsageMetadata, model: str) -> AIMessage:
+    """Return a reply as a message; a call whose arguments are no JSON is an invalid one."""
+    calls: list[ToolCall] = []
+    invalid: list[InvalidToolCall] = []
+    for call in scored.reply.tool_calls:
+        raw = {"id": call.id, "function": {"name": call.name, "arguments": call.arguments}}
+        try:
+            if parsed := parse_tool_call(raw, return_id=True):
+                calls.append(ToolCall(**parsed))
+        except OutputParserException as error:
+            invalid.append(make_invalid_tool_call(raw, str(error)))
+    return AIMessage(
+        content=scored.reply.content,
+        tool_calls=calls,
+        invalid_tool_calls=invalid,
+        usage_metadata=usage,
+        additional_kwargs=_reasoning(scored.reply.reasoning),
+        response_metadata={"model_name": model, "model_provider": PROVIDER},
+    )
+
+
+def usage_of(result: Result, index: int) -> UsageMetadata:
+    """Return a candidate's usage; the first has the prompt and all that was not kept, too.
+
+    Tracers add up the candidates of a call, and the sum is then what it cost.
+    """
+    own = len(result.candidates[index].token_ids)
+    others = sum(len(one.token_ids) for one in result.candidates[1:])
+    usage, is_first = result.usage, index == 0
+    prompt = usage.prompt_tokens if is_first else 0
+    output = usage.generated_tokens - others if is_first else own
+    return UsageMetadata(
+        input_tokens=prompt,
+        output_tokens=output,
+        total_tokens=prompt + output,
+        input_token_details={"cache_read": usage.cached_tokens if is_first else 0},
+    )
+
+
+def info_of(scored: ScoredReply) -> dict[str, Any]:
+    """Return why a reply ended, its uncertainty, and its log-probabilities where asked for."""
+    info = {"finish_reason": scored.candidate.finish_reason, "uncertainty": scored.uncertainty}
+    return info | _logprobs(scored.logprobs)
+
+
+def chat_chunk(piece: ReplyPiece, model: str) -> ChatGenerationChunk:
+    """Return a chunk. What is told of the whole reply is in the last one alone.
+
+    LangChain adds up what two chunks both have, but joins lists: what is told of tokens.
+    """
+    info: dict[str, Any] = _logprobs(piece.logprobs)
+    uncertainty = piece.uncertainty
+    message = _chunk(piece.part)
+    if piece.whole and piece.result:
+        info["finish_reason"] = piece.whole.candidate.finish_reason
+        uncertainty = piece.whole.uncertainty | {"by_token": {}} | uncertainty
+        message.chunk_position = "last"
+        message.usage_metadata = usage_of(piece.result, 0)
+        message.response_metadata = {"model_name": model, "model_provider": PROVIDER}
+    uncertainty = {name: value for name, value in uncertainty.items() if value != {}}
+    info |= {"uncertainty": uncertainty} if uncertainty else {}
+    return ChatGenerationChunk(message=message, generation_info=info or None)
+
+
+def _chunk(part: ReplyPart) -> AIMessageChunk:
+    return AIMessageChunk(
+        content=part.content,
+        additional_kwargs=_reasoning(part.reasoning),
+        tool_call_chunks=[
+            tool_call_chunk(name=one.name, args=one.arguments, id=one.id, index=one.index)
+            for one in part.calls
+        ],
+    )
+
+
+def _reasoning(text: str | None) -> dict[str, Any]:
+    """Return reasoning where LangChain's content blocks look for it."""
+    return {"reasoning_content": text} if text else {}
+
+
+def _logprobs(content: list[dict[str, Any]] | None) -> dict[str, Any]:
+    return {} if content is None else {"logprobs": {"content": content}}

@@ -1,0 +1,73 @@
+"""Answers that follow a schema."""
+
+from __future__ import annotations
+
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from langchain_core.language_models import LanguageModelInput
+from langchain_core.output_parsers import (
+    JsonOutputParser,
+    PydanticOutputParser,
+)
+from langchain_core.output_parsers.openai_tools import (
+    JsonOutputKeyToolsParser,
+    PydanticToolsParser,
+)
+from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
+from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
+from langchain_core.utils.pydantic import is_basemodel_subclass
+
+from uq_llm_integrations.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from uq_llm_integrations.langchain.chat import UncertaintyChat
+
+Method = Literal["json_schema", "function_calling", "json_mode"]
+
+
+def structured(
+    chat: UncertaintyChat,
+    schema: dict[str, Any] | type,
+    method: Method,
+    *,
+    include_raw: bool,
+    **kwargs: Any,
+) -> Runnable[LanguageModelInput, Any]:
+    """Return the model, asked for the schema, and what parses its answer."""
+    if method not in get_args(Method):
+        allowed = ", ".join(get_args(Method))
+        raise ConfigurationError(f"method is {method!r}; allowed are {allowed}")
+    told = {"kwargs": {"method": method}, "schema": convert_to_openai_tool(schema)}
+    kwargs["ls_structured_output_format"] = told
+    parser: Runnable[Any, Any]
+    if method == "function_calling":
+        name = convert_to_openai_tool(schema)["function"]["name"]
+        asked = chat.bind_tools([schema], tool_choice=name, **kwargs)
+        parser = _call_parser(schema, name)
+    else:
+        wanted = convert_to_json_schema(schema) if method == "json_schema" else {}
+        asked = chat.bind(response_schema=wanted, **kwargs)
+        parser = _text_parser(schema)
+    return _with_raw(asked, parser) if include_raw else asked | parser
+
+
+def _call_parser(schema: dict[str, Any] | type, name: str) -> Runnable[Any, Any]:
+    if isinstance(schema, type) and is_basemodel_subclass(schema):
+        return PydanticToolsParser(tools=[schema], first_tool_only=True)
+    return JsonOutputKeyToolsParser(key_name=name, first_tool_only=True)
+
+
+def _text_parser(schema: dict[str, Any] | type) -> Runnable[Any, Any]:
+    if isinstance(schema, type) and is_basemodel_subclass(schema):
+        return PydanticOutputParser(pydantic_object=schema)
+    return JsonOutputParser()
+
+
+def _with_raw(asked: Runnable[Any, Any], parser: Runnable[Any, Any]) -> Runnable[Any, Any]:
+    """Return the message as well, and the error in place of an answer that cannot be parsed."""
+    parsed = RunnablePassthrough.assign(
+        parsed=itemgetter("raw") | parser, parsing_error=lambda _: None
+    )
+    failed = RunnablePassthrough.assign(parsed=lambda _: None)
+    return RunnableMap(raw=asked) | parsed.with_fallbacks([failed], exception_key="parsing_error")

@@ -1,0 +1,72 @@
+"""The uncertainty of an answer as LlamaIndex's evaluators tell it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from llama_index.core.base.response.schema import Response
+from llama_index.core.evaluation.base import BaseEvaluator, EvaluationResult
+from llama_index.core.prompts.mixin import PromptDictType
+
+from uq_llm_integrations.adapters.verdict import check_verdict, is_uncertain
+from uq_llm_integrations.decoding.conditions import Condition
+from uq_llm_integrations.errors import InvalidRequestError
+
+
+class UncertaintyEvaluator(BaseEvaluator):
+    """Passes answers that are certain enough, for `RetryQueryEngine` and evaluation runs.
+
+    It reads the metadata that `UncertaintyQueryEngine` writes. `score` is the final answer's score
+    by `method`, higher is more uncertain. `RetryQueryEngine` asks another question with the
+    feedback in it; to draw the same answer again, use `UncertaintyQueryEngine(retries=...)`.
+    """
+
+    def __init__(self, uncertain_when: Condition, method: str | None = None) -> None:
+        check_verdict(uncertain_when)
+        self._when = uncertain_when
+        self._method = method or next(iter(uncertain_when.methods), None)
+
+    def _get_prompts(self) -> PromptDictType:
+        """Return nothing: no model is asked."""
+        return {}
+
+    def _update_prompts(self, prompts_dict: PromptDictType) -> None:
+        """Change nothing: no model is asked."""
+
+    def evaluate_response(
+        self, query: str | None = None, response: Response | None = None, **kwargs: Any
+    ) -> EvaluationResult:
+        """Return whether the response is certain enough."""
+        metadata = (response.metadata if response else None) or {}
+        if "uncertainty" not in metadata:
+            raise InvalidRequestError(
+                "the response has no scores; let an UncertaintyQueryEngine give it"
+            )
+        final = metadata["uncertainty"]["final"]
+        uncertain = is_uncertain(self._when, final)
+        score = (final or {}).get("scores", {}).get(self._method) if self._method else None
+        return EvaluationResult(
+            query=query,
+            response=response.response if response else None,
+            passing=not uncertain,
+            score=score,
+            feedback=f"The answer is {'too uncertain' if uncertain else 'certain enough'}: "
+            f"{self._when!r} was asked, {self._method} is {score}.",
+        )
+
+    async def aevaluate_response(
+        self, query: str | None = None, response: Response | None = None, **kwargs: Any
+    ) -> EvaluationResult:
+        """Return whether the response is certain enough."""
+        return self.evaluate_response(query, response, **kwargs)
+
+    async def aevaluate(
+        self,
+        query: str | None = None,
+        response: str | None = None,
+        contexts: Sequence[str] | None = None,
+        **kwargs: Any,
+    ) -> EvaluationResult:
+        """Refuse text alone: it has no scores."""
+        raise InvalidRequestError("a text alone has no scores; evaluate a response")

@@ -1,0 +1,125 @@
+"""The scores of every model call, collected from LlamaIndex's events."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any
+
+from llama_index.core.instrumentation import get_dispatcher
+from llama_index.core.instrumentation.dispatcher import active_instrument_tags, instrument_tags
+from llama_index.core.instrumentation.event_handlers import BaseEventHandler
+from llama_index.core.instrumentation.events.base import BaseEvent
+from llama_index.core.instrumentation.events.llm import LLMChatEndEvent, LLMCompletionEndEvent
+from pydantic import Field
+
+_TAG = "uq_queries"
+
+
+@dataclass(frozen=True)
+class ScoredCall:
+    """One answer of a model and how sure it was of it."""
+
+    text: str
+    uncertainty: dict[str, Any]
+    span_id: str | None
+    tags: dict[str, Any]
+
+
+class UncertaintyEventHandler(BaseEventHandler):
+    """Collects the scored answers of all calls while it is registered.
+
+    `get_dispatcher().add_event_handler(handler)` registers it; `handler.calls` has the answers.
+    """
+
+    calls: list[ScoredCall] = Field(default_factory=list)
+
+    @classmethod
+    def class_name(cls) -> str:
+        """Return the name of the class."""
+        return "UncertaintyEventHandler"
+
+    def handle(self, event: BaseEvent, **kwargs: Any) -> None:
+        """Keep what a finished call says of its answer; models without scores are passed by."""
+        if (call := scored_call(event)) is not None:
+            self.calls.append(call)
+
+
+def scored_call(event: BaseEvent) -> ScoredCall | None:
+    """Return the scored answer that an event tells of, None where it tells of none."""
+    match event:
+        case LLMChatEndEvent(response=response) if response is not None:
+            text = response.message.content or ""
+        case LLMCompletionEndEvent(response=response):
+            text = response.text
+        case _:
+            return None
+    uncertainty = response.additional_kwargs.get("uncertainty")
+    if uncertainty is None:
+        return None
+    return ScoredCall(text, uncertainty, event.span_id, dict(event.tags))
+
+
+class Collection:
+    """The scored answers of one query, whatever else runs at the same time."""
+
+    def __init__(self) -> None:
+        self.calls: list[ScoredCall] = []
+        self._name = next(_names)
+
+    @contextmanager
+    def open(self) -> Iterator[None]:
+        """Collect the calls that are made while this is open, in this task and those it starts.
+
+        It can be opened again, for what is left of a stream.
+        """
+        tags = active_instrument_tags.get()
+        within = (*tags.get(_TAG, ()), self._name)
+        _DISTRIBUTOR.begin(self)
+        try:
+            with instrument_tags({**tags, _TAG: within}):
+                yield
+        finally:
+            _DISTRIBUTOR.end(self)
+
+    @property
+    def name(self) -> int:
+        """What tags the events of this query."""
+        return self._name
+
+
+class _Distributor(BaseEventHandler):
+    """Gives each scored answer to the queries within which it was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._open: dict[int, Collection] = {}
+        self._lock, self._is_registered = Lock(), False
+
+    @classmethod
+    def class_name(cls) -> str:
+        return "UncertaintyDistributor"
+
+    def begin(self, collection: Collection) -> None:
+        with self._lock:
+            if not self._is_registered:
+                get_dispatcher().add_event_handler(self)
+                self._is_registered = True
+            self._open[collection.name] = collection
+
+    def end(self, collection: Collection) -> None:
+        with self._lock:
+            self._open.pop(collection.name, None)
+
+    def handle(self, event: BaseEvent, **kwargs: Any) -> None:
+        call = scored_call(event) if event.tags.get(_TAG) else None
+        for name in event.tags.get(_TAG, ()) if call else ():
+            if (collection := self._open.get(name)) and call:
+                collection.calls.append(call)
+
+
+_names = itertools.count()
+_DISTRIBUTOR = _Distributor()

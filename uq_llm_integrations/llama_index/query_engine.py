@@ -1,0 +1,193 @@
+"""A query engine that tells how sure the model was of its answer, and acts on it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import contextmanager
+from typing import Any, get_args
+
+from llama_index.core.base.base_query_engine import BaseQueryEngine
+from llama_index.core.base.response.schema import (
+    RESPONSE_TYPE,
+    AsyncStreamingResponse,
+    Response,
+    StreamingResponse,
+)
+from llama_index.core.prompts.mixin import PromptMixinType
+from llama_index.core.schema import NodeWithScore, QueryBundle
+
+from uq_llm_integrations.adapters.verdict import check_verdict, is_uncertain
+from uq_llm_integrations.decoding.abstain import ABSTENTION, Action
+from uq_llm_integrations.decoding.conditions import Condition
+from uq_llm_integrations.errors import ConfigurationError, HighUncertaintyError
+from uq_llm_integrations.llama_index.events import Collection, ScoredCall
+from uq_llm_integrations.llama_index.llm import RESAMPLING
+
+
+class UncertaintyQueryEngine(BaseQueryEngine):
+    """Runs another query engine and puts scores into `response.metadata["uncertainty"]`.
+
+    `final` has those of the last call, which gave the answer, `calls` those of every call, and
+    `aggregate` the highest score of any call for each method. `uncertain_when` is asked of the
+    final answer; without one, what its model decided counts. An uncertain answer is drawn again up
+    to `retries` times, with a seed of its own and at `temperature`, and then comes
+    `on_high_uncertainty`: 'annotate', 'abstain' (another text, the answer is kept as
+    `original_text`), or 'raise'. To act on a streamed answer it is read to its end first.
+    """
+
+    def __init__(
+        self,
+        inner: BaseQueryEngine,
+        uncertain_when: Condition | None = None,
+        on_high_uncertainty: Action = "annotate",
+        abstention_text: str = ABSTENTION,
+        retries: int = 0,
+        temperature: float = 0.7,
+    ) -> None:
+        if on_high_uncertainty not in get_args(Action):
+            allowed = ", ".join(get_args(Action))
+            raise ConfigurationError(
+                f"on_high_uncertainty is {on_high_uncertainty!r}; allowed are {allowed}"
+            )
+        if retries < 0:
+            raise ConfigurationError(f"retries is {retries}; allowed are whole numbers from 0")
+        if uncertain_when is not None:
+            check_verdict(uncertain_when)
+        super().__init__(inner.callback_manager)
+        self._inner, self._when, self._action = inner, uncertain_when, on_high_uncertainty
+        self._text, self._retries, self._temperature = abstention_text, retries, temperature
+
+    def _get_prompt_modules(self) -> PromptMixinType:
+        """Return the inner engine, whose prompts these are."""
+        return {"inner": self._inner}
+
+    def retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        """Return what the inner engine retrieves."""
+        return self._inner.retrieve(query_bundle)
+
+    def _query(self, query_bundle: QueryBundle) -> RESPONSE_TYPE:
+        earlier: list[dict[str, Any]] = []
+        while True:
+            collection = Collection()
+            with collection.open(), self._resampling(len(earlier)):
+                response = self._inner.query(query_bundle)
+                if isinstance(response, StreamingResponse) and self._acts:
+                    response = response.get_response()
+            if isinstance(response, StreamingResponse):
+                return _told_in_the_end(response, collection)
+            if self._is_last(response, collection, earlier):
+                return self._concluded(response, collection, earlier)
+
+    async def _aquery(self, query_bundle: QueryBundle) -> RESPONSE_TYPE:
+        earlier: list[dict[str, Any]] = []
+        while True:
+            collection = Collection()
+            with collection.open(), self._resampling(len(earlier)):
+                response = await self._inner.aquery(query_bundle)
+                if isinstance(response, AsyncStreamingResponse) and self._acts:
+                    response = await response.get_response()
+            if isinstance(response, AsyncStreamingResponse):
+                return _atold_in_the_end(response, collection)
+            if self._is_last(response, collection, earlier):
+                return self._concluded(response, collection, earlier)
+
+    @property
+    def _acts(self) -> bool:
+        return self._action != "annotate" or self._retries > 0
+
+    @contextmanager
+    def _resampling(self, attempt: int) -> Generator[None, None, None]:
+        again = {"seed": attempt, "temperature": self._temperature}
+        token = RESAMPLING.set(again if attempt else {})
+        try:
+            yield
+        finally:
+            RESAMPLING.reset(token)
+
+    def _is_last(
+        self, response: Any, collection: Collection, earlier: list[dict[str, Any]]
+    ) -> bool:
+        """Return whether no further attempt is made; otherwise note this one."""
+        if len(earlier) >= self._retries or not self._is_uncertain(collection.calls):
+            return True
+        earlier.append({"text": str(response), "uncertainty": _final(collection.calls)})
+        return False
+
+    def _is_uncertain(self, calls: Sequence[ScoredCall]) -> bool:
+        return is_uncertain(self._when, _final(calls))
+
+    def _concluded(
+        self, response: Any, collection: Collection, earlier: Sequence[dict[str, Any]]
+    ) -> Any:
+        told = summary(collection.calls)
+        told["uncertain"] = self._is_uncertain(collection.calls)
+        told["decision"] = "retried" if earlier else "accepted"
+        if earlier:
+            told["attempts"] = list(earlier)
+        if told["uncertain"] and self._action != "annotate":
+            self._act(response, told)
+        response.metadata = {**(response.metadata or {}), "uncertainty": told}
+        return response
+
+    def _act(self, response: Any, told: dict[str, Any]) -> None:
+        if self._action == "raise" or not isinstance(response, Response):
+            condition = repr(self._when) if self._when is not None else "its model says so"
+            raise HighUncertaintyError(condition=condition, text=str(response), uncertainty=told)
+        told |= {"decision": "abstained", "original_text": response.response}
+        response.response = self._text
+
+
+def summary(calls: Sequence[ScoredCall]) -> dict[str, Any]:
+    """Return what the metadata tells of the calls of a query."""
+    return {
+        "final": _final(calls),
+        "calls": [{"text": call.text, "uncertainty": call.uncertainty} for call in calls],
+        "aggregate": _highest(calls),
+    }
+
+
+def _final(calls: Sequence[ScoredCall]) -> dict[str, Any] | None:
+    return calls[-1].uncertainty if calls else None
+
+
+def _highest(calls: Sequence[ScoredCall]) -> dict[str, float | None]:
+    """Return the highest score of each method; None where one of them is not known."""
+    scores = [call.uncertainty["scores"] for call in calls]
+    names = dict.fromkeys(name for one in scores for name in one)
+    values = {name: [one.get(name) for one in scores] for name in names}
+    return {name: None if None in each else max(each) for name, each in values.items()}
+
+
+def _told_in_the_end(response: StreamingResponse, collection: Collection) -> StreamingResponse:
+    """Return the response; its metadata has the scores once its tokens have been read."""
+    tokens = iter(response.response_gen)
+
+    def read() -> Generator[str, None, None]:
+        while True:
+            with collection.open():
+                token = next(tokens, None)
+            if token is None:
+                break
+            yield token
+        response.metadata = {**(response.metadata or {}), "uncertainty": summary(collection.calls)}
+
+    response.response_gen = read()
+    return response
+
+
+def _atold_in_the_end(
+    response: AsyncStreamingResponse, collection: Collection
+) -> AsyncStreamingResponse:
+    tokens = response.response_gen
+
+    async def read() -> AsyncGenerator[str, None]:
+        while True:
+            with collection.open():
+                token = await anext(tokens, None)
+            if token is None:
+                break
+            yield token
+        response.metadata = {**(response.metadata or {}), "uncertainty": summary(collection.calls)}
+
+    response.response_gen = read()
+    return response
