@@ -1,5 +1,7 @@
 """LangChain classes: translation only."""
 
+from typing import TYPE_CHECKING, Any
+
 from uq_llm_integrations.errors import MissingDependencyError
 
 try:
@@ -14,11 +16,19 @@ from uq_llm_integrations.langchain.chat_models import (
     ChatVLLMUncertainty,
 )
 from uq_llm_integrations.langchain.completion import ScoredText
+from uq_llm_integrations.langchain.gate import UncertaintyGate
 from uq_llm_integrations.langchain.llm import (
     HuggingFaceUncertaintyLLM,
     HybridUncertaintyLLM,
     VLLMUncertaintyLLM,
 )
+from uq_llm_integrations.langchain.observability import (
+    LangSmithFeedbackHandler,
+    OpenTelemetryHandler,
+)
+
+if TYPE_CHECKING:
+    from uq_llm_integrations.langchain.middleware import UncertaintyGateMiddleware
 
 __all__ = [
     "ChatHuggingFaceUncertainty",
@@ -26,7 +36,20 @@ __all__ = [
     "ChatVLLMUncertainty",
     "HuggingFaceUncertaintyLLM",
     "HybridUncertaintyLLM",
+    "LangSmithFeedbackHandler",
+    "OpenTelemetryHandler",
     "ScoredText",
     "UncertaintyCallbackHandler",
+    "UncertaintyGate",
+    "UncertaintyGateMiddleware",
     "VLLMUncertaintyLLM",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # Agents are in the package `langchain`, which chains do without.
+    if name == "UncertaintyGateMiddleware":
+        from uq_llm_integrations.langchain.middleware import UncertaintyGateMiddleware
+
+        return UncertaintyGateMiddleware
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -24,12 +24,13 @@ from uq_llm_integrations.adapters.chat import Chatting
 from uq_llm_integrations.adapters.chat_settings import ChatSettings
 from uq_llm_integrations.adapters.settings import refuse_unknown
 from uq_llm_integrations.decoding.retry import RetryErrors
-from uq_llm_integrations.decoding.wishes import Strategy
-from uq_llm_integrations.errors import ConfigurationError, EngineTimeoutError, InvalidRequestError
+from uq_llm_integrations.errors import ConfigurationError, EngineTimeoutError
+from uq_llm_integrations.langchain.events import awhole_events, whole_events
 from uq_llm_integrations.langchain.messages import chat_chunk, chat_result, turn_of
+from uq_llm_integrations.langchain.profile import profile_of
 from uq_llm_integrations.langchain.structured import Method, structured
 
-_TURN = ("tools", "tool_choice", "response_schema")
+_TURN = ("tools", "tool_choice", "response_format")
 
 
 class UncertaintyChat(ChatSettings, BaseChatModel):
@@ -53,6 +54,10 @@ class UncertaintyChat(ChatSettings, BaseChatModel):
         self._add_version("uq-llm-integrations", __version__)
         if not self.chat_template:
             raise ConfigurationError("a chat model always uses its template; chat_template is True")
+        if self.streaming and self.n > 1:
+            raise ConfigurationError(f"n is {self.n}; with streaming=True it must be 1")
+        if self.max_retries < 0:
+            raise ConfigurationError(f"max_retries is {self.max_retries}; it must be 0 or more")
         return self
 
     @property
@@ -67,21 +72,18 @@ class UncertaintyChat(ChatSettings, BaseChatModel):
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         params = super()._get_ls_params(stop=stop, **kwargs)
         params["ls_provider"] = self.generator_type
-        params["ls_model_name"] = self._backend.capabilities.model
+        params["ls_model_name"] = kwargs.get("model") or self._backend.capabilities.model
         return params
 
     def _resolve_model_profile(self) -> ModelProfile:
-        profile = ModelProfile(
-            text_inputs=True, text_outputs=True, tool_calling=True, structured_output=True
-        )
-        context = self._backend.capabilities.context_length or self.engine_args.get("max_model_len")
-        return profile | ModelProfile(max_input_tokens=context) if context else profile
+        return profile_of(self._backend.capabilities, self.engine_args, self.reasoning_parser)
 
     def bind_tools(
         self,
         tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool],
         *,
         tool_choice: Any = None,
+        strict: bool | None = None,
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, AIMessage]:
         """Return the model with tools that it may call, or must.
@@ -89,7 +91,7 @@ class UncertaintyChat(ChatSettings, BaseChatModel):
         `tool_choice` is 'auto', 'none', 'any' (also 'required', True) or the name of a tool; a call
         that must come follows the grammar of the tools, so that it is valid by construction.
         """
-        formatted = [convert_to_openai_tool(tool) for tool in tools]
+        formatted = [convert_to_openai_tool(tool, strict=strict) for tool in tools]
         return self.bind(tools=formatted, tool_choice=tool_choice, **kwargs)
 
     def with_structured_output(
@@ -153,6 +155,18 @@ class UncertaintyChat(ChatSettings, BaseChatModel):
                     await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                 yield chunk
 
+    def _stream_chat_model_events(
+        self, messages: list[BaseMessage], *, run_manager: Any = None, **kwargs: Any
+    ) -> Iterator[Any]:
+        chunks = self._stream(messages, run_manager=run_manager, **kwargs)
+        return whole_events(chunks, run_manager)
+
+    def _astream_chat_model_events(
+        self, messages: list[BaseMessage], *, run_manager: Any = None, **kwargs: Any
+    ) -> AsyncIterator[Any]:
+        chunks = self._astream(messages, run_manager=run_manager, **kwargs)
+        return awhole_events(chunks, run_manager)
+
     async def _answer(
         self, messages: list[BaseMessage], stop: list[str] | None, kwargs: dict[str, Any]
     ) -> ChatResult:
@@ -183,11 +197,6 @@ class UncertaintyChat(ChatSettings, BaseChatModel):
         bound, rest = self._bound({k: v for k, v in kwargs.items() if k not in _TURN})
         refuse_unknown(rest)
         if retries:
-            bound = bound.model_copy(update={"strategy": _retried(bound.strategy, retries)})
+            persistent = RetryErrors(bound.strategy, stop=stop_after_attempt(retries + 1))
+            bound = bound.model_copy(update={"strategy": persistent})
         return Chatting(bound, turn_of(messages, stop, **given))
-
-
-def _retried(strategy: Strategy, retries: int) -> Strategy:
-    if retries < 0:
-        raise InvalidRequestError(f"max_retries is {retries}; allowed are whole numbers from 0")
-    return RetryErrors(strategy, stop=stop_after_attempt(retries + 1))

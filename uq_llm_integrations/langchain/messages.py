@@ -33,12 +33,52 @@ def turn_of(
     stop: Sequence[str] | None,
     tools: Sequence[Mapping[str, Any]] = (),
     tool_choice: Any = None,
-    response_schema: Mapping[str, Any] | None = None,
+    response_format: Mapping[str, Any] | None = None,
 ) -> Turn:
     """Return what is asked of the model. Scores in the messages' metadata stay out of it."""
-    plain = convert_to_openai_messages(list(messages))
-    conversation = Conversation(tuple(plain), tuple(tools))
-    return Turn(conversation, tuple(stop or ()), choice_of(tool_choice), response_schema)
+    conversation = Conversation(tuple(map(_plain, messages)), tuple(tools))
+    schema = None if response_format is None else schema_of(response_format)
+    return Turn(conversation, tuple(stop or ()), choice_of(tool_choice), schema)
+
+
+def _plain(message: BaseMessage) -> dict[str, Any]:
+    """Return a message in OpenAI's shape, with the reasoning where chat templates look for it."""
+    if not isinstance(message, AIMessage):
+        return _converted(message)
+    blocks = message.content_blocks
+    thoughts = "".join(one.get("reasoning", "") for one in blocks if one["type"] == "reasoning")
+    if isinstance(message.content, list):
+        content = [one for one in message.content if _kind(one) not in _NOT_SAID]
+        message = message.model_copy(update={"content": content})
+    return _converted(message) | ({"reasoning_content": thoughts} if thoughts else {})
+
+
+_NOT_SAID = {"reasoning", "thinking", "tool_call", "tool_call_chunk", "invalid_tool_call"}
+
+
+def _kind(block: str | dict[str, Any]) -> str:
+    return "text" if isinstance(block, str) else str(block.get("type"))
+
+
+def _converted(message: BaseMessage) -> dict[str, Any]:
+    converted = convert_to_openai_messages(message)
+    assert isinstance(converted, dict)
+    return converted
+
+
+def schema_of(response_format: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return the JSON Schema of OpenAI's `response_format`, `{}` for any JSON object."""
+    match response_format:
+        case {"type": "text"}:
+            return None
+        case {"type": "json_object"}:
+            return {}
+        case {"type": "json_schema", "json_schema": {"schema": dict(schema)}}:
+            return schema
+    raise InvalidRequestError(
+        f"response_format is {response_format!r}; allowed are the types 'text', 'json_object' and "
+        "'json_schema' with its 'json_schema'"
+    )
 
 
 def choice_of(choice: Any) -> str:

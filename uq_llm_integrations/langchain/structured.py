@@ -6,10 +6,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from langchain_core.language_models import LanguageModelInput
-from langchain_core.output_parsers import (
-    JsonOutputParser,
-    PydanticOutputParser,
-)
+from langchain_core.output_parsers import JsonOutputParser, PydanticOutputParser
 from langchain_core.output_parsers.openai_tools import (
     JsonOutputKeyToolsParser,
     PydanticToolsParser,
@@ -46,10 +43,19 @@ def structured(
         asked = chat.bind_tools([schema], tool_choice=name, **kwargs)
         parser = _call_parser(schema, name)
     else:
-        wanted = convert_to_json_schema(schema) if method == "json_schema" else {}
-        asked = chat.bind(response_schema=wanted, **kwargs)
+        asked = chat.bind(response_format=_response_format(schema, method), **kwargs)
         parser = _text_parser(schema)
     return _with_raw(asked, parser) if include_raw else asked | parser
+
+
+def _response_format(schema: dict[str, Any] | type, method: Method) -> dict[str, Any]:
+    if method == "json_mode":
+        return {"type": "json_object"}
+    converted = convert_to_json_schema(schema)
+    return {
+        "type": "json_schema",
+        "json_schema": {"name": converted.get("title", "answer"), "schema": converted},
+    }
 
 
 def _call_parser(schema: dict[str, Any] | type, name: str) -> Runnable[Any, Any]:

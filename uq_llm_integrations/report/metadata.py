@@ -24,9 +24,7 @@ def uncertainty_metadata(result: Result, index: int = 0) -> dict[str, Any]:
     of all, and the `attempts` that were not kept.
     """
     candidate, scores = result.candidates[index], result.scores[index]
-    sequence = {
-        name: s for name, s in scores.items() if s.tokens is None and s.claims is None
-    }
+    sequence = {name: s for name, s in scores.items() if s.tokens is None and s.claims is None}
     metadata: dict[str, Any] = {
         "scores": {name: score.value for name, score in sequence.items()},
         "exact": candidate.trace.is_exact,
