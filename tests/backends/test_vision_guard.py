@@ -5,6 +5,19 @@ import pytest
 from uq_llm_integrations.backends import vision_guard
 
 
+def test_transformers_no_longer_believes_in_what_is_hidden(monkeypatch):
+    from transformers.utils import import_utils
+
+    monkeypatch.setattr(vision_guard, "_is_mismatched", lambda name: True)
+    for name in vision_guard.COMPANIONS:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    checks = [getattr(import_utils, f"is_{name}_available") for name in vision_guard.COMPANIONS]
+    for check in checks:
+        check()
+    assert vision_guard.hide_mismatched_builds() == list(vision_guard.COMPANIONS)
+    assert not any(check.cache_info().currsize for check in checks)
+
+
 @pytest.mark.parametrize(
     ("torch", "torchvision", "hidden"),
     [

@@ -20,8 +20,13 @@ def hide_mismatched_builds() -> list[str]:
     for name in hidden:
         sys.modules[name] = None  # type: ignore[assignment]  # Python's mark for "not importable"
     if hidden and (checks := sys.modules.get("transformers.utils.import_utils")):
-        checks.is_torchvision_available.cache_clear()
+        for check in vars(checks).values():  # it may have found them already
+            getattr(check, "cache_clear", _nothing)()
     return hidden
+
+
+def _nothing() -> None:
+    pass
 
 
 def _is_mismatched(name: str) -> bool:

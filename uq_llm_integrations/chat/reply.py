@@ -47,8 +47,9 @@ class ReplyPart:
 class ReplyReader(Protocol):
     """Reads one reply. One that reads a stream keeps its state, so each reply has a reader."""
 
-    sampling: Mapping[str, Any]
-    """The sampling parameters with which the reply has to be drawn."""
+    @property
+    def sampling(self) -> Mapping[str, Any]:
+        """The sampling parameters with which the reply has to be drawn."""
 
     def whole(self, text: str, token_ids: tuple[int, ...]) -> Reply:
         """Read a finished reply."""

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from uq_llm_integrations.backends.vision_guard import hide_mismatched_builds
+from uq_llm_integrations.backends.vllm.grammar import sparing
 from uq_llm_integrations.chat.reply import CallPart, Reply, ReplyPart, ToolCall
 from uq_llm_integrations.errors import ConfigurationError, InvalidRequestError
 from uq_llm_integrations.records import Conversation
@@ -53,7 +54,8 @@ class VLLMReader:
     def sampling(self) -> Mapping[str, Any]:
         """The grammar of a call that must come, and special tokens where the parser reads them."""
         request = self._request
-        given = {"structured_outputs": request.extract_structured_outputs()}
+        grammar = request.extract_structured_outputs()
+        given = {"structured_outputs": sparing(grammar) if grammar else None}
         if not request.skip_special_tokens:
             given |= {"skip_special_tokens": False, "spaces_between_special_tokens": False}
         return {name: value for name, value in given.items() if value is not None}

@@ -15,6 +15,7 @@ from uq_llm_integrations.backends.vllm.process import EngineProcess
 from uq_llm_integrations.errors import (
     EmptyPromptError,
     EngineDeadError,
+    EngineTimeoutError,
     InvalidRequestError,
     MethodUnavailableError,
 )
@@ -119,9 +120,9 @@ async def test_a_batch_that_does_not_fit_into_memory_is_halved(backend, texts, m
     expected = await backend.inspect_all(texts, BANDS)
     ask = process.ask
 
-    async def ask_of_a_small_device(method, batch, *arguments, deadline):
+    async def ask_of_a_small_device(method, batch, *arguments, **limits):
         sizes.append(len(batch))
-        return b"" if len(batch) > 2 else await ask(method, batch, *arguments, deadline=deadline)
+        return b"" if len(batch) > 2 else await ask(method, batch, *arguments, **limits)
 
     monkeypatch.setattr(process, "ask", ask_of_a_small_device)
     for one, other in zip(await backend.inspect_all(texts, BANDS), expected, strict=True):
@@ -134,9 +135,9 @@ async def test_long_texts_pass_in_batches_whose_weights_fit(backend, attention, 
     process, sizes = backend.start(), []
     ask = process.ask
 
-    async def watched(method, batch, *arguments, deadline):
+    async def watched(method, batch, *arguments, **limits):
         sizes.append([len(text) for text in batch])
-        return await ask(method, batch, *arguments, deadline=deadline)
+        return await ask(method, batch, *arguments, **limits)
 
     monkeypatch.setattr(process, "ask", watched)
     monkeypatch.setattr(vllm_inspect, "WEIGHTS_AT_ONCE", 30 * 9 * 100 * 250)
@@ -266,3 +267,32 @@ async def test_a_question_to_an_engine_that_dies_is_an_error():
         async with asyncio.timeout(5):
             with pytest.raises(EngineDeadError, match="gone"):
                 await process.ask("uq_inspect", deadline=1.0)
+
+
+class BusyEngine:
+    """Says nothing while it works, which takes half a second."""
+
+    errored = False
+    output_processor = SimpleNamespace(propagate_error=lambda failure: None)
+
+    def __init__(self) -> None:
+        self.work = asyncio.get_running_loop().create_task(asyncio.sleep(0.5, b"done"))
+
+    async def collective_rpc(self, method: str, args: tuple) -> list:
+        return [await asyncio.shield(self.work)]
+
+    async def is_sleeping(self) -> bool:
+        await asyncio.shield(self.work)
+        return False
+
+
+@pytest.mark.parametrize("patience", [1, 20])
+async def test_a_batch_that_takes_longer_than_the_deadline_is_waited_for_with_patience(patience):
+    process = EngineProcess(BusyEngine(), LoopThread(asyncio.get_running_loop()), None)
+    asking = process.ask("uq_inspect", deadline=0.1, patience=patience)
+    if patience == 1:
+        with pytest.raises(EngineTimeoutError, match="no sign of life"):
+            await asking
+    else:
+        assert await asking == b"done"
+        assert not process.is_dead

@@ -45,6 +45,10 @@ QUANTISED_TOLERANCE = 0.5
 of a float32 decides which way: one part in ten million at the embedding was seen to move the
 log-probabilities of SmolLM2 in int8 by 0.2 nats on average, in plain transformers."""
 
+PATIENCE = 10
+"""How many deadlines a batch may take, during which the engine gives no sign of life. Where it dies
+meanwhile, this is told at once."""
+
 CHECK_TEXT = "The capital of France is Paris, and the capital of Germany is Berlin."
 
 _ALONE = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
@@ -106,7 +110,9 @@ class Looking:
 
         numbers = sorted(set(self._numbers.values()))
         wanted = ([list(text) for text in texts], numbers, self._inspection.attention)
-        data = await self._process.ask("uq_inspect", *wanted, deadline=self._deadline)
+        data = await self._process.ask(
+            "uq_inspect", *wanted, deadline=self._deadline, patience=PATIENCE
+        )
         if not data:
             raise OutOfDeviceMemory
         arrays = load(data)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from uq_llm_integrations.backends.sampling import MASKING_PARAMETERS, PENALTIES
+from uq_llm_integrations.backends.vllm.grammar import structured_outputs
 from uq_llm_integrations.backends.vllm.start import (
     REQUEST_KEY,
     SCORE_KEY,
@@ -37,14 +38,14 @@ def generation_params(
     one output at the end, not one a step.
     """
     from vllm import SamplingParams
-    from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
+    from vllm.sampling_params import RequestOutputKind
 
     values = {name: value for name, value in request.sampling.items() if value is not None}
     if "seed" in values:
         values["seed"] += number
     extra: dict[str, Any] = dict(values.pop("extra_args", {}))
     if isinstance(values.get("structured_outputs"), Mapping):
-        values["structured_outputs"] = StructuredOutputsParams(**values["structured_outputs"])
+        values["structured_outputs"] = structured_outputs(values["structured_outputs"])
     k = request.top_logprobs
     if watched_as:
         extra[REQUEST_KEY] = watched_as

@@ -42,6 +42,7 @@ class EngineProcess:
         self.failure: EngineDeadError | None = None
         self._numbers = itertools.count()
         self._waiting = 0
+        self._patient: list[float] = []
         self._watchdog: asyncio.Task[None] | None = None
         self._wanted: dict[str, asyncio.Future[bytes]] = {}
         self._reader: asyncio.Task[None] | None = None
@@ -109,12 +110,13 @@ class EngineProcess:
         with translated_errors():
             return read(await future)
 
-    async def ask(self, method: str, *args: Any, deadline: float) -> Any:
+    async def ask(self, method: str, *args: Any, deadline: float, patience: float = 1) -> Any:
         """Call the worker extension and return the first worker's answer.
 
-        Raises what `outputs` raises where the engine dies or gives no sign of life.
+        Raises what `outputs` raises where the engine dies or gives no sign of life. A call that may
+        take long has `patience`: until it is answered, the deadline is so many times as far.
         """
-        with translated_errors(), self._watched(deadline):
+        with translated_errors(), self._watched(deadline), self._patience(deadline * patience):
             if self.failure:
                 raise self.failure
             call = asyncio.create_task(self.llm.collective_rpc(method, args=args))
@@ -155,7 +157,8 @@ class EngineProcess:
             wanted, self._wanted = self._wanted, {}
             try:
                 with translated_errors():
-                    data = await asyncio.wait_for(self._call("uq_take", list(wanted)), deadline)
+                    taking = self._call("uq_take", list(wanted))
+                    data = await asyncio.wait_for(taking, max(deadline, *self._patient, 0))
             except Exception as error:
                 _fail(wanted.values(), error)
                 continue
@@ -182,14 +185,23 @@ class EngineProcess:
         finally:
             self._waiting -= 1
 
+    @contextmanager
+    def _patience(self, deadline: float) -> Iterator[None]:
+        self._patient.append(deadline)
+        try:
+            yield
+        finally:
+            self._patient.remove(deadline)
+
     async def _watch(self, deadline: float) -> None:
         """Ask for a sign of life while anyone waits. It needs the engine's loop and its worker."""
         while self._waiting and self.failure is None:
+            allowed = max(deadline, *self._patient, 0)
             try:
-                await asyncio.wait_for(self.llm.is_sleeping(), deadline)
+                await asyncio.wait_for(self.llm.is_sleeping(), allowed)
                 await asyncio.sleep(min(1.0, deadline / 4))
             except TimeoutError:
-                self._fail_all(EngineTimeoutError(f"no sign of life for {deadline} seconds"))
+                self._fail_all(EngineTimeoutError(f"no sign of life for {allowed} seconds"))
             except Exception as error:
                 self._fail_all(EngineDeadError(f"the engine died: {error}"))
         self._watchdog = None
