@@ -10,6 +10,7 @@ import numpy as np
 from uq_llm_integrations.decoding.conditions import Condition
 from uq_llm_integrations.errors import ConfigurationError
 from uq_llm_integrations.records import Candidate, Result, Score, TokenTrace, Usage
+from uq_llm_integrations.scoring.methods import find_method
 
 
 def check_verdict(when: Condition) -> None:
@@ -32,8 +33,12 @@ def is_uncertain(when: Condition | None, uncertainty: Mapping[str, Any] | None) 
 
 
 class _Scores(dict[str, Score]):
+    """Finds a score by any of its method's names."""
+
     def __missing__(self, name: str) -> Score:
-        return Score(name, reason="it was not asked for")
+        wanted = find_method(name).name
+        same = (one for told, one in self.items() if find_method(told).name == wanted)
+        return next(same, Score(name, reason="it was not asked for"))
 
 
 def _view(uncertainty: Mapping[str, Any]) -> Result:
@@ -48,6 +53,14 @@ def _view(uncertainty: Mapping[str, Any]) -> Result:
 
 
 def _trace(columns: Mapping[str, list[float]]) -> TokenTrace:
-    names = ("logprob", "entropy", "varentropy", "entropy_lower", "entropy_upper")
-    given = {name: np.array(columns[name], np.float64) for name in names if name in columns}
-    return TokenTrace(0, given.pop("logprob", np.zeros(0)), **given)
+    """Return what the columns tell: log-probabilities, and the interval that holds the entropy.
+
+    An exact entropy is one with equal ends; the other exact statistics are not handed on.
+    """
+    ends = {f"entropy_{end}": columns.get("entropy") for end in ("lower", "upper")}
+    given: dict[str, Any] = {
+        name: np.array(columns.get(name, entropy), np.float64)
+        for name, entropy in ends.items()
+        if name in columns or entropy is not None
+    }
+    return TokenTrace(0, np.array(columns.get("logprob", ()), np.float64), **given)

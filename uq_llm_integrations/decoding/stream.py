@@ -63,11 +63,11 @@ async def astream(
     async with aclosing(backend.stream(wish.request)) as pieces:
         async for piece in pieces:
             shown.append(piece)
-            candidate = piece.candidate or _cut_off(shown, request, stop_if)
-            if candidate is None:
+            ended = piece.candidate or _cut_off(shown, request, stop_if)
+            if ended is None:
                 yield AnswerPiece(piece.text, piece.token_ids, piece.trace)
                 continue
-            result = await arun_steps(steps, backend, [candidate])
+            result = await arun_steps(steps, backend, [ended])
             if stop_if is not None and not piece.candidate:
                 decision = Decision("stopped_early", repr(stop_if), is_uncertain=True)
                 result = replace(result, decision=decision)

@@ -59,17 +59,12 @@ class UncertaintyLLM(StructuredPrediction, FunctionCallingLLM):
     @property
     def metadata(self) -> LLMMetadata:
         """What the engine can do; asking for it starts the engine where nothing else tells."""
-        capabilities = self._backend.capabilities
-        context = capabilities.context_length or self.engine_args.get("max_model_len")
-        if context is None:
-            self._backend.run(self._backend.encode("?"))  # any use starts it
-            context = self._backend.capabilities.context_length
         return LLMMetadata(
-            context_window=context,
+            context_window=self._context_window(),
             num_output=self.max_tokens or -1,
             is_chat_model=self.chat_template,
             is_function_calling_model=True,
-            model_name=capabilities.model,
+            model_name=self._backend.capabilities.model,
         )
 
     @classmethod
@@ -202,6 +197,13 @@ class UncertaintyLLM(StructuredPrediction, FunctionCallingLLM):
                 additional_kwargs=piece_kwargs(piece),
                 logprobs=log_probs(logprobs),
             )
+
+    def _context_window(self) -> int:
+        known = self._backend.capabilities.context_length or self.engine_args.get("max_model_len")
+        if known is None:
+            self._backend.run(self._backend.encode("?"))  # any use starts the engine
+            known = self._backend.capabilities.context_length
+        return int(known or 0)
 
     def _asked_text(self, prompt: str, formatted: bool) -> dict[str, Any]:
         if formatted or not self.chat_template:

@@ -117,8 +117,8 @@ class UncertaintyQueryEngine(BaseQueryEngine):
         return is_uncertain(self._when, _final(calls))
 
     def _concluded(
-        self, response: Any, collection: Collection, earlier: Sequence[dict[str, Any]]
-    ) -> Any:
+        self, response: RESPONSE_TYPE, collection: Collection, earlier: Sequence[dict[str, Any]]
+    ) -> RESPONSE_TYPE:
         told = summary(collection.calls)
         told["uncertain"] = self._is_uncertain(collection.calls)
         told["decision"] = "retried" if earlier else "accepted"

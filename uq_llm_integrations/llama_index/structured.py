@@ -30,7 +30,7 @@ class StructuredPrediction(ChatSettings, LLM):
     They are in `additional_kwargs["uncertainty"]["fields"]` of the call's response.
     """
 
-    @dispatcher.span  # type: ignore[untyped-decorator]  # LlamaIndex has no types for it
+    @dispatcher.span
     def structured_predict(
         self,
         output_cls: type[Model],
@@ -43,7 +43,7 @@ class StructuredPrediction(ChatSettings, LLM):
         response = self.chat(messages, **_schema(output_cls), **(llm_kwargs or {}))
         return _ended(output_cls, response.message.content)
 
-    @dispatcher.span  # type: ignore[untyped-decorator]  # LlamaIndex has no types for it
+    @dispatcher.span
     async def astructured_predict(
         self,
         output_cls: type[Model],
