@@ -15,7 +15,7 @@ from uq_llm_integrations.decoding.retry import Retry
 from uq_llm_integrations.decoding.steps import Stepwise
 from uq_llm_integrations.decoding.strategies import BestOfN, Single
 from uq_llm_integrations.errors import ConfigurationError
-from uq_llm_integrations.langchain import VLLMUncertaintyLLM
+from uq_llm_integrations.langchain import ChatVLLMUncertainty, VLLMUncertaintyLLM
 from uq_llm_integrations.records import EarlyStop
 
 FILE = """
@@ -49,6 +49,20 @@ def test_a_file_says_all_that_the_class_takes(tmp_path):
     assert llm.uncertain_when == (score("perplexity") > 0.6) | ~(worst_window("entropy", 8) <= 3)
     assert llm.on_high_uncertainty == "abstain"
     assert llm.early_stop == EarlyStop(3.0, window=8)
+
+
+def test_a_file_says_what_only_chat_classes_have():
+    chat = {"tool_parser": "hermes", "chat_template_kwargs": {"enable_thinking": False}}
+    file = {
+        "generator": {"type": "vllm", "model": "org/name"},
+        "chat": chat,
+        "stop_if": "worst_window(entropy, 8) > 3",
+    }
+    llm = ChatVLLMUncertainty.from_config(file)
+    assert (llm.tool_parser, llm.chat_template_kwargs) == ("hermes", {"enable_thinking": False})
+    assert llm.stop_if == (worst_window("entropy", 8) > 3)
+    with pytest.raises(ConfigurationError, match="tool_parser is for chat classes"):
+        VLLMUncertaintyLLM.from_config(file)
 
 
 def test_what_is_not_said_stays_at_its_default():

@@ -125,7 +125,7 @@ class EngineDeadError(EngineError):
 
 
 class EngineTimeoutError(EngineDeadError):
-    """The engine did not answer a sign-of-life call within the deadline."""
+    """The engine gave no sign of life within the deadline, or no answer within a call's timeout."""
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

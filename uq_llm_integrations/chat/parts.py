@@ -7,7 +7,7 @@ need more than the trace have none.
 from __future__ import annotations
 
 import json
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import accumulate
@@ -26,6 +26,7 @@ class Parts:
     def __init__(self, candidate: Candidate, texts: Sequence[str], methods: Sequence[str]) -> None:
         self._candidate, self.text = candidate, "".join(texts)
         self._ends = list(accumulate(map(len, texts)))
+        self._starts = [0, *self._ends[:-1]]
         self._methods = [name for name in methods if find_method(name).level == "sequence"]
 
     def of_reply(self, reply: Reply, *, is_object: bool = False) -> dict[str, Any]:
@@ -36,17 +37,19 @@ class Parts:
         """
         parts: dict[str, Any] = {}
         if reply.reasoning or reply.tool_calls:
-            parts["reasoning"] = self._of_text(reply.reasoning)
-            parts["answer"] = self._of_text(reply.content)
+            thought = self._place(reply.reasoning)
+            parts["reasoning"] = thought and self._of_span(thought)
+            said = self._place(reply.content, thought[1] if thought else 0)
+            parts["answer"] = said and self._of_span(said)
             parts["tool_calls"] = self._of_calls(reply.tool_calls)
         if is_object:
             parts["fields"] = self._of_object(reply.content)
         return {name: part for name, part in parts.items() if part}
 
-    def _of_text(self, text: str | None) -> dict[str, Any] | None:
+    def _place(self, text: str | None, after: int = 0) -> Span | None:
         said = (text or "").strip()
-        start = self.text.rfind(said) if said else -1
-        return None if start < 0 else self._of_span((start, start + len(said)))
+        start = self.text.find(said, after) if said else -1
+        return None if start < 0 else (start, start + len(said))
 
     def _of_calls(self, calls: Sequence[ToolCall]) -> list[dict[str, Any]]:
         found = list(json_values(self.text))
@@ -75,7 +78,10 @@ class Parts:
         }
 
     def _of_span(self, span: Span) -> dict[str, Any]:
-        first, last = bisect_right(self._ends, span[0]), bisect_left(self._ends, span[1])
+        # Tokens without a text of their own begin the character that comes with a later one.
+        first, last = bisect_left(self._starts, span[0]), bisect_left(self._ends, span[1])
+        if first == len(self._starts) or self._starts[first] > span[0]:
+            first -= 1  # the span begins within a token
         trace = self._candidate.trace[first : last + 1]
         scores = score_candidate(replace(self._candidate, trace=trace), self._methods)
         return {

@@ -16,7 +16,11 @@ _TAGS = ("<tool_call>", "</think>", "<think>")
 
 
 class TagReader:
-    """Reads the Hermes format: JSON calls in `<tool_call>`, reasoning before `</think>`."""
+    """Reads the Hermes format: JSON calls in `<tool_call>`, reasoning before `</think>`.
+
+    Reasoning may begin in the prompt, so what does not begin with `<think>` is shown only once it
+    is known what it is.
+    """
 
     sampling: Mapping[str, Any] = {}
 
@@ -39,14 +43,17 @@ class TagReader:
         if is_last:
             return self._added(self.whole(self._seen), is_last=True)
         seen = self._seen.split("<tool_call>")[0] if self._calls else self._seen
+        if self._thinks and "</think>" not in seen and not _is_opened(seen):
+            return ReplyPart()
         reasoning, content = self._thought(seen) if self._thinks else (None, seen)
-        if self._thinks and reasoning is None:
-            reasoning, content = content.removeprefix("<think>"), ""
         return self._added(Reply(_settled(content), _settled(reasoning or "")), is_last=False)
 
     def _thought(self, text: str) -> tuple[str | None, str]:
-        found = _THOUGHT.match(text)
-        return (found[1].strip("\n"), text[found.end() :]) if found else (None, text)
+        if found := _THOUGHT.match(text):
+            return found[1].strip("\n"), text[found.end() :]
+        if _is_opened(text):  # cut off within
+            return text.lstrip().removeprefix("<think>").strip("\n"), ""
+        return None, text
 
     def _added(self, reply: Reply, *, is_last: bool) -> ReplyPart:
         shown, reasoning = self._shown, reply.reasoning or ""
@@ -69,6 +76,10 @@ def _taken(found: re.Match[str], calls: list[ToolCall]) -> str:
     except (ValueError, KeyError, AttributeError):
         return found[0]
     return ""
+
+
+def _is_opened(text: str) -> bool:
+    return text.lstrip().startswith("<think>")
 
 
 def _settled(text: str) -> str:

@@ -16,7 +16,8 @@ Answer = TypeVar("Answer")
 
 
 class UncertaintyGate(Runnable[Answer, Answer]):
-    """Passes on a message (or a `ScoredText`) that is certain enough.
+    """Passes on an answer that is certain enough: a message, a `ScoredText`, or what a model with
+    `with_structured_output(..., include_raw=True)` returns.
 
     For any other it raises HighUncertaintyError, so that `(model | gate).with_retry(...)` draws
     again and `.with_fallbacks([...])` asks another model. Without a condition, the model's own
@@ -31,10 +32,7 @@ class UncertaintyGate(Runnable[Answer, Answer]):
 
     def invoke(self, input: Answer, config: RunnableConfig | None = None, **kwargs: Any) -> Answer:
         """Return the answer, or raise HighUncertaintyError."""
-        uncertainty = uncertainty_of(input)
-        if is_uncertain(self.uncertain_when, uncertainty):
-            raise refusal(self.uncertain_when, text_of(input), uncertainty)
-        return input
+        return self._call_with_config(self._let_through, input, config)
 
     async def ainvoke(
         self, input: Answer, config: RunnableConfig | None = None, **kwargs: Any
@@ -42,12 +40,19 @@ class UncertaintyGate(Runnable[Answer, Answer]):
         """Return the answer, or raise HighUncertaintyError."""
         return self.invoke(input, config)
 
+    def _let_through(self, answer: Answer) -> Answer:
+        uncertainty = uncertainty_of(answer)
+        if is_uncertain(self.uncertain_when, uncertainty):
+            raise refusal(self.uncertain_when, text_of(answer), uncertainty)
+        return answer
+
 
 def uncertainty_of(answer: Any) -> Mapping[str, Any]:
     """Return what an answer tells of its uncertainty; InvalidRequestError where it tells nothing.
 
     A text alone has lost its scores: put the gate right behind the model.
     """
+    answer = _raw(answer)
     told = (
         answer.response_metadata.get("uncertainty")
         if isinstance(answer, BaseMessage)
@@ -62,8 +67,12 @@ def uncertainty_of(answer: Any) -> Mapping[str, Any]:
 
 
 def text_of(answer: Any) -> str:
-    """Return the text of a message or of a `ScoredText`."""
-    return str(answer.text)
+    """Return the text of an answer."""
+    return str(_raw(answer).text)
+
+
+def _raw(answer: Any) -> Any:
+    return answer["raw"] if isinstance(answer, Mapping) and "raw" in answer else answer
 
 
 def refusal(

@@ -15,7 +15,7 @@ from langchain_core.messages import (
     convert_to_openai_messages,
 )
 from langchain_core.messages.ai import UsageMetadata
-from langchain_core.messages.tool import tool_call_chunk
+from langchain_core.messages.tool import tool_call, tool_call_chunk
 from langchain_core.output_parsers.openai_tools import make_invalid_tool_call, parse_tool_call
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 
@@ -117,7 +117,7 @@ def message_of(scored: ScoredReply, usage: UsageMetadata, model: str) -> AIMessa
         raw = {"id": call.id, "function": {"name": call.name, "arguments": call.arguments}}
         try:
             if parsed := parse_tool_call(raw, return_id=True):
-                calls.append(ToolCall(**parsed))
+                calls.append(tool_call(name=parsed["name"], args=parsed["args"], id=call.id))
         except OutputParserException as error:
             invalid.append(make_invalid_tool_call(raw, str(error)))
     return AIMessage(

@@ -94,7 +94,7 @@ class UncertaintyGateMiddleware(AgentMiddleware[Any, Any, Any]):
         asked = {"text": message.text, "tool_calls": message.tool_calls, "uncertainty": told}
         answer = interrupt(asked)
         metadata = {**message.response_metadata, "uncertainty": {**told, APPROVED: True}}
-        changes = {"response_metadata": metadata}
+        changes: dict[str, Any] = {"response_metadata": metadata}
         if answer != "approve":
             changes |= {"content": str(answer), "tool_calls": []}
         return {"messages": [message.model_copy(update=changes)]}
@@ -137,7 +137,8 @@ class UncertaintyGateMiddleware(AgentMiddleware[Any, Any, Any]):
         if not isinstance(message, AIMessage) or "uncertainty" not in message.response_metadata:
             return False
         told = message.response_metadata["uncertainty"]
-        return not told.get(APPROVED) and is_uncertain(self._when, told)
+        calls = [_of_call(told, one) for one in told.get("tool_calls", ()) if self._guards]
+        return not told.get(APPROVED) and any(is_uncertain(self._when, t) for t in [told, *calls])
 
     def _concluded(self, response: ModelResponse[Any]) -> ModelResponse[Any]:
         if self._then == "raise" and self._is_uncertain(response):
@@ -162,8 +163,12 @@ class UncertaintyGateMiddleware(AgentMiddleware[Any, Any, Any]):
 def _told_of_call(messages: list[Any], call_id: str) -> Mapping[str, Any] | None:
     """Return the metadata of a call, with its message's decision; None where it may run anyway."""
     for message in reversed(messages):
-        told = getattr(message, "response_metadata", {}).get("uncertainty")
-        for call in (told or {}).get("tool_calls", ()):
+        told = getattr(message, "response_metadata", {}).get("uncertainty", {})
+        for call in told.get("tool_calls", ()):
             if call["id"] == call_id:
-                return None if told.get(APPROVED) else {"uncertain": told["uncertain"], **call}
+                return None if told.get(APPROVED) else _of_call(told, call)
     return None
+
+
+def _of_call(told: Mapping[str, Any], call: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {"uncertain": told["uncertain"], **call}

@@ -9,6 +9,8 @@ from uuid import UUID
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.outputs import LLMResult
 
+from uq_llm_integrations.errors import MissingDependencyError
+
 
 class LangSmithFeedbackHandler(BaseCallbackHandler):
     """Sends each score of an answer as feedback on its run, so that runs can be filtered by it.
@@ -36,8 +38,10 @@ class OpenTelemetryHandler(BaseCallbackHandler):
     run_inline = True  # the span is current in the caller's context alone
 
     def __init__(self, prefix: str = "uq.") -> None:
-        from opentelemetry import trace
-
+        try:
+            from opentelemetry import trace
+        except ImportError as error:
+            raise MissingDependencyError("opentelemetry-api", "opentelemetry") from error
         self._trace, self._prefix = trace, prefix
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:

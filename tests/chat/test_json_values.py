@@ -1,0 +1,68 @@
+"""The places of values in a JSON text."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from uq_llm_integrations.chat.json_values import json_values
+
+KEYS = st.text(min_size=1, max_size=5).filter(lambda key: not set(key) & set(".[]"))
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
+VALUES = st.recursive(LEAVES, lambda inner: st.lists(inner) | st.dictionaries(KEYS, inner))
+OBJECTS = st.dictionaries(KEYS, VALUES) | st.lists(VALUES)
+
+
+def leaves(value, path=""):
+    """The fields that a value has, by their paths, the long way round."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from leaves(inner, f"{path}.{key}" if path else key)
+    elif isinstance(value, list):
+        for i, inner in enumerate(value):
+            yield from leaves(inner, f"{path}[{i}]")
+    else:
+        yield path, value
+
+
+def read(text: str, value):
+    """What stands at a field's place, which leaves out the quotes of a string."""
+    return json.loads(f'"{text}"' if isinstance(value, str) and value else text)
+
+
+@given(OBJECTS, st.booleans(), st.sampled_from([None, 2]))
+def test_what_is_cut_out_of_a_text_is_the_value(value, ascii_only, indent):
+    text = json.dumps(value, ensure_ascii=ascii_only, indent=indent)
+    (found,) = json_values(f"So: {text} and so on")
+    assert found.value == value
+    assert f"So: {text}"[slice(*found.span)] == text
+    expected = dict(leaves(value))
+    assert found.fields.keys() == expected.keys()
+    for path, (start, end) in found.fields.items():
+        assert read(f"So: {text}"[start:end], expected[path]) == expected[path]
+
+
+@given(st.text(alphabet='{}[]",:1 a\\', max_size=40))
+def test_any_text_can_be_looked_through(text):
+    ends = [0]
+    for found in json_values(text):
+        assert json.loads(text[slice(*found.span)]) == found.value
+        assert found.span[0] >= ends[-1]
+        ends.append(found.span[1])
+
+
+def test_objects_within_text_that_only_looks_like_some():
+    text = 'I {think} that {"a": [1, {"b": "x"}]} or [2] will do {"c": '
+    assert [found.value for found in json_values(text)] == [{"a": [1, {"b": "x"}]}, [2]]
+
+
+def test_nested_values_are_told_with_their_paths():
+    (found,) = json_values('{"a": {"b": [10, "xy"]}, "c": true}')
+    assert list(found.fields) == ["a.b[0]", "a.b[1]", "c"]
+    assert [one.value for one in found.nested] == [{"b": [10, "xy"]}]
+
+
+@pytest.mark.parametrize("text", ["", "[", '{"a"', '{"a": }', "[1,]", '{"a": 1,}', "[1 2]"])
+def test_what_is_no_json_is_passed(text):
+    assert list(json_values(text)) == []

@@ -1,0 +1,88 @@
+"""Scores of the parts of a reply are those of their tokens, and of no others."""
+
+import numpy as np
+import pytest
+
+from uq_llm_integrations.chat.parts import Parts
+from uq_llm_integrations.chat.reply import Reply, ToolCall
+from uq_llm_integrations.records import Candidate, TokenTrace
+
+METHODS = ("perplexity", "maxprob")
+
+
+def parts(texts: list[str], logprobs: list[float] | None = None, methods=METHODS) -> Parts:
+    """Token i has the log-probability -i, so that a sum tells which tokens it is over."""
+    values = np.array(logprobs or [-float(i) for i in range(len(texts))])
+    candidate = Candidate((1,), tuple(range(len(texts))), "".join(texts), TokenTrace(9, values))
+    return Parts(candidate, texts, methods)
+
+
+def test_one_plain_text_has_no_parts():
+    assert parts(["Par", "is."]).of_reply(Reply("Paris.")) == {}
+
+
+def test_reasoning_and_answer():
+    texts = ["<think>", "Hm", ".", "</think>", "Par", "is."]
+    told = parts(texts).of_reply(Reply("Paris.", "Hm."))
+    assert told["reasoning"]["tokens"] == [1, 3]
+    assert told["answer"]["tokens"] == [4, 6]
+    assert told["answer"]["scores"] == {"perplexity": 4.5, "maxprob": 9.0}
+
+
+def test_what_was_thought_can_be_said_again():
+    told = parts(["Paris", "</think>", "Paris"]).of_reply(Reply("Paris", "Paris"))
+    assert told["reasoning"]["tokens"] == [0, 1]
+    assert told["answer"]["tokens"] == [2, 3]
+
+
+def test_calls_and_their_arguments():
+    texts = ['{"name": "f", "arguments": ', '{"a": ', "1", '}}\n{"name": "f", "arguments": ']
+    texts += ['{"a": "', "x y", '"}}']
+    calls = (ToolCall("f", '{"a": 1}', "1"), ToolCall("f", '{"a": "x y"}', "2"))
+    first, second = parts(texts).of_reply(Reply("", None, calls))["tool_calls"]
+    assert (first["id"], first["tokens"]) == ("1", [0, 4])
+    assert first["fields"]["a"]["maxprob"] == 2.0
+    assert (second["id"], second["tokens"]) == ("2", [3, 7])
+    assert second["fields"]["a"]["maxprob"] == 5.0
+
+
+def test_a_call_that_is_no_json_has_the_scores_of_all():
+    texts = ["<f>", "a=1", "</f>"]
+    (call,) = parts(texts).of_reply(Reply("", None, (ToolCall("f", '{"a": 1}', "1"),)))[
+        "tool_calls"
+    ]
+    assert call["tokens"] == [0, 3] and "fields" not in call
+
+
+def test_fields_of_an_object():
+    texts = ['{"name": "', "Ann", '", "tags": ["', "x", '"], "home": {"no": ', "7", "}}"]
+    fields = parts(texts).of_reply(Reply("".join(texts)), is_object=True)["fields"]
+    assert {path: scores["maxprob"] for path, scores in fields.items()} == {
+        "name": 1.0,
+        "tags[0]": 3.0,
+        "home.no": 5.0,
+    }
+
+
+def test_an_object_that_was_cut_off_has_no_fields():
+    assert parts(['{"a": ', "1"]).of_reply(Reply('{"a": 1'), is_object=True) == {}
+
+
+def test_a_token_that_holds_more_than_the_field_counts_whole():
+    fields = parts(['{"a', '": 7, "b', '": 8}']).of_reply(
+        Reply('{"a": 7, "b": 8}'), is_object=True
+    )["fields"]
+    assert (fields["a"]["maxprob"], fields["b"]["maxprob"]) == (1.0, 2.0)
+
+
+def test_methods_that_read_more_than_the_trace_have_no_scores_of_parts():
+    scorer = parts(["a", "b"], methods=("perplexity", "semantic_entropy", "TokenEntropy"))
+    told = scorer.of_reply(Reply("b", "a"))
+    assert set(told["answer"]["scores"]) == {"perplexity"}
+
+
+def test_a_character_may_span_tokens():
+    """The first of its tokens adds no text."""
+    told = parts(["Hm", "</think>", "", "é", "!"]).of_reply(Reply("é!", "Hm"))
+    assert told["answer"]["tokens"] == [2, 5]
+    assert told["answer"]["scores"]["perplexity"] == pytest.approx(3.0)

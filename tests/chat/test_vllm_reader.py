@@ -1,0 +1,113 @@
+"""Replies read by vLLM's own parsers, on the real tokenizer and without an engine."""
+
+import json
+
+import pytest
+from transformers import AutoTokenizer
+
+from uq_llm_integrations import errors
+from uq_llm_integrations.chat.reading import ReplyFormat, reader_of
+from uq_llm_integrations.chat.reply import PlainReader
+from uq_llm_integrations.chat.vllm_reader import VLLMReader
+from uq_llm_integrations.models import resolve_model
+from uq_llm_integrations.records import Conversation
+
+ADD = {
+    "type": "function",
+    "function": {
+        "name": "add",
+        "description": "Add two numbers.",
+        "parameters": {
+            "type": "object",
+            "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}},
+            "required": ["a", "b"],
+        },
+    },
+}
+ASKED = Conversation(({"role": "user", "content": "?"},), (ADD,))
+CALL = '<tool_call>\n{"name": "add", "arguments": {"a": 1, "b": 2}}\n</tool_call>'
+PLAIN = ReplyFormat()
+THINKING = ReplyFormat(reasoning_parser="deepseek_r1")
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    tokenizer = AutoTokenizer.from_pretrained(resolve_model("smollm2").path)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<think>", "</think>"]})
+    return tokenizer
+
+
+def reader(tokenizer, choice="auto", form=PLAIN, conversation=ASKED):
+    return reader_of(tokenizer, conversation, choice, form, ())
+
+
+def streamed(tokenizer, text, **given):
+    reading, ids = reader(tokenizer, **given), tokenizer.encode(text, add_special_tokens=False)
+    parts, shown = [], ""
+    for i in range(len(ids)):
+        said = tokenizer.decode(ids[: i + 1])
+        parts.append(reading.part(said[len(shown) :], (ids[i],), is_last=i == len(ids) - 1))
+        shown = said
+    return parts
+
+
+def test_a_model_without_a_format_of_its_own_uses_the_one_it_was_told_of(tokenizer):
+    reply = reader(tokenizer).whole(f"Let me see. {CALL}", ())
+    assert reply.content.strip() == "Let me see."
+    (call,) = reply.tool_calls
+    assert (call.name, json.loads(call.arguments)) == ("add", {"a": 1, "b": 2})
+    assert call.id
+
+
+def test_a_stream_shows_a_call_as_it_comes(tokenizer):
+    parts = streamed(tokenizer, CALL)
+    calls = [call for part in parts for call in part.calls]
+    assert (calls[0].name, calls[0].index) == ("add", 0)
+    assert calls[0].id and not any(call.id for call in calls[1:])
+    assert json.loads("".join(call.arguments for call in calls)) == {"a": 1, "b": 2}
+    assert len([call for call in calls if call.arguments]) > 1
+
+
+def test_a_call_that_must_come_has_a_grammar(tokenizer):
+    assert "structured_outputs" not in reader(tokenizer).sampling
+    for choice in ("required", "add"):
+        assert "structured_outputs" in reader(tokenizer, choice).sampling
+
+
+def test_reasoning_is_read_in_whole_and_in_pieces(tokenizer):
+    plain = Conversation(ASKED.messages)
+    text = "Hm.</think>Paris."
+    ids = tuple(tokenizer.encode(text, add_special_tokens=False))
+    reply = reader(tokenizer, form=THINKING, conversation=plain).whole(text, ids)
+    assert (reply.reasoning, reply.content) == ("Hm.", "Paris.")
+    parts = streamed(tokenizer, text, form=THINKING, conversation=plain)
+    assert "".join(part.reasoning for part in parts) == "Hm."
+    assert "".join(part.content for part in parts) == "Paris."
+
+
+def test_without_tools_and_reasoning_nothing_is_read(tokenizer):
+    assert isinstance(reader(tokenizer, conversation=Conversation(ASKED.messages)), PlainReader)
+    assert isinstance(reader(tokenizer), VLLMReader)
+
+
+@pytest.mark.parametrize(
+    "form", [ReplyFormat(tool_parser="nonsense"), ReplyFormat(reasoning_parser="nonsense")]
+)
+def test_unknown_parsers_are_refused(tokenizer, form):
+    with pytest.raises(errors.ConfigurationError, match="nonsense"):
+        reader(tokenizer, form=form)
+
+
+def test_a_tool_that_is_not_there_cannot_be_chosen(tokenizer):
+    with pytest.raises(errors.InvalidRequestError, match="allowed are auto, none, required, add"):
+        reader(tokenizer, "subtract")
+
+
+class Template:
+    def __init__(self, template):
+        self.chat_template = template
+
+
+def test_a_template_that_hides_the_format_of_calls_is_refused():
+    with pytest.raises(errors.ConfigurationError, match="give `tool_parser`"):
+        reader(Template("{{ tools }} in a way of its own"))

@@ -1,0 +1,26 @@
+"""A chat model that answers from a script, and what the tests read of its messages."""
+
+import json
+from typing import Any
+
+from uq_llm_integrations.backends.scripted import Line, ScriptedBackend
+from uq_llm_integrations.langchain import ChatVLLMUncertainty
+
+
+def scripted(*script: Line, **arguments: Any) -> ChatVLLMUncertainty:
+    return ChatVLLMUncertainty(backend=ScriptedBackend(list(script) or ["Paris."]), **arguments)
+
+
+def told(message: Any) -> dict[str, Any]:
+    return message.response_metadata["uncertainty"]
+
+
+def whole(chunks: Any) -> Any:
+    chunks = list(chunks)
+    return sum(chunks[1:], chunks[0])
+
+
+def call(name: str, /, **arguments: Any) -> str:
+    """A call in the Hermes format, which is read without a tokenizer."""
+    said = json.dumps({"name": name, "arguments": arguments})
+    return f"<tool_call>\n{said}\n</tool_call>"

@@ -1,0 +1,255 @@
+"""LangChain's chat class, on a backend that answers from a script."""
+
+import asyncio
+import json
+
+import pytest
+from langchain_core.caches import InMemoryCache
+from langchain_core.load import dumpd, dumps
+from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
+from langchain_core.rate_limiters import InMemoryRateLimiter
+
+from tests.langchain.scripted_chat import scripted, told, whole
+from uq_llm_integrations import errors
+from uq_llm_integrations.backends.scripted import Said, ScriptedBackend
+from uq_llm_integrations.decoding.quantities import score, token_max
+from uq_llm_integrations.decoding.retry import Retry
+from uq_llm_integrations.decoding.strategies import BestOfN, Single
+from uq_llm_integrations.langchain import ChatVLLMUncertainty
+
+PERPLEXITY = 0.1053605  # -log 0.9, the scripted sureness
+SURE, UNSURE = Said("sure", 0.9), Said("unsure", 0.5)
+UNCERTAIN = score("perplexity") > 0.5
+
+
+def test_an_answer_is_a_message_with_its_uncertainty():
+    message = scripted().invoke("What is the capital of France?")
+    assert message.content == "Paris."
+    assert told(message)["scores"]["perplexity"] == pytest.approx(PERPLEXITY)
+    assert message.response_metadata["finish_reason"] == "stop"
+    assert message.response_metadata["model_name"] == "scripted"
+    assert message.response_metadata["model_provider"] == "uq_llm_integrations"
+    assert "by_token" not in told(message)
+    json.dumps(message.response_metadata, allow_nan=False)
+    assert "not_implemented" not in dumps(message)
+
+
+def test_messages_become_a_conversation():
+    chat = scripted()
+    chat.invoke([SystemMessage("Be brief."), HumanMessage("Hi", name="ann"), ("ai", "Hello")])
+    (request,) = chat.backend.requests
+    assert request.conversation.messages == (
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Hi", "name": "ann"},
+        {"role": "assistant", "content": "Hello"},
+    )
+
+
+def test_scores_of_an_earlier_answer_never_reach_the_prompt():
+    chat = scripted(token_scores=True, logprobs=True)
+    answer = chat.invoke("?")
+    chat.invoke([HumanMessage("?"), answer, HumanMessage("Sure?")])
+    prompt = bytes(chat.backend.requests[-1].prompt_ids).decode()
+    assert prompt == "user: ?\nassistant: Paris.\nuser: Sure?"
+
+
+def test_usage_counts_the_prompt_once_and_each_candidate_its_own_tokens():
+    (best, other) = scripted("one", "three").generate([[HumanMessage("?")]], n=2).generations[0]
+    assert best.message.usage_metadata == {
+        "input_tokens": 1,
+        "output_tokens": 3,
+        "total_tokens": 4,
+        "input_token_details": {"cache_read": 0},
+    }
+    assert other.message.usage_metadata["total_tokens"] == 5
+
+
+def test_the_best_candidate_comes_first_and_none_is_lost():
+    chat = scripted(UNSURE, SURE, strategy=BestOfN(2))
+    (generations,) = chat.generate([[HumanMessage("?")]]).generations
+    assert [one.text for one in generations] == ["sure", "unsure"]
+    assert all("scores" in told(one.message) for one in generations)
+
+
+def test_what_is_drawn_and_not_kept_is_part_of_the_usage():
+    """One message, so that what was spent on it can stand nowhere else."""
+    message = scripted(UNSURE, SURE, strategy=Retry(Single(), UNCERTAIN)).invoke("?")
+    assert message.usage_metadata["output_tokens"] == len("unsure") + len("sure")
+
+
+def test_a_stream_adds_up_to_what_invoke_returns():
+    chat = scripted(token_scores=True, logprobs=True, top_logprobs=2)
+    streamed, invoked = whole(chat.stream("?")), chat.invoke("?")
+    for message in (streamed, invoked):
+        told(message)["usage"].pop("seconds")
+    assert streamed.content == invoked.content
+    assert streamed.usage_metadata == invoked.usage_metadata
+    assert told(streamed) == told(invoked)
+    assert streamed.response_metadata["logprobs"] == invoked.response_metadata["logprobs"]
+
+
+def test_each_chunk_has_the_scores_of_its_tokens_and_the_last_those_of_all():
+    chunks = list(scripted(token_scores=True).stream("?"))
+    assert [told(chunk)["by_token"]["token"] for chunk in chunks] == [[c] for c in "Paris."]
+    assert ["scores" in told(chunk) for chunk in chunks] == [False] * 5 + [True]
+    assert [chunk.chunk_position for chunk in chunks] == [None] * 5 + ["last"]
+    assert [bool(chunk.usage_metadata) for chunk in chunks] == [False] * 5 + [True]
+
+
+def test_logprobs_have_the_shape_of_openais():
+    message = scripted("a").invoke("?", logprobs=True)
+    (entry,) = message.response_metadata["logprobs"]["content"]
+    assert entry == {
+        "token": "a",
+        "bytes": [97],
+        "logprob": pytest.approx(-PERPLEXITY),
+        "top_logprobs": [],
+    }
+
+
+def test_reasoning_is_told_and_scored_apart():
+    chat = scripted("<think>France, so...</think>Paris.", reasoning_parser="think")
+    message = chat.invoke("?")
+    assert message.content == "Paris."
+    assert message.content_blocks == [
+        {"type": "reasoning", "reasoning": "France, so..."},
+        {"type": "text", "text": "Paris."},
+    ]
+    assert told(message)["answer"]["tokens"] == [28, 34]
+    assert told(message)["reasoning"]["tokens"] == [7, 20]
+    streamed = whole(chat.stream("?"))
+    assert streamed.content_blocks == message.content_blocks
+
+
+async def test_all_async_twins():
+    chat = scripted()
+    assert (await chat.ainvoke("?")).content == "Paris."
+    assert [one.content for one in await chat.abatch(["?", "??"])] == ["Paris.", "Paris."]
+    assert "".join([chunk.content async for chunk in chat.astream("?")]) == "Paris."
+
+
+async def test_async_calls_run_at_once():
+    """Ten answers that take 0.2 seconds each do not take two seconds."""
+    chat = ChatVLLMUncertainty(backend=ScriptedBackend(["Paris."], delay=0.2))
+    async with asyncio.timeout(1.5):
+        await asyncio.gather(*(chat.ainvoke("?") for _ in range(10)))
+
+
+def test_any_parameter_can_be_given_here_at_the_call_or_bound():
+    chat = scripted(top_p=0.5, temperature=0.3, stop=["A"])
+    chat.bind(top_p=0.7).invoke("?", seed=1, stop=["B"], max_tokens=5)
+    (request,) = chat.backend.requests
+    assert request.sampling == {
+        "top_p": 0.7,
+        "seed": 1,
+        "temperature": 0.3,
+        "max_tokens": 5,
+        "stop": ["A", "B"],
+    }
+
+
+def test_methods_can_be_chosen_at_the_call():
+    assert list(told(scripted().invoke("?", methods=("entropy",)))["scores"]) == ["entropy"]
+
+
+def test_a_stream_can_be_cut_off_where_it_becomes_uncertain():
+    chat = scripted(Said("a long and doubtful answer", 0.5), stop_if=token_max("entropy") > 2)
+    message = whole(chat.stream("?"))
+    assert message.content == "a"
+    assert message.response_metadata["finish_reason"] == "early_stop"
+    assert told(message)["decision"] == "stopped_early"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"nonsense": 1}, "unknown arguments"),
+        ({"model": "other"}, "unknown arguments"),
+        ({"methods": ("nonsense",)}, "unknown uncertainty method"),
+        ({"tool_choice": {"odd": 1}}, "tool_choice"),
+        ({"response_format": {"type": "odd"}}, "response_format"),
+    ],
+)
+def test_calls_that_mean_nothing_are_refused(arguments, error):
+    with pytest.raises(errors.UncertaintyError, match=error):
+        scripted().invoke("?", **arguments)
+
+
+def test_a_stream_of_several_answers_is_refused():
+    with pytest.raises(errors.InvalidRequestError, match="a stream has one answer"):
+        list(scripted().stream("?", n=2))
+    with pytest.raises(errors.ConfigurationError, match="streaming=True"):
+        scripted(n=2, streaming=True)
+
+
+def test_an_uncertain_answer_is_annotated_replaced_or_refused():
+    annotated = scripted(UNSURE, uncertain_when=UNCERTAIN).invoke("?")
+    assert (annotated.content, told(annotated)["uncertain"]) == ("unsure", True)
+    abstaining = scripted(UNSURE, uncertain_when=UNCERTAIN, on_high_uncertainty="abstain")
+    for message in (abstaining.invoke("?"), whole(abstaining.stream("?"))):
+        assert message.content == abstaining.abstention_text
+        assert told(message)["original_text"] == "unsure"
+    with pytest.raises(errors.HighUncertaintyError) as caught:
+        scripted(UNSURE, uncertain_when=UNCERTAIN, on_high_uncertainty="raise").invoke("?")
+    assert caught.value.result.text == "unsure"
+
+
+def test_a_cached_answer_keeps_its_scores_and_its_usage():
+    chat = scripted("one", "two", cache=InMemoryCache())
+    first, second = chat.invoke("?"), chat.invoke("?")
+    assert len(chat.backend.requests) == 1
+    assert told(second) == told(first)
+    assert second.usage_metadata["total_tokens"] == first.usage_metadata["total_tokens"]
+
+
+def test_a_cache_tells_apart_all_that_an_answer_depends_on():
+    chat = scripted("1", "2", "3", "4", "5", cache=InMemoryCache())
+    calls = [{}, {"seed": 1}, {"methods": ("entropy",)}, {"stop": ["x"]}, {"top_logprobs": 1}]
+    assert [chat.invoke("?", **call).content for call in calls] == ["1", "2", "3", "4", "5"]
+    assert [chat.invoke("?", **call).content for call in calls] == ["1", "2", "3", "4", "5"]
+    other = chat.model_copy(update={"uncertain_when": UNCERTAIN})
+    assert other.invoke("?").content == "1" and len(chat.backend.requests) == 6
+
+
+def test_a_rate_limiter_is_asked_before_each_call():
+    limiter = InMemoryRateLimiter(requests_per_second=0.001, check_every_n_seconds=0.01)
+    limiter.available_tokens = 1
+    chat = scripted(rate_limiter=limiter)
+    chat.invoke("?")
+    assert limiter.acquire(blocking=False) is False
+
+
+def test_an_engine_that_failed_is_asked_again():
+    chat = scripted(errors.EngineDeadError("gone"), "Paris.", max_retries=1)
+    assert chat.invoke("?").content == "Paris."
+    with pytest.raises(errors.EngineDeadError):
+        scripted(errors.EngineDeadError("gone"), "Paris.").invoke("?")
+
+
+def test_an_answer_that_takes_too_long_is_an_error():
+    chat = ChatVLLMUncertainty(backend=ScriptedBackend(["Paris."], delay=5), timeout=0.05)
+    with pytest.raises(errors.EngineTimeoutError, match=r"0\.05 seconds"):
+        chat.invoke("?")
+
+
+def test_what_tracers_and_agents_read_of_the_model():
+    chat = scripted(temperature=0.5, max_tokens=9)
+    params = chat._get_ls_params(stop=["x"])
+    assert params == {
+        "ls_provider": "vllm",
+        "ls_model_name": "scripted",
+        "ls_model_type": "chat",
+        "ls_temperature": 0.5,
+        "ls_max_tokens": 9,
+        "ls_stop": ["x"],
+    }
+    assert chat.profile["max_input_tokens"] == 4096
+    assert chat.profile["tool_calling"] is True
+    assert "uq-llm-integrations" in chat.metadata["lc_versions"]
+    assert dumpd(chat)["type"] == "not_implemented"  # an engine cannot be stored
+
+
+def test_the_class_drops_in_where_a_remote_one_was():
+    chat = scripted(api_key="secret", timeout=60, max_retries=2, streaming=True)
+    assert "secret" not in repr(chat)
+    assert isinstance(chat.invoke("?"), AIMessage)

@@ -1,0 +1,186 @@
+"""Tools and answers by schema, on a backend that answers from a script.
+
+The scripted backend knows no grammar, so what a grammar would force is scripted.
+"""
+
+import json
+from typing import Annotated, TypedDict
+
+import pytest
+from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
+from langchain_core.tools import tool
+from pydantic import BaseModel, Field
+from pydantic.v1 import BaseModel as BaseModelV1
+
+from tests.langchain.scripted_chat import call, scripted, told, whole
+from uq_llm_integrations import errors
+from uq_llm_integrations.langchain.messages import choice_of
+
+
+@tool
+def add(a: int, b: int) -> int:
+    """Add two numbers."""
+    return a + b
+
+
+@pytest.mark.parametrize("ask", ["invoke", "stream"])
+def test_a_call_is_read_and_scored_with_each_of_its_arguments(ask):
+    chat = scripted("Let me see. " + call("add", a=1, b=2)).bind_tools([add])
+    message = whole(chat.stream("?")) if ask == "stream" else chat.invoke("?")
+    assert message.content.strip() == "Let me see."
+    (asked,) = message.tool_calls
+    assert (asked["name"], asked["args"]) == ("add", {"a": 1, "b": 2})
+    (scored,) = told(message)["tool_calls"]
+    assert (scored["name"], scored["id"]) == ("add", asked["id"])
+    assert scored["scores"]["perplexity"] == pytest.approx(0.1053605)
+    assert set(scored["fields"]) == {"a", "b"}
+    assert told(message)["answer"]["tokens"] == [0, 11]
+
+
+def test_several_calls_have_scores_of_their_own():
+    chat = scripted(call("add", a=1, b=2) + "\n" + call("add", a=30, b=4)).bind_tools([add])
+    message = chat.invoke("?")
+    assert [one["args"]["a"] for one in message.tool_calls] == [1, 30]
+    first, second = told(message)["tool_calls"]
+    assert first["tokens"][1] <= second["tokens"][0]
+    streamed = whole(chat.stream("?"))
+    assert [one["args"] for one in streamed.tool_calls] == [
+        one["args"] for one in message.tool_calls
+    ]
+    assert [one["index"] for one in streamed.tool_call_chunks] == [0, 1]
+
+
+def test_the_tools_are_part_of_what_is_asked():
+    chat = scripted("Hi.")
+    chat.bind_tools([add, {"title": "odd", "description": "x", "properties": {}}]).invoke("?")
+    (request,) = chat.backend.requests
+    names = [one["function"]["name"] for one in request.conversation.tools]
+    assert names == ["add", "odd"]
+
+
+def test_without_tools_nothing_is_taken_for_a_call():
+    said = call("add", a=1, b=2)
+    assert scripted(said).invoke("?").content == said
+    refusing = scripted(said).bind_tools([add], tool_choice="none").invoke("?")
+    assert (refusing.content, refusing.tool_calls) == (said, [])
+
+
+def test_a_conversation_goes_on_from_a_call_and_its_result():
+    chat = scripted("3")
+    calling = AIMessage("", tool_calls=[{"name": "add", "args": {"a": 1, "b": 2}, "id": "x"}])
+    result = ToolMessage("3", tool_call_id="x", status="error")
+    chat.invoke([HumanMessage("1+2?"), calling, result])
+    (request,) = chat.backend.requests
+    _, asked, answered = request.conversation.messages
+    assert json.loads(asked["tool_calls"][0]["function"]["arguments"]) == {"a": 1, "b": 2}
+    assert (answered["role"], answered["tool_call_id"]) == ("tool", "x")
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        (None, "auto"),
+        (False, "auto"),
+        ("auto", "auto"),
+        ("none", "none"),
+        ("any", "required"),
+        (True, "required"),
+        ("required", "required"),
+        ("add", "add"),
+        ({"type": "function", "function": {"name": "add"}}, "add"),
+    ],
+)
+def test_all_ways_to_choose_a_tool(given, meant):
+    assert choice_of(given) == meant
+
+
+def test_a_tool_that_is_not_bound_cannot_be_chosen():
+    with pytest.raises(errors.InvalidRequestError, match="allowed are auto, none, required, add"):
+        scripted("?").bind_tools([add], tool_choice="subtract").invoke("?")
+
+
+class Person(BaseModel):
+    """A person."""
+
+    name: str = Field(description="the full name")
+    age: int
+
+
+class PersonV1(BaseModelV1):
+    """A person."""
+
+    name: str
+    age: int
+
+
+class PersonDict(TypedDict):
+    """A person."""
+
+    name: Annotated[str, ..., "the full name"]
+    age: int
+
+
+ANN = '{"name": "Ann", "age": 7}'
+
+
+@pytest.mark.parametrize(
+    ("schema", "expected"),
+    [
+        (Person, Person(name="Ann", age=7)),
+        (PersonV1, PersonV1(name="Ann", age=7)),
+        (PersonDict, {"name": "Ann", "age": 7}),
+        (Person.model_json_schema(), {"name": "Ann", "age": 7}),
+    ],
+)
+@pytest.mark.parametrize("method", ["json_schema", "function_calling", "json_mode"])
+def test_an_answer_by_any_schema_and_any_method(schema, expected, method):
+    name = getattr(schema, "__name__", "Person")
+    said = call(name, name="Ann", age=7) if method == "function_calling" else ANN
+    chat = scripted(said).with_structured_output(schema, method=method)
+    assert chat.invoke("Who?") == expected
+    assert list(chat.stream("Who?"))[-1] == expected
+
+
+def test_each_field_has_a_score():
+    chat = scripted('{"name": "Ann", "home": {"city": "Oslo"}, "age": 7}')
+    schema = {"title": "person", "type": "object", "properties": {}}
+    answer = chat.with_structured_output(schema, include_raw=True).invoke("Who?")
+    assert answer["parsed"]["home"] == {"city": "Oslo"}
+    fields = told(answer["raw"])["fields"]
+    assert set(fields) == {"name", "home.city", "age"}
+    assert fields["name"]["maxprob"] == pytest.approx(3 * 0.1053605)
+    assert fields["age"]["maxprob"] == pytest.approx(0.1053605)
+
+
+def test_an_answer_that_does_not_fit_is_kept_with_the_error():
+    chat = scripted('{"name": "Ann"}').with_structured_output(Person, include_raw=True)
+    answer = chat.invoke("Who?")
+    assert answer["parsed"] is None and "age" in str(answer["parsing_error"])
+    assert told(answer["raw"])["fields"].keys() == {"name"}
+
+
+def test_the_schema_is_the_engines_grammar():
+    chat = scripted(ANN)
+    chat.with_structured_output(Person).invoke("Who?")
+    chat.with_structured_output(Person, method="json_mode").invoke("Who?")
+    by_schema, by_mode = (one.sampling["structured_outputs"] for one in chat.backend.requests)
+    assert set(by_schema["json"]["properties"]) == {"name", "age"}
+    assert by_mode == {"json_object": True}
+
+
+def test_openais_response_format_is_understood():
+    chat = scripted(ANN)
+    form = {"type": "json_schema", "json_schema": {"name": "p", "schema": {"type": "object"}}}
+    chat.invoke("Who?", response_format=form)
+    assert chat.backend.requests[0].sampling["structured_outputs"] == {"json": {"type": "object"}}
+
+
+def test_a_schema_and_tools_at_once_are_refused():
+    chat = scripted(ANN).bind_tools([add], response_format={"type": "json_object"})
+    with pytest.raises(errors.InvalidRequestError, match="not both at once"):
+        chat.invoke("Who?")
+
+
+def test_an_unknown_method_is_refused():
+    with pytest.raises(errors.ConfigurationError, match="allowed are json_schema"):
+        scripted().with_structured_output(Person, method="xml")

@@ -1,0 +1,76 @@
+"""Scores as LangSmith's feedback and on OpenTelemetry's spans."""
+
+import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from tests.langchain.scripted_chat import scripted
+from uq_llm_integrations.backends.scripted import ScriptedBackend
+from uq_llm_integrations.langchain import (
+    LangSmithFeedbackHandler,
+    OpenTelemetryHandler,
+    UncertaintyCallbackHandler,
+    VLLMUncertaintyLLM,
+)
+
+
+class Client:
+    def __init__(self):
+        self.feedback = []
+
+    def create_feedback(self, run_id, key, *, score):
+        self.feedback.append((run_id, key, score))
+
+
+def test_each_score_is_feedback_on_the_run_of_the_call():
+    client, seen = Client(), UncertaintyCallbackHandler()
+    handlers = [LangSmithFeedbackHandler(client), seen]
+    scripted(methods=("perplexity", "maxprob")).invoke("?", config={"callbacks": handlers})
+    assert {key for _, key, _ in client.feedback} == {"uq_perplexity", "uq_maxprob"}
+    assert {run_id for run_id, _, _ in client.feedback} == {seen.calls[0].run_id}
+    assert client.feedback[0][2] == pytest.approx(0.1053605)
+
+
+def test_a_score_that_is_not_known_is_not_sent():
+    client = Client()
+    scripted("").invoke("?", config={"callbacks": [LangSmithFeedbackHandler(client)]})
+    assert client.feedback == []
+
+
+@pytest.fixture
+def spans():
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    return provider.get_tracer("test"), exporter
+
+
+def test_the_current_span_has_the_scores(spans):
+    tracer, exporter = spans
+    with tracer.start_as_current_span("ask"):
+        scripted(methods=("perplexity",)).invoke(
+            "?", config={"callbacks": [OpenTelemetryHandler()]}
+        )
+    (span,) = exporter.get_finished_spans()
+    assert span.attributes == {
+        "uq.perplexity": pytest.approx(0.1053605),
+        "uq.decision": "accepted",
+        "uq.uncertain": False,
+    }
+
+
+async def test_the_current_span_of_async_callers_has_the_scores(spans):
+    tracer, exporter = spans
+    with tracer.start_as_current_span("ask"):
+        async for _ in scripted().astream("?", config={"callbacks": [OpenTelemetryHandler()]}):
+            pass
+    (span,) = exporter.get_finished_spans()
+    assert span.attributes["uq.perplexity"] == pytest.approx(0.1053605)
+
+
+def test_completion_models_are_followed_as_well(spans):
+    tracer, exporter = spans
+    llm = VLLMUncertaintyLLM(backend=ScriptedBackend(["Paris."]))
+    with tracer.start_as_current_span("ask"):
+        llm.invoke("?", config={"callbacks": [OpenTelemetryHandler()]})
+    assert "uq.entropy" in exporter.get_finished_spans()[0].attributes
