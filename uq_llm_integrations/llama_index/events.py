@@ -53,7 +53,7 @@ def scored_call(event: BaseEvent) -> ScoredCall | None:
     match event:
         case LLMChatEndEvent(response=response) if response is not None:
             text = response.message.content or ""
-        case LLMCompletionEndEvent(response=response):
+        case LLMCompletionEndEvent(response=response) if response is not None:
             text = response.text
         case _:
             return None
@@ -97,17 +97,17 @@ class _Distributor(BaseEventHandler):
     def __init__(self) -> None:
         super().__init__()
         self._open: dict[int, Collection] = {}
-        self._lock, self._is_registered = Lock(), False
+        self._lock = Lock()
 
     @classmethod
     def class_name(cls) -> str:
         return "UncertaintyDistributor"
 
     def begin(self, collection: Collection) -> None:
+        handlers = get_dispatcher().event_handlers
         with self._lock:
-            if not self._is_registered:
-                get_dispatcher().add_event_handler(self)
-                self._is_registered = True
+            if not any(one is self for one in handlers):  # others may have put theirs in its place
+                handlers.append(self)
             self._open[collection.name] = collection
 
     def end(self, collection: Collection) -> None:

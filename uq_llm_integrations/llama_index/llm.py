@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from llama_index.core.base.llms.types import (
     ChatMessage,
@@ -17,25 +17,23 @@ from llama_index.core.base.llms.types import (
     CompletionResponseGen,
     LLMMetadata,
     MessageRole,
-    ToolCallBlock,
 )
 from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
 from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import ToolSelection
 
 from uq_llm_integrations.adapters.backends import OnBoth, OnHuggingFace, OnVLLM
-from uq_llm_integrations.adapters.chat import Chatting, ReplyPiece, Turn
+from uq_llm_integrations.adapters.chat import Chatting
 from uq_llm_integrations.adapters.settings import refuse_unknown
-from uq_llm_integrations.chat.reply import Reply
+from uq_llm_integrations.llama_index.fields import arguments_of, plain_fields
+from uq_llm_integrations.llama_index.messages import TURN, selections, turn_of
 from uq_llm_integrations.llama_index.structured import StructuredPrediction
 from uq_llm_integrations.llama_index.translate import (
-    chat_message,
+    chat_piece,
     chat_response,
+    completion_piece,
     completion_response,
-    conversation_of,
-    log_probs,
-    piece_kwargs,
-    selections,
+    growing,
 )
 
 if TYPE_CHECKING:
@@ -44,16 +42,18 @@ if TYPE_CHECKING:
 RESAMPLING: ContextVar[dict[str, Any]] = ContextVar("resampling", default={})  # noqa: B039  # never changed in place
 """Sampling parameters that whoever tries again wants for all calls within."""
 
-_TURN = ("tools", "tool_choice", "response_schema")
-
 
 class UncertaintyLLM(StructuredPrediction, FunctionCallingLLM):
     """A model whose every answer tells how sure the model was.
 
-    The scores are in `response.additional_kwargs["uncertainty"]`, never on the message. Sampling
-    parameters of vLLM can be given here and at each call; any other argument goes to the backend.
-    `complete` puts its text into the chat template, unless it is `formatted` or `chat_template` is
-    False.
+    The scores are in `response.additional_kwargs["uncertainty"]`, never on the message. In a stream
+    each response has the scores (with `token_scores`) and log-probabilities of what it adds, and
+    the last one those of the whole. `raw["candidates"]` has all candidates, the best first.
+
+    Sampling parameters of vLLM can be given here and at each call; any other argument goes to the
+    backend. `complete` puts its text into the chat template, unless it is `formatted`. With
+    `chat_template=False`, `completion_to_prompt` and `messages_to_prompt` write the prompt instead,
+    and functions cannot be called.
     """
 
     @property
@@ -63,7 +63,7 @@ class UncertaintyLLM(StructuredPrediction, FunctionCallingLLM):
             context_window=self._context_window(),
             num_output=self.max_tokens or -1,
             is_chat_model=self.chat_template,
-            is_function_calling_model=True,
+            is_function_calling_model=self.chat_template,
             model_name=self._backend.capabilities.model,
         )
 
@@ -72,9 +72,23 @@ class UncertaintyLLM(StructuredPrediction, FunctionCallingLLM):
         """Return the name of the class."""
         return cls.__name__
 
+    def to_payload(self) -> dict[str, Any]:
+        """Return what events tell of the model, without starting its engine."""
+        settings = {name: one for name, one in self._settings.items() if name != "engine_args"}
+        return {"class_name": self.class_name(), **settings}
+
     def to_dict(self, **kwargs: Any) -> dict[str, Any]:
-        """Return the settings as plain data; events carry it."""
-        return {"class_name": self.class_name(), **self._settings}
+        """Return the fields as plain data, as `from_dict` takes them; the backend is left out."""
+        return plain_fields(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any], **kwargs: Any) -> Self:
+        """Return the model that `to_dict` told; `kwargs` take the place of what it could not tell.
+
+        Raises ConfigurationError where something is missing that cannot be told as plain data, such
+        as a strategy.
+        """
+        return cls(**arguments_of(data, kwargs))
 
     @llm_chat_callback()
     def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
@@ -147,56 +161,60 @@ class UncertaintyLLM(StructuredPrediction, FunctionCallingLLM):
             user_msg = ChatMessage(role=MessageRole.USER, content=user_msg)
         messages = [*(chat_history or ()), *([user_msg] if user_msg else ())]
         specs = [tool.metadata.to_openai_tool(skip_length_check=True) for tool in tools]
-        choice = "required" if tool_required else "auto"
-        return {"messages": messages, "tools": specs, "tool_choice": choice, **kwargs}
-
-    def _validate_chat_with_tools_response(
-        self,
-        response: ChatResponse,
-        tools: Sequence[BaseTool],
-        allow_parallel_tool_calls: bool = False,
-        **kwargs: Any,
-    ) -> ChatResponse:
-        """Keep one call only where no more are allowed."""
-        calls = [one for one in response.message.blocks if isinstance(one, ToolCallBlock)]
-        if not allow_parallel_tool_calls and calls:
-            others = [one for one in response.message.blocks if one not in calls[1:]]
-            response.message.blocks = others
-        return response
+        choice = kwargs.pop("tool_choice", None) or ("required" if tool_required else "auto")
+        return {
+            "messages": messages,
+            "tools": specs,
+            "tool_choice": choice,
+            "allow_parallel_tool_calls": allow_parallel_tool_calls,
+            **kwargs,
+        }
 
     async def _chat(self, messages: Sequence[ChatMessage], kwargs: dict[str, Any]) -> ChatResponse:
-        result, (first, *others) = await self._chatting(kwargs, messages).replies()
-        return chat_response(first, result, others, self._backend.capabilities.model)
+        result, replies = await self._chatting(kwargs, messages=messages).replies()
+        return chat_response(result, replies, self._backend.capabilities.model, _calls(kwargs))
 
     async def _chat_stream(
         self, messages: Sequence[ChatMessage], kwargs: dict[str, Any]
     ) -> AsyncGenerator[ChatResponse, None]:
-        async for piece, whole, logprobs in _growing(self._chatting(kwargs, messages).pieces()):
-            yield ChatResponse(
-                message=chat_message(whole),
-                delta=piece.part.content,
-                additional_kwargs=piece_kwargs(piece),
-                logprobs=log_probs(logprobs),
-            )
+        model = self._backend.capabilities.model
+        chatting = self._chatting(kwargs, messages=messages)
+        async with aclosing(growing(chatting.pieces())) as grown:
+            async for piece, reply in grown:
+                yield chat_piece(piece, reply, model, _calls(kwargs))
 
     async def _complete(
         self, prompt: str, formatted: bool, kwargs: dict[str, Any]
     ) -> CompletionResponse:
-        chatting = self._chatting(kwargs, **self._asked_text(prompt, formatted))
-        result, (first, *others) = await chatting.replies()
-        return completion_response(first, result, others, self._backend.capabilities.model)
+        result, replies = await self._chatting(kwargs, prompt, formatted).replies()
+        return completion_response(result, replies, self._backend.capabilities.model)
 
     async def _complete_stream(
         self, prompt: str, formatted: bool, kwargs: dict[str, Any]
     ) -> AsyncGenerator[CompletionResponse, None]:
-        chatting = self._chatting(kwargs, **self._asked_text(prompt, formatted))
-        async for piece, whole, logprobs in _growing(chatting.pieces()):
-            yield CompletionResponse(
-                text=whole.content,
-                delta=piece.part.content,
-                additional_kwargs=piece_kwargs(piece),
-                logprobs=log_probs(logprobs),
-            )
+        model = self._backend.capabilities.model
+        chatting = self._chatting(kwargs, prompt, formatted)
+        async with aclosing(growing(chatting.pieces())) as grown:
+            async for piece, reply in grown:
+                yield completion_piece(piece, reply, model)
+
+    def _chatting(
+        self,
+        kwargs: dict[str, Any],
+        prompt: str | None = None,
+        formatted: bool = False,
+        messages: Sequence[ChatMessage] | None = None,
+    ) -> Chatting:
+        call = {name: one for name, one in kwargs.items() if name not in TURN}
+        bound, rest = self._bound(call | RESAMPLING.get())
+        refuse_unknown(rest)
+        if messages is None:
+            assert prompt is not None
+            messages = [ChatMessage(role=MessageRole.USER, content=prompt)]
+            written = prompt if formatted else bound._written(self.completion_to_prompt, prompt)
+        else:
+            written = bound._written(self.messages_to_prompt, messages)
+        return Chatting(bound, turn_of(messages, kwargs, written))
 
     def _context_window(self) -> int:
         known = self._backend.capabilities.context_length or self.engine_args.get("max_model_len")
@@ -205,46 +223,14 @@ class UncertaintyLLM(StructuredPrediction, FunctionCallingLLM):
             known = self._backend.capabilities.context_length
         return int(known or 0)
 
-    def _asked_text(self, prompt: str, formatted: bool) -> dict[str, Any]:
-        if formatted or not self.chat_template:
-            return {"prompt": prompt}
-        return {"messages": [ChatMessage(role=MessageRole.USER, content=prompt)]}
-
-    def _chatting(
-        self,
-        kwargs: dict[str, Any],
-        messages: Sequence[ChatMessage] | None = None,
-        prompt: str | None = None,
-    ) -> Chatting:
-        given = {name: kwargs[name] for name in _TURN if kwargs.get(name) is not None}
-        stop = kwargs.get("stop") or ()
-        left = {k: v for k, v in kwargs.items() if k not in (*_TURN, "stop")}
-        bound, rest = self._bound(left | RESAMPLING.get())
-        refuse_unknown(rest)
-        turn = Turn(
-            conversation_of(messages or (), given.get("tools", ())),
-            (stop,) if isinstance(stop, str) else tuple(stop),
-            given.get("tool_choice", "auto"),
-            given.get("response_schema"),
-            prompt,
-        )
-        return Chatting(bound, turn)
+    def _written(self, writer: Callable[[Any], str] | None, asked: Any) -> str | None:
+        """Return the prompt as LlamaIndex writes it, None where the chat template does."""
+        return None if self.chat_template or writer is None else writer(asked)
 
 
-async def _growing(
-    stream: AsyncGenerator[ReplyPiece, None],
-) -> AsyncIterator[tuple[ReplyPiece, Reply, list[dict[str, Any]] | None]]:
-    """Yield each piece with the reply so far and the log-probabilities so far."""
-    content = reasoning = ""
-    logprobs: list[dict[str, Any]] | None = None
-    async with aclosing(stream) as pieces:
-        async for piece in pieces:
-            content += piece.part.content
-            reasoning += piece.part.reasoning
-            if piece.logprobs is not None:
-                logprobs = (logprobs or []) + piece.logprobs
-            whole = piece.whole.reply if piece.whole else Reply(content, reasoning or None)
-            yield piece, whole, logprobs
+def _calls(kwargs: dict[str, Any]) -> int | None:
+    """Return how many calls a reply may have, None for any number."""
+    return 1 if kwargs.get("allow_parallel_tool_calls") is False else None
 
 
 class VLLMUncertaintyLLM(UncertaintyLLM, OnVLLM):

@@ -27,12 +27,13 @@ from uq_llm_integrations.llama_index.llm import RESAMPLING
 class UncertaintyQueryEngine(BaseQueryEngine):
     """Runs another query engine and puts scores into `response.metadata["uncertainty"]`.
 
-    `final` has those of the last call, which gave the answer, `calls` those of every call, and
-    `aggregate` the highest score of any call for each method. `uncertain_when` is asked of the
-    final answer; without one, what its model decided counts. An uncertain answer is drawn again up
-    to `retries` times, with a seed of its own and at `temperature`, and then comes
-    `on_high_uncertainty`: 'annotate', 'abstain' (another text, the answer is kept as
-    `original_text`), or 'raise'. To act on a streamed answer it is read to its end first.
+    `final` has those of the last call that said the answer (of the last call where none said it as
+    it stands), `calls` those of every call, and `aggregate` the highest score of any call for each
+    method. `uncertain_when` is asked of `final`; without one, what its model decided counts. An
+    uncertain answer is drawn again up to `retries` times, with a seed of its own and at
+    `temperature`, and then comes `on_high_uncertainty`: 'annotate', 'abstain' (another text, the
+    answer is kept as `original_text`; an object has no place for it and is raised), or 'raise'. To
+    act on a streamed answer it is read to its end first.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class UncertaintyQueryEngine(BaseQueryEngine):
                 if isinstance(response, StreamingResponse) and self._acts:
                     response = response.get_response()
             if isinstance(response, StreamingResponse):
-                return _told_in_the_end(response, collection)
+                return self._told_in_the_end(response, collection)
             if self._is_last(response, collection, earlier):
                 return self._concluded(response, collection, earlier)
 
@@ -87,7 +88,7 @@ class UncertaintyQueryEngine(BaseQueryEngine):
                 if isinstance(response, AsyncStreamingResponse) and self._acts:
                     response = await response.get_response()
             if isinstance(response, AsyncStreamingResponse):
-                return _atold_in_the_end(response, collection)
+                return self._atold_in_the_end(response, collection)
             if self._is_last(response, collection, earlier):
                 return self._concluded(response, collection, earlier)
 
@@ -98,7 +99,7 @@ class UncertaintyQueryEngine(BaseQueryEngine):
     @contextmanager
     def _resampling(self, attempt: int) -> Generator[None, None, None]:
         again = {"seed": attempt, "temperature": self._temperature}
-        token = RESAMPLING.set(again if attempt else {})
+        token = RESAMPLING.set(again if attempt else RESAMPLING.get())
         try:
             yield
         finally:
@@ -108,19 +109,16 @@ class UncertaintyQueryEngine(BaseQueryEngine):
         self, response: Any, collection: Collection, earlier: list[dict[str, Any]]
     ) -> bool:
         """Return whether no further attempt is made; otherwise note this one."""
-        if len(earlier) >= self._retries or not self._is_uncertain(collection.calls):
+        final = _final(collection.calls, str(response))
+        if len(earlier) >= self._retries or not is_uncertain(self._when, final):
             return True
-        earlier.append({"text": str(response), "uncertainty": _final(collection.calls)})
+        earlier.append({"text": str(response), "uncertainty": final})
         return False
-
-    def _is_uncertain(self, calls: Sequence[ScoredCall]) -> bool:
-        return is_uncertain(self._when, _final(calls))
 
     def _concluded(
         self, response: RESPONSE_TYPE, collection: Collection, earlier: Sequence[dict[str, Any]]
     ) -> RESPONSE_TYPE:
-        told = summary(collection.calls)
-        told["uncertain"] = self._is_uncertain(collection.calls)
+        told = self._summary(collection.calls, str(response))
         told["decision"] = "retried" if earlier else "accepted"
         if earlier:
             told["attempts"] = list(earlier)
@@ -136,18 +134,62 @@ class UncertaintyQueryEngine(BaseQueryEngine):
         told |= {"decision": "abstained", "original_text": response.response}
         response.response = self._text
 
+    def _summary(self, calls: Sequence[ScoredCall], answer: str) -> dict[str, Any]:
+        final = _final(calls, answer)
+        return {
+            "final": final,
+            "calls": [{"text": call.text, "uncertainty": call.uncertainty} for call in calls],
+            "aggregate": _highest(calls),
+            "uncertain": is_uncertain(self._when, final),
+            "decision": "accepted",
+        }
 
-def summary(calls: Sequence[ScoredCall]) -> dict[str, Any]:
-    """Return what the metadata tells of the calls of a query."""
-    return {
-        "final": _final(calls),
-        "calls": [{"text": call.text, "uncertainty": call.uncertainty} for call in calls],
-        "aggregate": _highest(calls),
-    }
+    def _told_in_the_end(
+        self, response: StreamingResponse, collection: Collection
+    ) -> StreamingResponse:
+        """Return the response; its metadata has the scores once its tokens have been read."""
+        tokens, shown = iter(response.response_gen), []
+
+        def read() -> Generator[str, None, None]:
+            while True:
+                with collection.open():
+                    token = next(tokens, None)
+                if token is None:
+                    break
+                shown.append(token)
+                yield token
+            told = self._summary(collection.calls, "".join(shown))
+            response.metadata = {**(response.metadata or {}), "uncertainty": told}
+
+        response.response_gen = read()
+        return response
+
+    def _atold_in_the_end(
+        self, response: AsyncStreamingResponse, collection: Collection
+    ) -> AsyncStreamingResponse:
+        """Return the response; its metadata has the scores once its tokens have been read."""
+        tokens, shown = response.response_gen, []
+
+        async def read() -> AsyncGenerator[str, None]:
+            while True:
+                with collection.open():
+                    token = await anext(tokens, None)
+                if token is None:
+                    break
+                shown.append(token)
+                yield token
+            told = self._summary(collection.calls, "".join(shown))
+            response.metadata = {**(response.metadata or {}), "uncertainty": told}
+
+        response.response_gen = read()
+        return response
 
 
-def _final(calls: Sequence[ScoredCall]) -> dict[str, Any] | None:
-    return calls[-1].uncertainty if calls else None
+def _final(calls: Sequence[ScoredCall], answer: str) -> dict[str, Any] | None:
+    """Return the scores of the last call that said the answer, or else of the last one."""
+    said = [call for call in calls if call.text.strip() == answer.strip()]
+    last = (said or calls)[-1:]
+    return last[0].uncertainty if last else None
 
 
 def _highest(calls: Sequence[ScoredCall]) -> dict[str, float | None]:
@@ -156,38 +198,3 @@ def _highest(calls: Sequence[ScoredCall]) -> dict[str, float | None]:
     names = dict.fromkeys(name for one in scores for name in one)
     values = {name: [one.get(name) for one in scores] for name in names}
     return {name: None if None in each else max(each) for name, each in values.items()}
-
-
-def _told_in_the_end(response: StreamingResponse, collection: Collection) -> StreamingResponse:
-    """Return the response; its metadata has the scores once its tokens have been read."""
-    tokens = iter(response.response_gen)
-
-    def read() -> Generator[str, None, None]:
-        while True:
-            with collection.open():
-                token = next(tokens, None)
-            if token is None:
-                break
-            yield token
-        response.metadata = {**(response.metadata or {}), "uncertainty": summary(collection.calls)}
-
-    response.response_gen = read()
-    return response
-
-
-def _atold_in_the_end(
-    response: AsyncStreamingResponse, collection: Collection
-) -> AsyncStreamingResponse:
-    tokens = response.response_gen
-
-    async def read() -> AsyncGenerator[str, None]:
-        while True:
-            with collection.open():
-                token = await anext(tokens, None)
-            if token is None:
-                break
-            yield token
-        response.metadata = {**(response.metadata or {}), "uncertainty": summary(collection.calls)}
-
-    response.response_gen = read()
-    return response

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Generator, Iterator, Mapping
 from typing import Any, TypeVar
 
 import llama_index.core.instrumentation as instrument
-from llama_index.core.base.llms.types import ChatMessage
+from llama_index.core.base.llms.types import ChatMessage, ChatResponse
 from llama_index.core.instrumentation.events.llm import (
     LLMStructuredPredictEndEvent,
     LLMStructuredPredictStartEvent,
@@ -14,10 +14,12 @@ from llama_index.core.instrumentation.events.llm import (
 from llama_index.core.llms.llm import LLM
 from llama_index.core.program.utils import create_flexible_model
 from llama_index.core.prompts import BasePromptTemplate
+from llama_index.core.types import PydanticProgramMode
 from pydantic import BaseModel
 from pydantic_core import from_json
 
 from uq_llm_integrations.adapters.chat_settings import ChatSettings
+from uq_llm_integrations.errors import HighUncertaintyError
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -38,10 +40,17 @@ class StructuredPrediction(ChatSettings, LLM):
         llm_kwargs: dict[str, Any] | None = None,
         **prompt_args: Any,
     ) -> Model:
-        """Return an object of the class."""
+        """Return an object of the class, by a grammar unless `pydantic_program_mode` is set.
+
+        Raises HighUncertaintyError where the model abstains, since no object can say so.
+        """
+        if not self._has_grammar:
+            predicted: Model = super().structured_predict(
+                output_cls, prompt, llm_kwargs, **prompt_args
+            )
+            return predicted
         messages = self._begun(output_cls, prompt, prompt_args)
-        response = self.chat(messages, **_schema(output_cls), **(llm_kwargs or {}))
-        return _ended(output_cls, response.message.content)
+        return _ended(output_cls, self.chat(messages, **_asked(output_cls, llm_kwargs)))
 
     @dispatcher.span
     async def astructured_predict(
@@ -51,10 +60,14 @@ class StructuredPrediction(ChatSettings, LLM):
         llm_kwargs: dict[str, Any] | None = None,
         **prompt_args: Any,
     ) -> Model:
-        """Return an object of the class."""
+        """Return an object of the class, as `structured_predict` does."""
+        if not self._has_grammar:
+            predicted: Model = await super().astructured_predict(
+                output_cls, prompt, llm_kwargs, **prompt_args
+            )
+            return predicted
         messages = self._begun(output_cls, prompt, prompt_args)
-        response = await self.achat(messages, **_schema(output_cls), **(llm_kwargs or {}))
-        return _ended(output_cls, response.message.content)
+        return _ended(output_cls, await self.achat(messages, **_asked(output_cls, llm_kwargs)))
 
     def _structured_stream_call(
         self,
@@ -64,12 +77,18 @@ class StructuredPrediction(ChatSettings, LLM):
         **prompt_args: Any,
     ) -> Generator[Any, None, None]:
         """Yield what there is of the object, and the whole of it in the end."""
-        messages, content = self._get_messages(prompt, **prompt_args), None
-        asked = _schema(output_cls) | (llm_kwargs or {})
-        for response in self.stream_chat(messages, **asked):
-            content = response.message.content
-            yield from _so_far(output_cls, content)
-        yield output_cls.model_validate_json(content or "")
+        if not self._has_grammar:
+            yield from super()._structured_stream_call(
+                output_cls,
+                prompt,  # type: ignore[arg-type]  # LlamaIndex itself gives it chat templates
+                llm_kwargs,
+                **prompt_args,
+            )
+            return
+        messages, growing = self._get_messages(prompt, **prompt_args), _Growing(output_cls)
+        for response in self.stream_chat(messages, **_asked(output_cls, llm_kwargs)):
+            yield from growing.so_far(response)
+        yield growing.whole()
 
     async def _structured_astream_call(
         self,
@@ -79,18 +98,27 @@ class StructuredPrediction(ChatSettings, LLM):
         **prompt_args: Any,
     ) -> AsyncGenerator[Any, None]:
         """Return a generator of what there is of the object, and the whole of it in the end."""
-        messages = self._get_messages(prompt, **prompt_args)
-        asked = _schema(output_cls) | (llm_kwargs or {})
+        if not self._has_grammar:
+            return await super()._structured_astream_call(
+                output_cls,
+                prompt,  # type: ignore[arg-type]  # LlamaIndex itself gives it chat templates
+                llm_kwargs,
+                **prompt_args,
+            )
+        messages, growing = self._get_messages(prompt, **prompt_args), _Growing(output_cls)
+        asked = _asked(output_cls, llm_kwargs)
 
-        async def growing() -> AsyncGenerator[Any, None]:
-            content = None
+        async def read() -> AsyncGenerator[Any, None]:
             async for response in await self.astream_chat(messages, **asked):
-                content = response.message.content
-                for partial in _so_far(output_cls, content):
+                for partial in growing.so_far(response):
                     yield partial
-            yield output_cls.model_validate_json(content or "")
+            yield growing.whole()
 
-        return growing()
+        return read()
+
+    @property
+    def _has_grammar(self) -> bool:
+        return self.pydantic_program_mode is PydanticProgramMode.DEFAULT
 
     def _begun(
         self, output_cls: type[Model], prompt: BasePromptTemplate, arguments: dict[str, Any]
@@ -103,21 +131,48 @@ class StructuredPrediction(ChatSettings, LLM):
         return self._get_messages(prompt, **arguments)
 
 
-def _schema(output_cls: type[BaseModel]) -> dict[str, Any]:
-    return {"response_schema": output_cls.model_json_schema()}
+class _Growing:
+    """The object that a stream tells, as far as it has come."""
+
+    def __init__(self, output_cls: type[BaseModel]) -> None:
+        self._class, self._partial = output_cls, create_flexible_model(output_cls)
+        self._last: ChatResponse | None = None
+
+    def so_far(self, response: ChatResponse) -> Iterator[Any]:
+        """Yield the object that an unfinished text tells, where it tells one."""
+        self._last = response
+        try:
+            fields = from_json(response.message.content or "", allow_partial="trailing-strings")
+        except ValueError:
+            return
+        if isinstance(fields, dict):
+            yield self._partial(**fields)
+
+    def whole(self) -> BaseModel:
+        """Return the finished object."""
+        assert self._last is not None
+        return _read(self._class, self._last)
 
 
-def _ended(output_cls: type[Model], content: str | None) -> Model:
-    output = output_cls.model_validate_json(content or "")
+def _asked(output_cls: type[BaseModel], llm_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the arguments of the chat call; those that choose tools mean nothing here."""
+    given = {name: one for name, one in (llm_kwargs or {}).items() if name not in _OF_TOOLS}
+    return {"response_schema": output_cls.model_json_schema(), **given}
+
+
+_OF_TOOLS = ("tool_required", "tool_choice", "allow_parallel_tool_calls")
+
+
+def _ended(output_cls: type[Model], response: ChatResponse) -> Model:
+    output = _read(output_cls, response)
     dispatcher.event(LLMStructuredPredictEndEvent(output=output))
     return output
 
 
-def _so_far(output_cls: type[BaseModel], content: str | None) -> Generator[Any, None, None]:
-    """Yield the object that an unfinished text tells, where it tells one."""
-    try:
-        fields = from_json(content or "", allow_partial=True)
-    except ValueError:
-        return
-    if isinstance(fields, dict):
-        yield create_flexible_model(output_cls)(**fields)
+def _read(output_cls: type[Model], response: ChatResponse) -> Model:
+    told = response.additional_kwargs["uncertainty"]
+    if told["decision"] == "abstained":
+        raise HighUncertaintyError(
+            condition=told["condition"], text=told["original_text"], uncertainty=told
+        )
+    return output_cls.model_validate_json(response.message.content or "")

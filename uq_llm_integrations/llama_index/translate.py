@@ -1,9 +1,11 @@
-"""From LlamaIndex's messages to what is asked, and from replies to its responses: pure."""
+"""From scored replies to LlamaIndex's responses: pure."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 from llama_index.core.base.llms.types import (
@@ -16,91 +18,102 @@ from llama_index.core.base.llms.types import (
     ThinkingBlock,
     ToolCallBlock,
 )
-from llama_index.core.llms.llm import ToolSelection
 
 from uq_llm_integrations.adapters.chat import ReplyPiece, ScoredReply
 from uq_llm_integrations.chat.reply import Reply, ToolCall
-from uq_llm_integrations.errors import InvalidRequestError
-from uq_llm_integrations.records import Conversation, Result
-
-_ROLES = {MessageRole.DEVELOPER: "system", MessageRole.CHATBOT: "assistant"}
-
-
-def conversation_of(
-    messages: Sequence[ChatMessage], tools: Sequence[Mapping[str, Any]] = ()
-) -> Conversation:
-    """Return messages and tools in the shape of OpenAI's API."""
-    return Conversation(tuple(map(openai_message, messages)), tuple(tools))
-
-
-def openai_message(message: ChatMessage) -> dict[str, Any]:
-    """Return a message as a dict; its reasoning and what is in `additional_kwargs` stay out.
-
-    Raises InvalidRequestError for anything but text and tool calls.
-    """
-    texts, calls = [], []
-    for block in message.blocks:
-        match block:
-            case TextBlock():
-                texts.append(block.text)
-            case ToolCallBlock():
-                calls.append(_openai_call(block))
-            case ThinkingBlock():
-                continue
-            case _:
-                raise InvalidRequestError(
-                    f"content of type {block.block_type!r} is not served; allowed is text"
-                )
-    role = _ROLES.get(message.role, message.role.value)
-    plain: dict[str, Any] = {"role": role, "content": "\n".join(texts)}
-    if calls:
-        plain["tool_calls"] = calls
-    if role == "tool":
-        plain["tool_call_id"] = message.additional_kwargs.get("tool_call_id")
-    return plain
+from uq_llm_integrations.llama_index.messages import openai_call
+from uq_llm_integrations.records import Result
 
 
 def chat_response(
-    scored: ScoredReply, result: Result, others: Sequence[ScoredReply], model: str
+    result: Result, replies: Sequence[ScoredReply], model: str, calls: int | None = None
 ) -> ChatResponse:
-    """Return a finished reply. Its scores are in `additional_kwargs`, never on the message."""
+    """Return the best reply as a message, with no more than that many calls.
+
+    Its scores are in `additional_kwargs` and never on the message, which comes into later prompts.
+    """
     return ChatResponse(
-        message=chat_message(scored.reply),
-        additional_kwargs=_told(scored, result),
-        logprobs=log_probs(scored.logprobs),
-        raw=_raw([scored, *others], result, model),
+        message=chat_message(replies[0].reply, calls),
+        additional_kwargs=_told(replies[0], result),
+        logprobs=log_probs(replies[0].logprobs),
+        raw=_raw(result, replies, model),
     )
 
 
 def completion_response(
-    scored: ScoredReply, result: Result, others: Sequence[ScoredReply], model: str
+    result: Result, replies: Sequence[ScoredReply], model: str
 ) -> CompletionResponse:
-    """Return a finished text."""
+    """Return the best reply as a text."""
     return CompletionResponse(
-        text=scored.reply.content,
-        additional_kwargs=_told(scored, result),
-        logprobs=log_probs(scored.logprobs),
-        raw=_raw([scored, *others], result, model),
+        text=replies[0].reply.content,
+        additional_kwargs=_told(replies[0], result),
+        logprobs=log_probs(replies[0].logprobs),
+        raw=_raw(result, replies, model),
     )
 
 
-def chat_message(reply: Reply) -> ChatMessage:
-    """Return a reply as a message of blocks: reasoning, text, calls."""
+async def growing(
+    pieces: AsyncGenerator[ReplyPiece, None],
+) -> AsyncGenerator[tuple[ReplyPiece, Reply], None]:
+    """Yield each piece with the reply so far; closing this closes the stream of pieces."""
+    content = reasoning = ""
+    async with aclosing(pieces):
+        async for piece in pieces:
+            content += piece.part.content
+            reasoning += piece.part.reasoning
+            yield piece, piece.whole.reply if piece.whole else Reply(content, reasoning or None)
+
+
+def chat_piece(
+    piece: ReplyPiece, reply: Reply, model: str, calls: int | None = None
+) -> ChatResponse:
+    """Return the reply so far; calls are shown once they are whole, in the last response."""
+    if piece.whole is not None and piece.result is not None:
+        last = chat_response(piece.result, [piece.whole], model, calls)
+    else:
+        last = ChatResponse(
+            message=chat_message(reply),
+            logprobs=log_probs(piece.logprobs),
+            additional_kwargs=_told_so_far(piece),
+        )
+    last.delta = piece.part.content
+    if piece.part.reasoning:
+        last.additional_kwargs["thinking_delta"] = piece.part.reasoning
+    return last
+
+
+def completion_piece(piece: ReplyPiece, reply: Reply, model: str) -> CompletionResponse:
+    """Return the text so far."""
+    if piece.whole is not None and piece.result is not None:
+        last = completion_response(piece.result, [piece.whole], model)
+    else:
+        last = CompletionResponse(
+            text=reply.content,
+            logprobs=log_probs(piece.logprobs),
+            additional_kwargs=_told_so_far(piece),
+        )
+    last.delta = piece.part.content
+    return last
+
+
+def chat_message(reply: Reply, calls: int | None = None) -> ChatMessage:
+    """Return a reply as a message of blocks: reasoning, text, calls.
+
+    The calls are in `additional_kwargs` as well, where LlamaIndex's programs and memories look.
+    """
+    reply = replace(reply, tool_calls=reply.tool_calls[:calls])
     blocks: list[Any] = [ThinkingBlock(content=reply.reasoning)] if reply.reasoning else []
     if reply.content or not reply.tool_calls:
         blocks.append(TextBlock(text=reply.content))
-    blocks += [
+    asked = [
         ToolCallBlock(tool_call_id=one.id, tool_name=one.name, tool_kwargs=_arguments(one))
         for one in reply.tool_calls
     ]
-    return ChatMessage(role=MessageRole.ASSISTANT, blocks=blocks)
-
-
-def piece_kwargs(piece: ReplyPiece) -> dict[str, Any]:
-    """Return what a piece of a stream tells of its tokens, and the last one of the whole."""
-    if piece.whole is None or piece.result is None:
-        return {"uncertainty": piece.uncertainty} if piece.uncertainty else {}
-    return _told(piece.whole, piece.result)
+    return ChatMessage(
+        role=MessageRole.ASSISTANT,
+        blocks=blocks + asked,
+        additional_kwargs={"tool_calls": list(map(openai_call, asked))} if asked else {},
+    )
 
 
 def log_probs(entries: Sequence[Mapping[str, Any]] | None) -> list[list[LogProb]] | None:
@@ -110,50 +123,31 @@ def log_probs(entries: Sequence[Mapping[str, Any]] | None) -> list[list[LogProb]
     return [[_log_prob(one), *map(_log_prob, one["top_logprobs"])] for one in entries]
 
 
-def selections(message: ChatMessage) -> list[ToolSelection]:
-    """Return the calls that a message asks for."""
-    return [
-        ToolSelection(
-            tool_id=block.tool_call_id or "",
-            tool_name=block.tool_name,
-            tool_kwargs=block.tool_kwargs if isinstance(block.tool_kwargs, dict) else {},
-        )
-        for block in message.blocks
-        if isinstance(block, ToolCallBlock)
-    ]
-
-
 def _told(scored: ScoredReply, result: Result) -> dict[str, Any]:
-    usage = result.usage
     return {
         "uncertainty": scored.uncertainty,
         "finish_reason": scored.candidate.finish_reason,
-        "prompt_tokens": usage.prompt_tokens,
-        "completion_tokens": usage.generated_tokens,
-        "total_tokens": usage.prompt_tokens + usage.generated_tokens,
+        **_usage(result),
     }
 
 
-def _raw(replies: Sequence[ScoredReply], result: Result, model: str) -> dict[str, Any]:
+def _told_so_far(piece: ReplyPiece) -> dict[str, Any]:
+    return {"uncertainty": piece.uncertainty} if piece.uncertainty else {}
+
+
+def _raw(result: Result, replies: Sequence[ScoredReply], model: str) -> dict[str, Any]:
     """Return all candidates, the best first."""
+    candidates = [{"text": one.candidate.text, "uncertainty": one.uncertainty} for one in replies]
+    return {"model": model, "candidates": candidates, "usage": _usage(result)}
+
+
+def _usage(result: Result) -> dict[str, int]:
+    prompt, completion = result.usage.prompt_tokens, result.usage.generated_tokens
     return {
-        "model": model,
-        "candidates": [
-            {"text": one.candidate.text, "uncertainty": one.uncertainty} for one in replies
-        ],
-        "usage": {
-            "prompt_tokens": result.usage.prompt_tokens,
-            "completion_tokens": result.usage.generated_tokens,
-            "total_tokens": result.usage.prompt_tokens + result.usage.generated_tokens,
-        },
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
     }
-
-
-def _openai_call(block: ToolCallBlock) -> dict[str, Any]:
-    arguments = block.tool_kwargs
-    text = arguments if isinstance(arguments, str) else json.dumps(arguments)
-    function = {"name": block.tool_name, "arguments": text}
-    return {"id": block.tool_call_id or "", "type": "function", "function": function}
 
 
 def _arguments(call: ToolCall) -> dict[str, Any] | str:

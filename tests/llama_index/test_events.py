@@ -1,0 +1,89 @@
+"""What LlamaIndex's event handlers see of calls."""
+
+from typing import Any
+
+import pytest
+from llama_index.core.instrumentation.dispatcher import instrument_tags
+from llama_index.core.instrumentation.event_handlers import BaseEventHandler
+from llama_index.core.llms import MockLLM
+from llama_index.core.llms.callbacks import dispatcher
+from pydantic import Field
+
+from tests.llama_index.scripted import PERPLEXITY, asked, scripted
+from uq_llm_integrations import errors
+from uq_llm_integrations.decoding.quantities import score
+from uq_llm_integrations.llama_index import UncertaintyEventHandler, VLLMUncertaintyLLM
+from uq_llm_integrations.llama_index.events import Collection
+
+
+class Names(BaseEventHandler):
+    """Notes the names of starts and ends."""
+
+    names: list[str] = Field(default_factory=list)
+
+    def handle(self, event: Any, **kwargs: Any) -> None:
+        if (name := type(event).__name__).endswith(("StartEvent", "EndEvent")):
+            self.names.append(name)
+
+
+@pytest.mark.parametrize("verb", ["chat", "stream_chat", "complete", "stream_complete"])
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_each_call_has_one_start_and_one_end(verb, is_async, registered):
+    names = registered(Names())
+    answer = getattr(scripted(), f"{'a' * is_async}{verb}")("?" if "complete" in verb else asked())
+    answer = await answer if is_async else answer
+    if "stream" in verb:
+        _ = [part async for part in answer] if is_async else list(answer)
+    kind = "LLMChat" if "chat" in verb else "LLMCompletion"
+    assert names.names == [f"{kind}StartEvent", f"{kind}EndEvent"]
+
+
+def test_events_do_not_start_the_engine_and_tell_no_engine_arguments():
+    """Async calls send their first event on the caller's event loop."""
+    llm = VLLMUncertaintyLLM(model="org/name", temperature=0.5, hf_token="secret")
+    payload = llm.to_payload()
+    assert (payload["model"], payload["temperature"]) == ("org/name", 0.5)
+    assert "secret" not in str(payload)
+
+
+def test_the_handler_collects_the_scores_of_all_calls(registered):
+    handler = registered(UncertaintyEventHandler())
+    llm = scripted()
+    with instrument_tags({"user": "ann"}):
+        llm.chat(asked())
+    list(llm.stream_complete("?"))
+    assert [call.text for call in handler.calls] == ["Paris.", "Paris."]
+    assert [call.tags for call in handler.calls] == [{"user": "ann"}, {}]
+    assert handler.calls[1].uncertainty["scores"]["perplexity"] == pytest.approx(PERPLEXITY)
+
+
+def test_models_without_scores_and_failed_calls_are_passed_by(registered):
+    handler = registered(UncertaintyEventHandler())
+    MockLLM().complete("?")
+    failing = scripted(uncertain_when=score("perplexity") > 0, on_high_uncertainty="raise")
+    with pytest.raises(errors.HighUncertaintyError):
+        failing.complete("?")
+    assert handler.calls == []
+
+
+def test_a_collection_has_the_calls_made_while_it_is_open():
+    outer, inner, llm = Collection(), Collection(), scripted(["a", "b", "c", "d"])
+    llm.complete("?")
+    with outer.open():
+        llm.complete("?")
+        with inner.open():
+            llm.complete("?")
+    llm.complete("?")
+    assert [call.text for call in outer.calls] == ["b", "c"]
+    assert [call.text for call in inner.calls] == ["c"]
+
+
+def test_a_collection_works_where_others_have_replaced_the_handlers(registered):
+    """Also where `dispatcher.event_handlers` was emptied since the last query."""
+    collection = Collection()
+    with collection.open():
+        pass
+    dispatcher.root.event_handlers.clear()
+    with collection.open():
+        scripted().complete("?")
+    assert len(collection.calls) == 1

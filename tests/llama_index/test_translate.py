@@ -1,0 +1,128 @@
+"""Messages to what is asked, and replies to LlamaIndex's responses, without any model."""
+
+import json
+
+import pytest
+from llama_index.core.base.llms.types import (
+    CacheControl,
+    CachePoint,
+    ChatMessage,
+    ImageBlock,
+    MessageRole,
+    TextBlock,
+    ThinkingBlock,
+    ToolCallBlock,
+)
+
+from uq_llm_integrations import errors
+from uq_llm_integrations.chat.reply import Reply, ToolCall
+from uq_llm_integrations.llama_index.messages import choice_of, openai_message, selections, turn_of
+from uq_llm_integrations.llama_index.translate import chat_message, log_probs
+
+CALL = ToolCallBlock(tool_call_id="1", tool_name="add", tool_kwargs={"a": 1})
+TOOL = {"type": "function", "function": {"name": "add"}}
+
+
+def test_a_message_becomes_what_openai_would_call_it():
+    message = ChatMessage(
+        role=MessageRole.ASSISTANT,
+        blocks=[ThinkingBlock(content="hm"), TextBlock(text="I add."), CALL],
+    )
+    function = {"name": "add", "arguments": '{"a": 1}'}
+    assert openai_message(message) == {
+        "role": "assistant",
+        "content": "I add.",
+        "reasoning_content": "hm",
+        "tool_calls": [{"id": "1", "type": "function", "function": function}],
+    }
+
+
+def test_what_is_beside_a_messages_content_stays_out():
+    kwargs = {"tool_call_id": "1", "uncertainty": {"scores": {}}}
+    result = ChatMessage(role=MessageRole.TOOL, content="3", additional_kwargs=kwargs)
+    assert openai_message(result) == {"role": "tool", "content": "3", "tool_call_id": "1"}
+
+
+@pytest.mark.parametrize(
+    ("role", "meant"),
+    [
+        (MessageRole.DEVELOPER, "system"),
+        (MessageRole.CHATBOT, "assistant"),
+        (MessageRole.MODEL, "assistant"),
+        (MessageRole.FUNCTION, "tool"),
+    ],
+)
+def test_roles_that_chat_templates_do_not_know_are_those_that_they_know(role, meant):
+    assert openai_message(ChatMessage(role=role, content="x"))["role"] == meant
+
+
+def test_only_text_is_served_and_hints_for_caches_mean_nothing():
+    point = CachePoint(cache_control=CacheControl(type="ephemeral"))
+    assert openai_message(ChatMessage(blocks=[TextBlock(text="x"), point]))["content"] == "x"
+    with pytest.raises(errors.InvalidRequestError, match="'image' is not served"):
+        openai_message(ChatMessage(blocks=[ImageBlock(url="http://x/y.png")]))
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        (None, "auto"),
+        ("any", "required"),
+        ("none", "none"),
+        ("add", "add"),
+        ({"type": "function", "function": {"name": "add"}}, "add"),
+        ({"type": "tool", "name": "add"}, "add"),
+    ],
+)
+def test_there_are_many_ways_to_choose_a_tool(given, meant):
+    assert choice_of(given) == meant
+
+
+def test_a_choice_that_means_nothing_is_refused():
+    with pytest.raises(errors.InvalidRequestError, match="tool_choice is 3"):
+        choice_of(3)
+
+
+def test_tools_need_a_chat_template():
+    turn = turn_of([ChatMessage("?")], {"tools": [TOOL], "stop": "x"})
+    assert (turn.conversation.tools, turn.stop) == ((TOOL,), ("x",))
+    with pytest.raises(errors.InvalidRequestError, match="chat_template=True"):
+        turn_of([ChatMessage("?")], {"tools": [TOOL]}, written="user: ?")
+
+
+def test_a_reply_becomes_blocks_in_the_order_in_which_it_was_said():
+    call = ToolCall("add", '{"a": 1}', "1")
+    message = chat_message(Reply("I add.", "hm", (call,)))
+    assert message.blocks == [ThinkingBlock(content="hm"), TextBlock(text="I add."), CALL]
+    assert message.content == "I add."
+    assert chat_message(Reply("", None, (call,))).blocks == [CALL]
+    assert chat_message(Reply("")).blocks == [TextBlock(text="")]
+
+
+def test_calls_are_also_where_llama_indexs_programs_look():
+    message = chat_message(Reply("", None, (ToolCall("add", '{"a": 1}', "1"),)))
+    (told,) = message.additional_kwargs["tool_calls"]
+    assert json.loads(told["function"]["arguments"]) == {"a": 1}
+    assert chat_message(Reply("Hi.")).additional_kwargs == {}
+
+
+def test_no_more_calls_are_kept_than_are_allowed():
+    calls = tuple(ToolCall("add", "{}", str(i)) for i in range(3))
+    message = chat_message(Reply("", None, calls), calls=1)
+    assert [one.tool_id for one in selections(message)] == ["0"]
+
+
+@pytest.mark.parametrize("arguments", ["{", "[1]"])
+def test_arguments_that_are_no_object_are_kept_as_they_are_and_select_nothing(arguments):
+    message = chat_message(Reply("", None, (ToolCall("add", arguments, "1"),)))
+    assert message.blocks[0].tool_kwargs == arguments
+    assert selections(message)[0].tool_kwargs == {}
+
+
+def test_the_token_itself_comes_first_and_a_token_without_alternatives_keeps_its_place():
+    entry = {"token": "b", "logprob": -1.0, "bytes": [98]}
+    other = {"token": "a", "logprob": -0.5, "bytes": [97]}
+    first, second = log_probs([entry | {"top_logprobs": [other]}, other | {"top_logprobs": []}])
+    assert [one.token for one in first] == ["b", "a"]
+    assert [one.token for one in second] == ["a"]
+    assert log_probs(None) is None
