@@ -40,7 +40,7 @@ async def test_each_call_has_one_start_and_one_end(verb, is_async, registered):
 
 def test_events_do_not_start_the_engine_and_tell_no_engine_arguments():
     """Async calls send their first event on the caller's event loop."""
-    llm = VLLMUncertaintyLLM(model="org/name", temperature=0.5, hf_token="secret")
+    llm = VLLMUncertaintyLLM(model="org/name", temperature=0.5, download_dir="secret")
     payload = llm.to_payload()
     assert (payload["model"], payload["temperature"]) == ("org/name", 0.5)
     assert "secret" not in str(payload)

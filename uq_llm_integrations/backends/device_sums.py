@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from uq_llm_integrations.backends.vllm.start import has_compiler
+from uq_llm_integrations.backends.compiler import has_compiler
 
 # A log-probability below this counts as that of a forbidden token.
 _FORBIDDEN = -1e4

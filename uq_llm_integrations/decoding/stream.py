@@ -67,6 +67,7 @@ async def astream(
             if ended is None:
                 yield AnswerPiece(piece.text, piece.token_ids, piece.trace)
                 continue
+            await pieces.aclose()  # no work goes on while the answer is scored
             result = await arun_steps(steps, backend, [ended])
             if stop_if is not None and not piece.candidate:
                 decision = Decision("stopped_early", repr(stop_if), is_uncertain=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from multiprocessing import spawn
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
+from uq_llm_integrations.backends.compiler import has_compiler
 from uq_llm_integrations.backends.vision_guard import hide_mismatched_builds
 from uq_llm_integrations.errors import (
     ConfigurationError,
@@ -188,11 +188,6 @@ def _worker_environment(config: VllmConfig) -> dict[str, str]:
     if config.model_config.enforce_eager:
         environment["TORCHDYNAMO_DISABLE"] = "1"
     return environment
-
-
-def has_compiler() -> bool:
-    """Return whether torch can compile for the CPU."""
-    return shutil.which(os.environ.get("CXX", "g++")) is not None
 
 
 @contextmanager

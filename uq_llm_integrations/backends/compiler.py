@@ -1,0 +1,11 @@
+"""Whether torch can compile on this machine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+
+def has_compiler() -> bool:
+    """Return whether torch can compile for the CPU."""
+    return shutil.which(os.environ.get("CXX", "g++")) is not None
