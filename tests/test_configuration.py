@@ -12,7 +12,7 @@ from uq_llm_integrations.decoding.boundaries import Boundary
 from uq_llm_integrations.decoding.condition_text import parse_condition
 from uq_llm_integrations.decoding.quantities import agreement, score, token_max, worst_window
 from uq_llm_integrations.decoding.retry import Retry
-from uq_llm_integrations.decoding.steps import Stepwise
+from uq_llm_integrations.decoding.steps import Stepwise, VLLMStepGenerator
 from uq_llm_integrations.decoding.strategies import BestOfN, Single
 from uq_llm_integrations.errors import ConfigurationError
 from uq_llm_integrations.langchain import ChatVLLMUncertainty, VLLMUncertaintyLLM
@@ -63,6 +63,20 @@ def test_a_file_says_what_only_chat_classes_have():
     assert llm.stop_if == (worst_window("entropy", 8) > 3)
     with pytest.raises(ConfigurationError, match="tool_parser is for chat classes"):
         VLLMUncertaintyLLM.from_config(file)
+
+
+def test_a_step_generator_takes_a_stepwise_strategy():
+    file = {
+        "generator": {"type": "vllm", "model": "org/name"},
+        "strategy": {"type": "stepwise", "n": 3, "by": "entropy"},
+        "scorer": {"type": "entropy"},
+        "sampling": {"temperature": 0.4},
+    }
+    steps = VLLMStepGenerator.from_config(file)
+    assert steps._strategy == Stepwise(3, "entropy")
+    assert steps._sampling["temperature"] == 0.4
+    with pytest.raises(ConfigurationError, match="'best_of_n', not 'stepwise'"):
+        VLLMStepGenerator.from_config(file | {"strategy": {"type": "best_of_n"}})
 
 
 def test_what_is_not_said_stays_at_its_default():

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Generator, Iterator, Sequence
+from collections.abc import AsyncIterator, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 from uq_llm_integrations.backends.base import Backend, Capabilities
 from uq_llm_integrations.decoding.boundaries import Boundary
@@ -173,6 +174,18 @@ class VLLMStepGenerator:
         self._sampling = {"temperature": 0.7, "max_tokens": DEFAULT_MAX_TOKENS} | sampling
         self._strategy.check(self._request((0,)), backend.capabilities)
         self._generated: list[Candidate] = []
+
+    @classmethod
+    def from_config(cls, source: str | Path | Mapping[str, Any]) -> Self:
+        """Return the generator that a YAML file or a dict describes; its strategy is stepwise."""
+        from uq_llm_integrations.configuration import Configuration
+
+        read = Configuration.read(source)
+        strategy = read.strategy.build()
+        if not isinstance(strategy, Stepwise):
+            raise ConfigurationError(f"strategy.type is {read.strategy.type!r}, not 'stepwise'")
+        backend = read.generator.backend()
+        return cls(backend, strategy, read.methods, chat=read.chat_template, **read.sampling)
 
     def generate(self, prompt: str) -> Result:
         """Return the whole answer, blocking."""
