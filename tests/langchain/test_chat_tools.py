@@ -14,7 +14,6 @@ from pydantic.v1 import BaseModel as BaseModelV1
 
 from tests.langchain.scripted_chat import call, scripted, told, whole
 from uq_llm_integrations import errors
-from uq_llm_integrations.langchain.messages import choice_of
 
 
 @tool
@@ -74,24 +73,6 @@ def test_a_conversation_goes_on_from_a_call_and_its_result():
     _, asked, answered = request.conversation.messages
     assert json.loads(asked["tool_calls"][0]["function"]["arguments"]) == {"a": 1, "b": 2}
     assert (answered["role"], answered["tool_call_id"]) == ("tool", "x")
-
-
-@pytest.mark.parametrize(
-    ("given", "meant"),
-    [
-        (None, "auto"),
-        (False, "auto"),
-        ("auto", "auto"),
-        ("none", "none"),
-        ("any", "required"),
-        (True, "required"),
-        ("required", "required"),
-        ("add", "add"),
-        ({"type": "function", "function": {"name": "add"}}, "add"),
-    ],
-)
-def test_all_ways_to_choose_a_tool(given, meant):
-    assert choice_of(given) == meant
 
 
 def test_a_tool_that_is_not_bound_cannot_be_chosen():

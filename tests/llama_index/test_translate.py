@@ -16,7 +16,7 @@ from llama_index.core.base.llms.types import (
 
 from uq_llm_integrations import errors
 from uq_llm_integrations.chat.reply import Reply, ToolCall
-from uq_llm_integrations.llama_index.messages import choice_of, openai_message, selections, turn_of
+from uq_llm_integrations.llama_index.messages import openai_message, selections, turn_of
 from uq_llm_integrations.llama_index.translate import chat_message, log_probs
 
 CALL = ToolCallBlock(tool_call_id="1", tool_name="add", tool_kwargs={"a": 1})
@@ -61,26 +61,6 @@ def test_only_text_is_served_and_hints_for_caches_mean_nothing():
     assert openai_message(ChatMessage(blocks=[TextBlock(text="x"), point]))["content"] == "x"
     with pytest.raises(errors.InvalidRequestError, match="'image' is not served"):
         openai_message(ChatMessage(blocks=[ImageBlock(url="http://x/y.png")]))
-
-
-@pytest.mark.parametrize(
-    ("given", "meant"),
-    [
-        (None, "auto"),
-        ("any", "required"),
-        ("none", "none"),
-        ("add", "add"),
-        ({"type": "function", "function": {"name": "add"}}, "add"),
-        ({"type": "tool", "name": "add"}, "add"),
-    ],
-)
-def test_there_are_many_ways_to_choose_a_tool(given, meant):
-    assert choice_of(given) == meant
-
-
-def test_a_choice_that_means_nothing_is_refused():
-    with pytest.raises(errors.InvalidRequestError, match="tool_choice is 3"):
-        choice_of(3)
 
 
 def test_tools_need_a_chat_template():

@@ -38,6 +38,22 @@ class ReplyFormat:
     reasoning_parser: str | None = None
 
 
+def choice_of(choice: Any) -> str:
+    """Return the frameworks' and OpenAI's ways to choose a tool as one of `CHOICES` or a name."""
+    match choice:
+        case None | False:
+            return "auto"
+        case True | "any":
+            return "required"
+        case str():
+            return choice
+        case {"function": {"name": str(name)}} | {"name": str(name)}:
+            return name
+    raise InvalidRequestError(
+        f"tool_choice is {choice!r}; allowed are {', '.join(CHOICES)}, any, True, or a tool's name"
+    )
+
+
 def reader_of(
     tokenizer: Any,
     conversation: Conversation,

@@ -20,6 +20,7 @@ from langchain_core.output_parsers.openai_tools import make_invalid_tool_call, p
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 
 from uq_llm_integrations.adapters.chat import ReplyPiece, ScoredReply, Turn
+from uq_llm_integrations.chat.reading import choice_of
 from uq_llm_integrations.chat.reply import ReplyPart
 from uq_llm_integrations.errors import InvalidRequestError
 from uq_llm_integrations.langchain.translate import token_usage
@@ -78,22 +79,6 @@ def schema_of(response_format: Mapping[str, Any]) -> Mapping[str, Any] | None:
     raise InvalidRequestError(
         f"response_format is {response_format!r}; allowed are the types 'text', 'json_object' and "
         "'json_schema' with its 'json_schema'"
-    )
-
-
-def choice_of(choice: Any) -> str:
-    """Return LangChain's and OpenAI's ways to choose a tool as a word or a name."""
-    match choice:
-        case None | False:
-            return "auto"
-        case True | "any":
-            return "required"
-        case str():
-            return choice
-        case {"function": {"name": str(name)}} | {"name": str(name)}:
-            return name
-    raise InvalidRequestError(
-        f"tool_choice is {choice!r}; allowed are 'auto', 'none', 'any', True, or a tool's name"
     )
 
 

@@ -17,6 +17,7 @@ from llama_index.core.base.llms.types import (
 from llama_index.core.llms.llm import ToolSelection
 
 from uq_llm_integrations.adapters.chat import Turn
+from uq_llm_integrations.chat.reading import choice_of
 from uq_llm_integrations.errors import InvalidRequestError
 from uq_llm_integrations.records import Conversation
 
@@ -48,22 +49,6 @@ def turn_of(
         choice_of(asked.get("tool_choice")),
         asked.get("response_schema"),
         written,
-    )
-
-
-def choice_of(choice: Any) -> str:
-    """Return LlamaIndex's and OpenAI's ways to choose a tool as a word or a name."""
-    match choice:
-        case None:
-            return "auto"
-        case "any":
-            return "required"
-        case str():
-            return choice
-        case {"function": {"name": str(name)}} | {"name": str(name)}:
-            return name
-    raise InvalidRequestError(
-        f"tool_choice is {choice!r}; allowed are 'auto', 'none', 'required' or a tool's name"
     )
 
 
