@@ -1,6 +1,7 @@
 """What happens when an engine dies, hangs or is shut down. These need engines of their own."""
 
 import asyncio
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -10,10 +11,14 @@ import time
 import numpy as np
 import psutil
 import pytest
+from tenacity import wait_fixed
 
 from tests.conftest import full_vocabulary_entropy
 from uq_llm_integrations.backends.vllm.engine import VLLMEngineBackend
 from uq_llm_integrations.backends.vllm.start import install_probe, own_main_module
+from uq_llm_integrations.decoding.drive import drive
+from uq_llm_integrations.decoding.retry import RetryErrors
+from uq_llm_integrations.decoding.strategies import Single
 from uq_llm_integrations.errors import EngineDeadError, EngineTimeoutError, InvalidRequestError
 from uq_llm_integrations.models import resolve_model
 from uq_llm_integrations.records import Request
@@ -25,6 +30,7 @@ LONG = {"max_tokens": 400, "ignore_eos": True}
 
 def engine_processes() -> set[psutil.Process]:
     """The engine's processes below this one; Python's resource tracker stays by design."""
+    multiprocessing.active_children()  # forgets those that have ended
     children = psutil.Process().children(recursive=True)
     return {child for child in children if "resource_tracker" not in " ".join(child.cmdline())}
 
@@ -61,12 +67,17 @@ async def outcomes(backend, count: int, doom) -> tuple[list, float]:
 async def test_every_caller_of_a_dead_engine_gets_an_error_in_seconds(engine):
     backend, processes = engine
     worker = max(processes, key=lambda process: process.memory_info().rss)
+    strategy = RetryErrors(Single(), wait=wait_fixed(0))
+    asked = Request((1,), sampling={"max_tokens": 100, "ignore_eos": True})
+    persistent = asyncio.create_task(asyncio.to_thread(drive, strategy, asked, backend))
     results, waited = await outcomes(backend, 4, worker.kill)
     assert [type(result) for result in results] == [EngineDeadError] * 4
     assert len(set(map(id, results))) == 4
     assert waited < 20
+    again = await persistent
+    assert len(again.candidate.token_ids) == 100, "a blocking caller goes on, on a fresh engine"
     (candidate,) = await backend.generate(Request((1,), sampling={"max_tokens": 1}))
-    assert len(candidate.token_ids) == 1, "the next call starts a fresh engine"
+    assert len(candidate.token_ids) == 1
     await asyncio.to_thread(backend.close)
     assert not psutil.wait_procs(processes, timeout=5)[1]
 

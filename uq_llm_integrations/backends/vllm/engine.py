@@ -125,13 +125,13 @@ class VLLMEngineBackend(Backend):
     def start(self) -> EngineProcess:
         """Start the engine unless it runs, blocking; calling this is never needed."""
         with self._starting:
-            if self._process is not None and self._process.is_dead and self._release:
-                self._release()
-                self._process = None
-            if self._process is None:
+            dead = self._release if self._process is not None and self._process.is_dead else None
+            if self._process is None or dead:
                 self._prepare()
                 self._process = POOL.acquire(self._arguments)
                 self._release = weakref.finalize(self, POOL.release, self._process)
+            if dead:
+                dead()  # only now: the next engine has taken over its loop
             return self._process
 
     def close(self) -> None:

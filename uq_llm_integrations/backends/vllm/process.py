@@ -38,6 +38,7 @@ class EngineProcess:
     def __init__(self, llm: AsyncLLM, loop: LoopThread, why_no_probe: str | None) -> None:
         self.llm = llm
         self.loop = loop
+        self._owns_loop = True
         self.why_no_probe = why_no_probe
         self.failure: EngineDeadError | None = None
         self._numbers = itertools.count()
@@ -140,13 +141,19 @@ class EngineProcess:
         names: list[str] = await self._call("uq_recorded")
         return names
 
+    def hand_on_loop(self) -> LoopThread:
+        """Give the loop of a dead engine to the next one: blocking callers' work goes on there."""
+        self._owns_loop = False
+        return self.loop
+
     def shutdown(self) -> None:
-        """End the engine's processes and its loop."""
+        """End the engine's processes and its loop, unless that was handed on."""
         if self.loop.is_here:  # the garbage collector may call from anywhere
             threading.Thread(target=self.shutdown).start()
             return
         self.failure = self.failure or EngineDeadError("the engine was shut down")
-        self.loop.stop()  # first, so that nothing takes the end of the processes for a failure
+        if self._owns_loop:
+            self.loop.stop()  # first, so that nothing takes the processes' end for a failure
         self.llm.shutdown(timeout=SHUTDOWN_SECONDS)
         # vLLM's __del__ calls this once more, at a time when its modules may be gone.
         self.llm.shutdown = _nothing
@@ -236,7 +243,7 @@ class EnginePool:
         with self._lock:
             engine, users = self._engines.get(key, (None, 0))
             if engine is None or engine.is_dead:
-                engine, users = _start(arguments), 0
+                engine, users = _start(arguments, engine), 0
             self._engines[key] = (engine, users + 1)
             return engine
 
@@ -256,8 +263,8 @@ class EnginePool:
         return json.dumps(arguments, sort_keys=True, default=repr)
 
 
-def _start(arguments: Mapping[str, Any]) -> EngineProcess:
-    loop = LoopThread()
+def _start(arguments: Mapping[str, Any], dead: EngineProcess | None) -> EngineProcess:
+    loop = dead.hand_on_loop() if dead else LoopThread()
 
     async def start() -> EngineProcess:
         llm, why_no_probe = start_async_llm(arguments)
@@ -268,7 +275,8 @@ def _start(arguments: Mapping[str, Any]) -> EngineProcess:
     try:
         return loop.run(start())
     except BaseException:
-        loop.stop()
+        if dead is None:
+            loop.stop()
         raise
 
 
