@@ -62,7 +62,7 @@ def main() -> None:
     }
     runs = batches | callers | one_by_one
     best_of(1, runs)  # warm
-    measured = best_of(4, runs)
+    measured = best_of(3, runs)
     best = {name: values[0] for name, values in measured.items()}
     generate, batch, theirs, sixteen, by_threads, by_tasks, complete_ours, complete_theirs = (
         best.values()
@@ -105,8 +105,8 @@ def llms_vllm(engine: Any) -> Any:
         def _model_kwargs(self) -> dict[str, Any]:
             return {k: v for k, v in super()._model_kwargs.items() if k != "best_of"}
 
-    fields = {"temperature": 0.0, "max_new_tokens": TOKENS, "ignore_eos": True, "logprobs": 0}
-    llm = WithoutBestOf.model_construct(**fields)
+    sampling = {"temperature": 0.0, "max_new_tokens": TOKENS, "ignore_eos": True, "logprobs": 0}
+    llm = WithoutBestOf.model_construct(model="smollm2", **sampling)
     llm._client = engine
     return llm
 
