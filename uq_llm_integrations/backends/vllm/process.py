@@ -141,10 +141,9 @@ class EngineProcess:
         names: list[str] = await self._call("uq_recorded")
         return names
 
-    def hand_on_loop(self) -> LoopThread:
-        """Give the loop of a dead engine to the next one: blocking callers' work goes on there."""
+    def hand_on_loop(self) -> None:
+        """Leave the loop to the engine that has started on it: blocking callers go on there."""
         self._owns_loop = False
-        return self.loop
 
     def shutdown(self) -> None:
         """End the engine's processes and its loop, unless that was handed on."""
@@ -264,7 +263,7 @@ class EnginePool:
 
 
 def _start(arguments: Mapping[str, Any], dead: EngineProcess | None) -> EngineProcess:
-    loop = dead.hand_on_loop() if dead else LoopThread()
+    loop = dead.loop if dead else LoopThread()
 
     async def start() -> EngineProcess:
         llm, why_no_probe = start_async_llm(arguments)
@@ -273,11 +272,14 @@ def _start(arguments: Mapping[str, Any], dead: EngineProcess | None) -> EnginePr
         return process
 
     try:
-        return loop.run(start())
+        started = loop.run(start())
     except BaseException:
         if dead is None:
             loop.stop()
         raise
+    if dead:
+        dead.hand_on_loop()
+    return started
 
 
 def adopt(llm: Any) -> EngineProcess:
