@@ -38,9 +38,10 @@ def encoded_chat(tokenizer: Any, conversation: Conversation, *, model: str) -> t
         raise InvalidRequestError("there are no messages; a conversation needs at least one")
     if not knows_tools(template):
         messages, tools = told_of_tools(messages, tools), ()
+    ready = [_for_template(one) for one in messages]
     try:
         ids = tokenizer.apply_chat_template(
-            [_for_template(one) for one in messages],
+            ready,
             tools=[dict(one) for one in tools] or None,
             add_generation_prompt=True,
             return_dict=False,
