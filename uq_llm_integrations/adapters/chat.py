@@ -106,11 +106,14 @@ class Chatting:
 
     async def _read(self, result: Result, index: int) -> ScoredReply:
         bound, candidate = self._bound, result.candidates[index]
-        texts = await bound._backend.token_texts(candidate.token_ids)
         reply = self._as_shown(self._new_reader().whole(candidate.text, candidate.token_ids))
-        parts = Parts(candidate, texts, bound.methods)
         uncertainty = uncertainty_metadata(result, index)
-        uncertainty |= parts.of_reply(reply, is_object=self._turn.schema is not None)
+        texts: list[str] = []
+        if bound.token_scores or bound.wants_logprobs or self._has_parts(reply):
+            texts = await bound._backend.token_texts(candidate.token_ids)
+        if self._has_parts(reply):
+            parts = Parts(candidate, texts, bound.methods)
+            uncertainty |= parts.of_reply(reply, is_object=self._turn.schema is not None)
         if bound.token_scores:
             uncertainty["by_token"] = token_metadata(candidate, texts)
         if index == 0 and result.decision.text is not None:
@@ -118,6 +121,9 @@ class Chatting:
         return ScoredReply(
             reply, candidate, uncertainty, await self._logprobs(candidate.trace, texts)
         )
+
+    def _has_parts(self, reply: Reply) -> bool:
+        return bool(reply.reasoning or reply.tool_calls or self._turn.schema is not None)
 
     def _as_shown(self, reply: Reply) -> Reply:
         """Return the reply with the ids by which a stream has shown its calls."""
