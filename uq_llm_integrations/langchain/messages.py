@@ -23,8 +23,8 @@ from uq_llm_integrations.adapters.chat import ReplyPiece, ScoredReply, Turn
 from uq_llm_integrations.chat.reading import choice_of
 from uq_llm_integrations.chat.reply import ReplyPart
 from uq_llm_integrations.errors import InvalidRequestError
-from uq_llm_integrations.langchain.translate import token_usage
 from uq_llm_integrations.records import Conversation, Result
+from uq_llm_integrations.report.metadata import token_usage
 
 PROVIDER = "uq_llm_integrations"
 

@@ -13,6 +13,7 @@ from uq_llm_integrations.report.metadata import (
     TokenTexts,
     token_columns,
     token_metadata,
+    token_usage,
     uncertainty_metadata,
 )
 
@@ -45,17 +46,6 @@ def generation_info(result: Result, index: int, texts: TokenTexts) -> dict[str, 
         "finish_reason": candidate.finish_reason,
         "stop_reason": candidate.stop_reason,
         "uncertainty": uncertainty,
-    }
-
-
-def token_usage(results: Sequence[Result]) -> dict[str, int]:
-    """Return the usage in the shape that LangChain's OpenAI classes use; a prompt counts once."""
-    prompt = sum(result.usage.prompt_tokens for result in results)
-    completion = sum(result.usage.generated_tokens for result in results)
-    return {
-        "prompt_tokens": prompt,
-        "completion_tokens": completion,
-        "total_tokens": prompt + completion,
     }
 
 

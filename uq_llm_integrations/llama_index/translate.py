@@ -23,6 +23,7 @@ from uq_llm_integrations.adapters.chat import ReplyPiece, ScoredReply
 from uq_llm_integrations.chat.reply import Reply, ToolCall
 from uq_llm_integrations.llama_index.messages import openai_call
 from uq_llm_integrations.records import Result
+from uq_llm_integrations.report.metadata import token_usage
 
 
 def chat_response(
@@ -127,7 +128,7 @@ def _told(scored: ScoredReply, result: Result) -> dict[str, Any]:
     return {
         "uncertainty": scored.uncertainty,
         "finish_reason": scored.candidate.finish_reason,
-        **_usage(result),
+        **token_usage([result]),
     }
 
 
@@ -138,16 +139,7 @@ def _told_so_far(piece: ReplyPiece) -> dict[str, Any]:
 def _raw(result: Result, replies: Sequence[ScoredReply], model: str) -> dict[str, Any]:
     """Return all candidates, the best first."""
     candidates = [{"text": one.candidate.text, "uncertainty": one.uncertainty} for one in replies]
-    return {"model": model, "candidates": candidates, "usage": _usage(result)}
-
-
-def _usage(result: Result) -> dict[str, int]:
-    prompt, completion = result.usage.prompt_tokens, result.usage.generated_tokens
-    return {
-        "prompt_tokens": prompt,
-        "completion_tokens": completion,
-        "total_tokens": prompt + completion,
-    }
+    return {"model": model, "candidates": candidates, "usage": token_usage([result])}
 
 
 def _arguments(call: ToolCall) -> dict[str, Any] | str:

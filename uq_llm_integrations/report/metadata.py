@@ -79,6 +79,17 @@ def token_columns(
     return {"token": list(texts), "token_id": list(token_ids), **lists}
 
 
+def token_usage(results: Sequence[Result]) -> dict[str, int]:
+    """Return the usage of results in the shape of OpenAI's API; a prompt counts once."""
+    prompt = sum(result.usage.prompt_tokens for result in results)
+    completion = sum(result.usage.generated_tokens for result in results)
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+    }
+
+
 def result_metadata(result: Result, texts: Sequence[Sequence[str]]) -> dict[str, Any]:
     """Return a whole result: each candidate's text, scores and tokens, and the usage."""
     return {
