@@ -79,8 +79,6 @@ class Chatting:
 
     async def pieces(self) -> AsyncGenerator[ReplyPiece, None]:
         """Yield the reply piece by piece; closing the stream stops the engine's work."""
-        if self._bound.n > 1:
-            raise InvalidRequestError(f"n is {self._bound.n}; a stream has one answer")
         request = await self._request()
         texts, reader = GrowingTexts(self._bound._backend), self._new_reader()
         async with aclosing(self._bound._answer_pieces(request)) as pieces:

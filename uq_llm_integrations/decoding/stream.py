@@ -12,7 +12,7 @@ from uq_llm_integrations.decoding.conditions import Condition
 from uq_llm_integrations.decoding.drive import adrive, arun_steps
 from uq_llm_integrations.decoding.judge import judge
 from uq_llm_integrations.decoding.wishes import Strategy, check_condition
-from uq_llm_integrations.errors import ConfigurationError
+from uq_llm_integrations.errors import ConfigurationError, InvalidRequestError
 from uq_llm_integrations.evidence.availability import check_available
 from uq_llm_integrations.evidence.wishes import Generate
 from uq_llm_integrations.records import (
@@ -56,6 +56,8 @@ async def astream(
         candidate = result.candidate
         yield AnswerPiece(result.text, candidate.token_ids, candidate.trace, result)
         return
+    if request.n != 1:
+        raise InvalidRequestError(f"n is {request.n}; a stream has one answer")
     steps = strategy(replace(request, live=request.live or stop_if is not None), methods)
     wish = next(steps)
     assert isinstance(wish, Generate)

@@ -16,7 +16,6 @@ from langchain_core.runnables import RunnableConfig
 from uq_llm_integrations.adapters.settings import UncertaintySettings, refuse_unknown
 from uq_llm_integrations.adapters.texts import GrowingTexts
 from uq_llm_integrations.decoding.drive import adrive_all
-from uq_llm_integrations.errors import InvalidRequestError
 from uq_llm_integrations.langchain.translate import generation_chunk, llm_result
 
 
@@ -132,8 +131,6 @@ class UncertaintyLLM(UncertaintySettings, BaseLLM):
     ) -> AsyncGenerator[GenerationChunk, None]:
         bound, rest = self._bound(kwargs)
         refuse_unknown(rest)
-        if bound.n > 1:
-            raise InvalidRequestError(f"n is {bound.n}; a stream has one answer")
         request = await bound._request(prompt, stop)
         texts = GrowingTexts(self._backend)
         async with aclosing(bound._answer_pieces(request)) as pieces:
