@@ -86,3 +86,10 @@ def test_a_character_may_span_tokens():
     told = parts(["Hm", "</think>", "", "é", "!"]).of_reply(Reply("é!", "Hm"))
     assert told["answer"]["tokens"] == [2, 5]
     assert told["answer"]["scores"]["perplexity"] == pytest.approx(3.0)
+
+
+def test_a_call_that_is_not_written_as_json_says_whose_scores_it_has():
+    texts = ["[add(", "a=1", ")]"]
+    reply = Reply("", tool_calls=(ToolCall("add", '{"a": 1}', "1"),))
+    (call,) = parts(texts).of_reply(reply)["tool_calls"]
+    assert (call["of"], call["tokens"]) == ("the whole reply", [0, 3])

@@ -33,7 +33,8 @@ class Parts:
         """Return the scores of what the reply consists of; nothing where it is one plain text.
 
         `answer`, `reasoning` and `tool_calls` where there is more than one kind of part, and
-        `fields` where the reply is to be an object.
+        `fields` where the reply is to be an object. A call that is not written as JSON has the
+        scores of the whole reply, and its `of` says so.
         """
         parts: dict[str, Any] = {}
         if reply.reasoning or reply.tool_calls:
@@ -61,6 +62,7 @@ class Parts:
             arguments = _arguments(place, call) if place else None
             scored.append(
                 {"name": call.name, "id": call.id, **self._of_span(span)}
+                | ({} if place else {"of": "the whole reply"})
                 | ({"fields": self._of_fields(arguments)} if arguments else {})
             )
             found = [one for one in found if place is None or one.span[0] >= place.span[1]]
