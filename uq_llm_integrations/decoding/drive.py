@@ -18,6 +18,7 @@ from uq_llm_integrations.evidence.wishes import (
     Generate,
     Inspect,
     Rescore,
+    Split,
     Together,
 )
 from uq_llm_integrations.records import Request, Result
@@ -113,17 +114,25 @@ async def _granted(wish: Wish, backend: Backend) -> Any:
             return await backend.score_all(wish.prompt_ids, wish.continuations, wish.top_logprobs)
         case Inspect():
             return await backend.inspect_all(wish.texts, wish.inspection)
+        case Encode() | Decode() | Split():
+            return await _translated(wish, backend)
+        case Compute():
+            return await asyncio.to_thread(wish.run)
+        case Together():
+            return await _together([arun_steps(part, backend) for part in wish.parts])
+    return await asyncio.sleep(wish.seconds)
+
+
+async def _translated(wish: Encode | Decode | Split, backend: Backend) -> Any:
+    """Turn text into tokens or tokens into text."""
+    match wish:
         case Encode(text, follows=True):
             return await backend.encode_continuation(text)
         case Encode(text, chat):
             return await backend.encode(text, chat=chat)
         case Decode():
             return await backend.decode(wish.token_ids)
-        case Compute():
-            return await asyncio.to_thread(wish.run)
-        case Together():
-            return await _together([arun_steps(part, backend) for part in wish.parts])
-    return await asyncio.sleep(wish.seconds)
+    return await backend.token_texts(wish.token_ids)
 
 
 async def _together(runs: Sequence[Coroutine[Any, Any, Any]]) -> list[Any]:

@@ -18,6 +18,7 @@ from uq_llm_integrations.evidence.wishes import (
     Generate,
     Inspect,
     Rescore,
+    Split,
     Together,
 )
 from uq_llm_integrations.records import Request, Result
@@ -44,7 +45,9 @@ class Sleep:
     seconds: float
 
 
-Wish = Generate | Rescore | Inspect | Encode | Decode | Compute | Together | Delegate | Sleep
+Wish = (
+    Generate | Rescore | Inspect | Encode | Decode | Split | Compute | Together | Delegate | Sleep
+)
 
 Steps = Generator[Wish, Any, Result]
 """A run of a strategy. An UncertaintyError of the backend is thrown in where the wish was made."""

@@ -11,10 +11,8 @@ from uq_llm_integrations.evidence.gathering import EvidenceError, Gathering, pro
 from uq_llm_integrations.evidence.prompts import P_TRUE_CLAIM, called_true
 from uq_llm_integrations.evidence.samples import VERDICTS, entailments
 from uq_llm_integrations.evidence.sentences import Span, Spans
-from uq_llm_integrations.evidence.wishes import Asking, Compute, Decode
+from uq_llm_integrations.evidence.wishes import Asking, Compute, Split
 from uq_llm_integrations.records import Claim
-
-_INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
 
 
 @provides("claims")
@@ -23,7 +21,7 @@ def claims(gathering: Gathering) -> Asking[list[Any]]:
     rows = []
     for candidate in gathering.candidates:
         spans = yield Compute(partial(_told, gathering.assessment.claims, candidate.text))
-        pieces = yield from _pieces(candidate.token_ids)
+        pieces: list[str] = yield Split(candidate.token_ids)
         if not "".join(pieces).startswith(candidate.text):
             raise EvidenceError("the answer's text is not that of its tokens")
         rows.append(_aligned(candidate.text, pieces, spans))
@@ -64,22 +62,6 @@ def _edges(pieces: Sequence[str]) -> list[Span]:
         if not pieces[place]:
             edges[place] = edges[place + 1]
     return edges
-
-
-def _pieces(ids: Sequence[int]) -> Asking[list[str]]:
-    """Return the text that each token adds; a character belongs to the token that completes it."""
-    pieces: list[str] = []
-    start = read = 0
-    before = ""
-    for end in range(1, len(ids) + 1):
-        after: str = yield Decode(tuple(ids[start:end]))
-        if after.endswith(_INCOMPLETE) and end < len(ids):
-            pieces.append("")
-            continue
-        pieces.append(after[len(before) :])
-        start, read = read, end
-        before = yield Decode(tuple(ids[start:read]))
-    return pieces
 
 
 @provides("nli_to_sample_texts")

@@ -56,6 +56,13 @@ class Decode:
 
 
 @dataclass(frozen=True)
+class Split:
+    """Tell the text that each token adds; the answer is a list of them."""
+
+    token_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Compute:
     """Run a long computation aside; the answer is what it returns."""
 
