@@ -1,11 +1,12 @@
 """How well each method tells wrong answers from right ones, and what it costs.
 
 Greedy answers of the demo model to the capitals of 174 countries. Densities and the supervised head
-are fitted on every second question, all methods are measured on the others: the area under the ROC
-curve for finding the wrong answers, and the prediction rejection ratio (1 for an oracle, 0 for
-chance; ties count as their mean). An unknown score counts as the most uncertain. The served model
-itself judges entailment, its hidden states tell similarity. Seconds and tokens a question are those
-of the method alone, on a few questions one after the other.
+are fitted on every second question, answered once greedily and once by a sample (RDE needs more than
+a hundred texts); all methods are measured on the others: the area under the ROC curve for finding
+the wrong answers, and the prediction rejection ratio (1 for an oracle, 0 for chance; ties count as
+their mean). An unknown score counts as the most uncertain. The served model itself judges
+entailment, its hidden states tell similarity. Seconds and tokens a question are those of the method
+alone, on a few questions one after the other.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from uq_llm_integrations.scoring.methods import METHODS
 
 SEQUENCE = [name for name, method in METHODS.items() if method.level == "sequence"]
 SAMPLING = {"temperature": 0.0, "seed": 3000}
+TRAINING = SAMPLING, {"temperature": 0.7, "seed": 3001}
 ALONE = 6
 """Questions on which each method's own cost is measured."""
 
@@ -67,10 +69,11 @@ def request(backend: VLLMEngineBackend, question: Question, assessment: Assessme
 
 def fitted(backend: VLLMEngineBackend, training: list[Question]) -> Assessment:
     """Return what hidden-state methods compare with, fitted on the training questions."""
-    requests = [question.request(**SAMPLING) for question in training]
+    asked = [(question, sampling) for sampling in TRAINING for question in training]
+    requests = [question.request(**sampling) for question, sampling in asked]
     results = backend.run(answered(backend, requests, ("perplexity",)))
     candidates = [result.candidate for result in results]
-    wrong = [not q.is_right(r.text) for q, r in zip(training, results, strict=True)]
+    wrong = [not q.is_right(r.text) for (q, _), r in zip(asked, results, strict=True)]
     background = [f"Write a sentence about {word}." for word in WORDS]
     return Assessment(
         similarity=EmbeddingSimilarity(),
