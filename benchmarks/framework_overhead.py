@@ -62,7 +62,7 @@ def main() -> None:
     }
     runs = batches | callers | one_by_one
     best_of(1, runs)  # warm
-    measured = best_of(3, runs)
+    measured = best_of(8, runs)
     best = {name: values[0] for name, values in measured.items()}
     generate, batch, theirs, sixteen, by_threads, by_tasks, complete_ours, complete_theirs = (
         best.values()

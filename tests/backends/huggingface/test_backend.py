@@ -244,9 +244,9 @@ def test_inspections_that_can_never_work_are_refused(hf):
             hf.run(hf.inspect_all(texts, inspection))
 
 
-def test_an_unloaded_model_is_loaded_again_and_quantized_ones_are_inspected(ids):
-    pytest.importorskip("bitsandbytes")
-    with HuggingFaceBackend("smollm2", quantization="int8") as quantized:
+@pytest.mark.parametrize("quantization", ["int8", "int4"])
+def test_an_unloaded_model_is_loaded_again_and_quantized_ones_are_inspected(ids, quantization):
+    with HuggingFaceBackend("smollm2", quantization=quantization) as quantized:
         before = quantized.run(quantized.inspect_all([ids], Inspection((-1,))))[0]
         quantized.unload()
         assert quantized._thread._weights is None

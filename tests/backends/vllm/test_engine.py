@@ -50,6 +50,25 @@ def test_a_stop_string_ends_the_text_but_keeps_its_tokens(backend, capital_ids):
     assert candidate.trace.is_exact
 
 
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        {"ignore_eos": True, "skip_special_tokens": False},
+        {"stop_token_ids": list(range(0, 49152, 9))},
+        {"stop_token_ids": list(range(0, 49152, 9)), "include_stop_str_in_output": True},
+    ],
+)
+def test_the_text_is_the_one_that_vllm_gives_token_by_token(backend, capital_ids, sampling):
+    """A stop string that never comes makes vLLM give it."""
+    sampling = {"temperature": 2.0, "max_tokens": 24, "seed": 3} | sampling
+    texts = []
+    for never in ([], ["\0"]):
+        request = Request(capital_ids, n=8, sampling=sampling | {"stop": never})
+        texts.append([one.text for one in backend.run(backend.generate(request))])
+    assert texts[0] == texts[1]
+    assert len(set(texts[0])) == 8
+
+
 def test_a_stop_token_is_told(backend, capital_ids):
     request = Request(capital_ids, sampling=GREEDY | {"stop_token_ids": [7042]})
     (candidate,) = backend.run(backend.generate(request))

@@ -13,7 +13,12 @@ from uq_llm_integrations.backends.base import kept_candidates
 from uq_llm_integrations.backends.row_sums import read_rows
 from uq_llm_integrations.backends.token_texts import split_text
 from uq_llm_integrations.backends.vllm.errors import translated_errors
-from uq_llm_integrations.backends.vllm.output import LogprobTable, candidate_of, flat_logprobs
+from uq_llm_integrations.backends.vllm.output import (
+    LogprobTable,
+    candidate_of,
+    flat_logprobs,
+    text_of,
+)
 from uq_llm_integrations.backends.vllm.params import (
     early_stop_token,
     generation_params,
@@ -24,7 +29,7 @@ from uq_llm_integrations.errors import EngineError, InvalidRequestError
 from uq_llm_integrations.records import Candidate, Request, StreamPiece, TokenTrace, Watch
 
 if TYPE_CHECKING:
-    from vllm import RequestOutput
+    from vllm import RequestOutput, SamplingParams
 
 
 class Sample(AbstractAsyncContextManager["Sample"]):
@@ -43,7 +48,7 @@ class Sample(AbstractAsyncContextManager["Sample"]):
         self._name = process.new_id()
         self._is_kept = False
         self._why_not: str | None = None
-        self._has_grammar = False
+        self._params: SamplingParams
 
     async def outputs(self, *, whole: bool) -> AsyncGenerator[RequestOutput, None]:
         """Yield the engine's outputs: only the last one, or one a step."""
@@ -51,7 +56,7 @@ class Sample(AbstractAsyncContextManager["Sample"]):
         self._why_not = await _why_not_watched(process, request)
         self._is_kept = self._why_not is None
         with translated_errors():
-            params = generation_params(
+            self._params = generation_params(
                 request,
                 self._number,
                 watched_as=self._name if self._is_kept else None,
@@ -59,9 +64,8 @@ class Sample(AbstractAsyncContextManager["Sample"]):
                 fallback_k=self._fallback_k,
                 whole=whole,
             )
-        self._has_grammar = params.structured_outputs is not None
         ids = list(request.prompt_ids)
-        outputs = process.outputs(ids, params, self._name, self._deadline)
+        outputs = process.outputs(ids, self._params, self._name, self._deadline)
         async with aclosing(outputs) as outputs:
             async for output in outputs:
                 yield output
@@ -96,9 +100,19 @@ class Sample(AbstractAsyncContextManager["Sample"]):
             self._process.llm.model_config.get_vocab_size(),
             rows,
             self._why_not,
+            text=self._text(output),
             grammar=self._has_grammar,
             reason=reason,
         )
+
+    @property
+    def _has_grammar(self) -> bool:
+        return self._params.structured_outputs is not None
+
+    def _text(self, output: RequestOutput) -> str | None:
+        if self._params.detokenize:
+            return None
+        return text_of(output, self._params, self._process.llm.renderer.tokenizer)
 
     async def __aexit__(
         self,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,8 +13,9 @@ from uq_llm_integrations.errors import EngineError
 from uq_llm_integrations.records import Candidate, Floats, Integers, TokenTrace
 
 if TYPE_CHECKING:
-    from vllm import RequestOutput
+    from vllm import RequestOutput, SamplingParams
     from vllm.logprobs import FlatLogprobs
+    from vllm.tokenizers import TokenizerLike
 
 
 def candidate_of(
@@ -22,13 +24,15 @@ def candidate_of(
     rows: Floats | None,
     why_inexact: str | None,
     *,
+    text: str | None = None,
     grammar: bool = False,
     reason: str | None = None,
 ) -> Candidate:
     """Return the candidate of a request with one sample.
 
-    `rows` are what the probe took ([T or more, 7]), or None with the reason. `reason` is the finish
-    reason where the engine gave none. The token that an early stop forced is left out.
+    `rows` are what the probe took ([T or more, 7]), or None with the reason. `text` and `reason`
+    are the text and the finish reason where the engine gave none. The token that an early stop
+    forced is left out.
     """
     completion = output.outputs[0]
     token_ids = tuple(completion.token_ids)
@@ -41,12 +45,29 @@ def candidate_of(
     return Candidate(
         prompt_ids=tuple(output.prompt_token_ids or ()),
         token_ids=token_ids[kept],
-        text=completion.text,
+        text=completion.text if text is None else text,
         trace=table.trace(vocabulary_size, rows, why_inexact, grammar=grammar)[kept],
         finish_reason="early_stop" if stopped else reason or completion.finish_reason,
         stop_reason=None if stopped else completion.stop_reason,
         cached_tokens=output.num_cached_tokens or 0,
     )
+
+
+def text_of(output: RequestOutput, params: SamplingParams, tokenizer: TokenizerLike | None) -> str:
+    """Return the text of a finished request that ran without it, by vLLM's own detokenizer."""
+    from vllm.v1.engine.detokenizer import IncrementalDetokenizer
+
+    completion = output.outputs[0]
+    request: Any = SimpleNamespace(
+        request_id=output.request_id,
+        prompt_token_ids=output.prompt_token_ids,
+        prompt_embeds=None,
+        sampling_params=params,
+    )
+    detokenizer = IncrementalDetokenizer.from_new_request(tokenizer, request)
+    detokenizer.update(list(completion.token_ids), completion.finish_reason == "stop")
+    text: str = detokenizer.get_next_output_text(finished=True, delta=False)
+    return text
 
 
 def flat_logprobs(output: RequestOutput) -> tuple[float, ...]:

@@ -35,7 +35,8 @@ def generation_params(
     Samples have seeds of their own, counted up from the request's. `watched_as` is the id under
     which the probe keeps the sample; without one, the top `fallback_k` are asked for to bound what
     the probe would have told. `stop_token` is what an early stop draws. `whole` asks for
-    one output at the end, not one a step.
+    one output at the end, not one a step. Its text is then left to `output.text_of`, unless a stop
+    string needs it on the way: vLLM would also look up the text of every log-probability.
     """
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
@@ -46,6 +47,8 @@ def generation_params(
     extra: dict[str, Any] = dict(values.pop("extra_args", {}))
     if isinstance(values.get("structured_outputs"), Mapping):
         values["structured_outputs"] = structured_outputs(values["structured_outputs"])
+    if whole and not values.get("stop"):
+        values["detokenize"] = False
     k = request.top_logprobs
     if watched_as:
         extra[REQUEST_KEY] = watched_as
@@ -60,6 +63,7 @@ def generation_params(
         logprobs=k,
         flat_logprobs=True,
         extra_args=extra,
+        skip_clone=True,  # they are for this request alone
         output_kind=RequestOutputKind.FINAL_ONLY if whole else RequestOutputKind.CUMULATIVE,
     )
 
