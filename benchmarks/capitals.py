@@ -35,7 +35,9 @@ class Question:
 
 def start() -> VLLMEngineBackend:
     """Start the demo model."""
-    arguments = engine_args(max_num_seqs=128, enable_prefix_caching=True, block_size=32)
+    arguments = engine_args(
+        max_num_seqs=128, enable_prefix_caching=True, block_size=32, max_logprobs=256
+    )
     backend = VLLMEngineBackend(arguments.pop("model"), **arguments)
     backend.start()
     return backend
