@@ -1,10 +1,10 @@
 """How well each method tells wrong answers from right ones, and what it costs.
 
 Greedy answers of the demo model to the capitals of 174 countries. Densities and the supervised head
-are fitted on every second question, answered once greedily and once by a sample (RDE needs more than
-a hundred texts); all methods are measured on the others: the area under the ROC curve for finding
-the wrong answers, and the prediction rejection ratio (1 for an oracle, 0 for chance; ties count as
-their mean). An unknown score counts as the most uncertain. The served model itself judges
+are fitted on every second question, answered once greedily and once by a sample (RDE needs more
+than a hundred texts); all methods are measured on the others: the area under the ROC curve for
+finding the wrong answers, and the prediction rejection ratio (1 for an oracle, 0 for chance; ties
+count as their mean). An unknown score counts as the most uncertain. The served model itself judges
 entailment, its hidden states tell similarity. Seconds and tokens a question are those of the method
 alone, on a few questions one after the other.
 """
