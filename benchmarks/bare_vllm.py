@@ -8,7 +8,7 @@ from typing import Any
 
 from uq_llm_integrations.backends.loop import LoopThread
 from uq_llm_integrations.backends.vision_guard import hide_mismatched_builds
-from uq_llm_integrations.backends.vllm.start import RESERVED_CORES
+from uq_llm_integrations.backends.vllm.start import RESERVED_CORES, inspecting_here
 from uq_llm_integrations.models import resolve_model
 
 # At import, so that bare vLLM's processes do it too: they import the benchmark again.
@@ -26,6 +26,14 @@ def engine_args(**arguments: Any) -> dict[str, Any]:
     return {**source.engine_args(), **common, "enable_chunked_prefill": False, **arguments}
 
 
+def bare_llm(**arguments: Any) -> Any:
+    """Return a `vllm.LLM` of the demo model."""
+    import vllm
+
+    with inspecting_here():
+        return vllm.LLM(**engine_args(**arguments))
+
+
 class BareAsyncLLM:
     """An AsyncLLM on a loop of its own."""
 
@@ -38,7 +46,8 @@ class BareAsyncLLM:
         async def start() -> AsyncLLM:
             return AsyncLLM.from_engine_args(AsyncEngineArgs(**engine_args(**arguments)))
 
-        self.llm = self.loop.run(start())
+        with inspecting_here():
+            self.llm = self.loop.run(start())
         self._count = 0
 
     def generate(self, prompts: list[tuple[int, ...]], **sampling: Any) -> int:

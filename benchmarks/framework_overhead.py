@@ -16,7 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from benchmarks.bare_vllm import engine_args
+from benchmarks.bare_vllm import bare_llm, engine_args
 from benchmarks.report import best_of, conclude
 from uq_llm_integrations.langchain import VLLMUncertaintyLLM
 from uq_llm_integrations.llama_index import VLLMUncertaintyLLM as LlamaIndexLLM
@@ -30,12 +30,11 @@ SAMPLING = {"temperature": 0.0, "max_tokens": TOKENS, "ignore_eos": True}
 
 def main() -> None:
     """Measure and conclude."""
-    import vllm
+    from vllm import SamplingParams
 
-    arguments = engine_args()
-    bare = vllm.LLM(**arguments)
-    ours = VLLMUncertaintyLLM(**SAMPLING, **arguments)
-    params = vllm.SamplingParams(logprobs=0, **SAMPLING)
+    bare = bare_llm()
+    ours = VLLMUncertaintyLLM(**SAMPLING, **engine_args())
+    params = SamplingParams(logprobs=0, **SAMPLING)
     llama_index = LlamaIndexLLM(backend=ours.backend, chat_template=False, **SAMPLING)
     community, vllm_llms = community_llm(bare), llms_vllm(bare)
 

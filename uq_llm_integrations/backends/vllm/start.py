@@ -118,7 +118,7 @@ def _engine_config(arguments: Mapping[str, Any]) -> VllmConfig:
     check_engine_arguments(arguments)
     all_arguments = {**_platform_defaults(), **arguments}
     try:
-        with _inspecting_here():
+        with inspecting_here():
             return _engine_args_class()(**all_arguments).create_engine_config()
     except OSError as error:
         raise ModelNotFoundError(f"cannot load {arguments['model']!r}: {error}") from error
@@ -127,7 +127,7 @@ def _engine_config(arguments: Mapping[str, Any]) -> VllmConfig:
 
 
 @contextmanager
-def _inspecting_here() -> Iterator[None]:
+def inspecting_here() -> Iterator[None]:
     """Let vLLM look at the model's class in this process, where it has no device to spare.
 
     The process of its own that it takes elsewhere would import the builds that are hidden here.
