@@ -165,8 +165,12 @@ def test_engine_arguments_are_passed_through():
 
 
 def test_unknown_arguments_of_a_call_are_refused():
-    with pytest.raises(errors.InvalidRequestError, match="unknown arguments"):
-        scripted().invoke("?", nonsense=1)
+    """What only a chat model takes is not said to be allowed here."""
+    with pytest.raises(errors.InvalidRequestError, match="unknown arguments") as refusal:
+        scripted().invoke("?", nonsense=1, logprobs=True)
+    allowed = str(refusal.value).partition("allowed are ")[2].split(", ")
+    assert "top_logprobs" in allowed
+    assert "logprobs" not in allowed
 
 
 def test_an_empty_prompt_is_refused():

@@ -218,14 +218,23 @@ class UncertaintySettings(BaseModel, ABC):
     def _bound(self, kwargs: dict[str, Any]) -> tuple[Self, dict[str, Any]]:
         """Return the model with a call's parameters as its own, and the arguments left over."""
         sampling = {name: kwargs[name] for name in kwargs if name in _CALL_SAMPLING}
-        allowed = _CALL_FIELDS & type(self).model_fields.keys()
-        fields = {name: kwargs[name] for name in kwargs if name in allowed}
+        fields = {name: kwargs[name] for name in kwargs if name in self._call_fields}
         rest = {n: v for n, v in kwargs.items() if n not in sampling and n not in fields}
         if not sampling and not fields:
             return self, rest
         bound = self.model_copy(update=fields | {"sampling": self.sampling | sampling})
         check_available(bound.methods, self._backend.capabilities, self.assessment)
         return bound, rest
+
+    def _refuse_unknown(self, kwargs: dict[str, Any]) -> None:
+        """Raise InvalidRequestError for arguments of a call that mean nothing to this class."""
+        if kwargs:
+            allowed = ", ".join(sorted(self._call_fields | _CALL_SAMPLING | {"stop"}))
+            raise InvalidRequestError(f"unknown arguments {sorted(kwargs)}; allowed are {allowed}")
+
+    @property
+    def _call_fields(self) -> frozenset[str]:
+        return _CALL_FIELDS & type(self).model_fields.keys()
 
 
 _CALL_FIELDS = frozenset(
@@ -243,10 +252,3 @@ _CALL_FIELDS = frozenset(
     }
 )
 _CALL_SAMPLING = SAMPLING_PARAMETERS - _CALL_FIELDS - {"stop"}
-
-
-def refuse_unknown(kwargs: dict[str, Any]) -> None:
-    """Raise InvalidRequestError for arguments of a call that mean nothing."""
-    if kwargs:
-        allowed = ", ".join(sorted(_CALL_FIELDS | _CALL_SAMPLING | {"stop"}))
-        raise InvalidRequestError(f"unknown arguments {sorted(kwargs)}; allowed are {allowed}")

@@ -22,7 +22,6 @@ from tenacity import stop_after_attempt
 from uq_llm_integrations import __version__
 from uq_llm_integrations.adapters.chat import Chatting
 from uq_llm_integrations.adapters.chat_settings import ChatSettings
-from uq_llm_integrations.adapters.settings import refuse_unknown
 from uq_llm_integrations.decoding.retry import RetryErrors
 from uq_llm_integrations.errors import ConfigurationError, EngineTimeoutError
 from uq_llm_integrations.langchain.events import awhole_events, whole_events
@@ -195,7 +194,7 @@ class UncertaintyChat(ChatSettings, BaseChatModel):
     ) -> Chatting:
         given = {name: kwargs[name] for name in _TURN if kwargs.get(name) is not None}
         bound, rest = self._bound({k: v for k, v in kwargs.items() if k not in _TURN})
-        refuse_unknown(rest)
+        self._refuse_unknown(rest)
         if retries:
             persistent = RetryErrors(bound.strategy, stop=stop_after_attempt(retries + 1))
             bound = bound.model_copy(update={"strategy": persistent})

@@ -13,7 +13,7 @@ from langchain_core.language_models.llms import BaseLLM
 from langchain_core.outputs import GenerationChunk, LLMResult
 from langchain_core.runnables import RunnableConfig
 
-from uq_llm_integrations.adapters.settings import UncertaintySettings, refuse_unknown
+from uq_llm_integrations.adapters.settings import UncertaintySettings
 from uq_llm_integrations.adapters.texts import GrowingTexts
 from uq_llm_integrations.decoding.drive import adrive_all
 from uq_llm_integrations.langchain.translate import generation_chunk, llm_result
@@ -120,7 +120,7 @@ class UncertaintyLLM(UncertaintySettings, BaseLLM):
     async def _answers(
         self, prompts: Sequence[str], stop: list[str] | None, kwargs: dict[str, Any]
     ) -> LLMResult:
-        refuse_unknown(kwargs)
+        self._refuse_unknown(kwargs)
         requests = [await self._request(prompt, stop) for prompt in prompts]
         results = await adrive_all(self._deciding, requests, self._backend, self.methods)
         texts = [await self._token_texts(result) for result in results]
@@ -130,7 +130,7 @@ class UncertaintyLLM(UncertaintySettings, BaseLLM):
         self, prompt: str, stop: list[str] | None, kwargs: dict[str, Any]
     ) -> AsyncGenerator[GenerationChunk, None]:
         bound, rest = self._bound(kwargs)
-        refuse_unknown(rest)
+        self._refuse_unknown(rest)
         request = await bound._request(prompt, stop)
         texts = GrowingTexts(self._backend)
         async with aclosing(bound._answer_pieces(request)) as pieces:

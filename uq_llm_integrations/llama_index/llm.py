@@ -24,7 +24,6 @@ from llama_index.core.llms.llm import ToolSelection
 
 from uq_llm_integrations.adapters.backends import OnBoth, OnHuggingFace, OnVLLM
 from uq_llm_integrations.adapters.chat import Chatting
-from uq_llm_integrations.adapters.settings import refuse_unknown
 from uq_llm_integrations.llama_index.fields import arguments_of, plain_fields
 from uq_llm_integrations.llama_index.messages import TURN, selections, turn_of
 from uq_llm_integrations.llama_index.structured import StructuredPrediction
@@ -207,7 +206,7 @@ class UncertaintyLLM(StructuredPrediction, FunctionCallingLLM):
     ) -> Chatting:
         call = {name: one for name, one in kwargs.items() if name not in TURN}
         bound, rest = self._bound(call | RESAMPLING.get())
-        refuse_unknown(rest)
+        self._refuse_unknown(rest)
         if messages is None:
             assert prompt is not None
             messages = [ChatMessage(role=MessageRole.USER, content=prompt)]
