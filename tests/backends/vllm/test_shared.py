@@ -94,12 +94,12 @@ def load_both(name: str, folder) -> tuple[nn.Module, nn.Module, SharedModel]:
     return plain, *load_shared(folder)
 
 
-def load_shared(folder) -> tuple[nn.Module, SharedModel]:
+def load_shared(folder, dtype="float32") -> tuple[nn.Module, SharedModel]:
     """A saved model in vLLM, and shared with transformers."""
     config = EngineArgs(
         model=str(folder),
         skip_tokenizer_init=True,
-        dtype="float32",
+        dtype=dtype,
         enforce_eager=True,
         max_model_len=64,
     ).create_engine_config()
