@@ -65,9 +65,6 @@ class Sample(AbstractAsyncContextManager["Sample"]):
                 whole=whole,
             )
         ids = list(request.prompt_ids)
-        # All that are drawn at once are prepared first, then sent in one go: those that reach the
-        # engine during a step start together, and each straggler's start is a step more for all.
-        await asyncio.sleep(0)
         outputs = process.outputs(ids, self._params, self._name, self._deadline)
         async with aclosing(outputs) as outputs:
             async for output in outputs:
