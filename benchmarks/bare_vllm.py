@@ -26,12 +26,12 @@ def engine_args(**arguments: Any) -> dict[str, Any]:
     return {**source.engine_args(), **common, "enable_chunked_prefill": False, **arguments}
 
 
-def bare_llm(**arguments: Any) -> Any:
+def bare_llm() -> Any:
     """Return a `vllm.LLM` of the demo model."""
     import vllm
 
     with inspecting_here():
-        return vllm.LLM(**engine_args(**arguments))
+        return vllm.LLM(**engine_args())
 
 
 class BareAsyncLLM:
