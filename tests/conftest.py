@@ -49,9 +49,15 @@ def capital_ids(backend: VLLMEngineBackend) -> tuple[int, ...]:
 
 def full_vocabulary_entropy(trace: TokenTrace) -> Floats:
     """The entropies that follow from all V log-probabilities, written out."""
+    logprobs = full_vocabulary(trace)
+    return -(np.exp(logprobs) * logprobs).sum(-1)
+
+
+def full_vocabulary(trace: TokenTrace) -> Floats:
+    """All V log-probabilities; those of an engine, in float32, sum to one to five digits only."""
     logprobs = trace.top_logprobs
     assert logprobs is not None and logprobs.shape[1] == trace.vocabulary_size
-    return -(np.exp(logprobs) * logprobs).sum(-1)
+    return logprobs - np.logaddexp.reduce(logprobs, -1, keepdims=True)
 
 
 async def eventually(condition, seconds: float = 10.0) -> None:

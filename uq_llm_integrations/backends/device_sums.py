@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import partial
+from typing import NamedTuple
 
 import torch
 
@@ -19,62 +19,112 @@ _CHUNK_ELSEWHERE = 1 << 24
 
 _BLOCK = 512
 
-_HIGH = 369 / 1024  # few digits, so that what is left over is not lost in rounding
-_LOW = 0.25 * math.log2(math.e) - _HIGH
+
+class RowStatistics(NamedTuple):
+    """What is summed over rows of logits."""
+
+    sums: torch.Tensor
+    """The sums named in `SUMS`, float64 [rows, len(SUMS)]."""
+    total: torch.Tensor
+    """The log of the sum of exp(logit), float64 [rows]: log-probabilities are logits less this."""
 
 
-def row_statistics(logprobs: torch.Tensor, *, has_forbidden: bool = False) -> torch.Tensor:
-    """Return the sums named in `COLUMNS` of float32 log-probabilities, float64 [rows, 7].
+def row_statistics(logits: torch.Tensor, *, has_forbidden: bool = False) -> RowStatistics:
+    """Return the statistics of logits, or of log-probabilities, [rows, vocabulary].
 
     `has_forbidden` says that a grammar has set some of them to -inf.
     """
-    size = logprobs.shape[-1]
-    is_compiled = logprobs.is_cpu and not has_forbidden and size >= _BLOCK
-    statistics = _compiled if is_compiled else partial(_in_place, has_forbidden=has_forbidden)
-    rows_at_once = max(1, _CHUNK.get(logprobs.device.type, _CHUNK_ELSEWHERE) // size)
-    return torch.cat([statistics(chunk) for chunk in logprobs.split(rows_at_once)])
+    size = logits.shape[-1]
+    if _compiled and logits.is_cpu and not has_forbidden and size >= _BLOCK:
+        return RowStatistics(*_compiled(logits))
+    rows_at_once = max(1, _CHUNK.get(logits.device.type, _CHUNK_ELSEWHERE) // size)
+    parts = [_in_place(chunk.float(), has_forbidden) for chunk in logits.split(rows_at_once)]
+    return RowStatistics(*map(torch.cat, zip(*parts, strict=True)))
+
+
+def token_statistics(
+    logits: torch.Tensor, total: torch.Tensor, token_ids: torch.Tensor
+) -> torch.Tensor:
+    """Return id, log-probability and rank of one token of each row, float64 [rows, 3].
+
+    `total` is that of the `RowStatistics`; the rank counts the logits that are no lower.
+    """
+    find = _compiled_find if _compiled_find and logits.is_cpu else _find
+    return find(logits, total, token_ids)
 
 
 def warm_up(vocabulary_size: int) -> None:
-    """Compile what will be needed, for one row and for any number."""
-    for rows in (1, 2):
-        row_statistics(torch.zeros(rows, vocabulary_size))
+    """Compile what an engine's steps will need, for one row and for any number."""
+    with torch.inference_mode():  # as the steps are: outside, torch would compile another version
+        for rows in (1, 2):
+            logits = torch.zeros(rows, vocabulary_size)
+            _, total = row_statistics(logits)
+            token_statistics(logits, total, torch.zeros(rows, dtype=torch.long))
 
 
-def _in_place(logs: torch.Tensor, has_forbidden: bool = False) -> torch.Tensor:
+def _in_place(logits: torch.Tensor, has_forbidden: bool) -> RowStatistics:
+    maximum = logits.amax(-1, keepdim=True)
+    logs = logits - maximum
     if has_forbidden:
         allowed = logs > _FORBIDDEN
         support = allowed.sum(-1, dtype=torch.float64)
         plain = _total(torch.where(allowed, logs, 0.0))
-        logs = logs.clamp(min=_FORBIDDEN)
+        logs.clamp_(min=_FORBIDDEN)
     else:
         plain = _total(logs)
         support = torch.full_like(plain, logs.shape[-1])
     powers = (logs * 0.25).exp_()  # all that follows happens in this one piece of memory
     fourth_root = _total(powers)
     root = _total(powers.square_())
-    negative_entropy = _total(powers.square_().mul_(logs))
-    square = _total(powers.mul_(logs))
-    stopped = torch.zeros_like(plain)
-    return torch.stack([negative_entropy, square, plain, root, fourth_root, support, stopped], -1)
+    mass = _total(powers.square_())
+    first = _total(powers.mul_(logs))
+    second = _total(powers.mul_(logs))
+    sums = torch.stack([mass, first, second, plain, root, fourth_root])
+    return _normalized(sums, support, maximum)
 
 
-def _statistics(logs: torch.Tensor) -> torch.Tensor:
-    """Return the same in terms that the compiler makes one loop of.
+def _in_one_loop(logits: torch.Tensor) -> RowStatistics:
+    """Return the same in terms that the compiler makes one loop of, storing none of them.
 
-    It would store what `exp` gives and read it again, but not what `exp2` gives. The factor between
-    the two is in two parts: the rounding error of one would have the same sign for all tokens.
+    It would store what `exp` gives and read it again, but not what `exp2` gives.
     """
-    fourth_root = (logs * _HIGH + logs * _LOW).exp2()
+    logits = logits.float()
+    maximum = logits.amax(-1, keepdim=True)
+    logs = logits - maximum
+    fourth_root = (logs * (0.25 * math.log2(math.e))).exp2()
     root = fourth_root.square()
-    negative_entropy = root.square() * logs
-    terms = [negative_entropy, negative_entropy * logs, logs, root, fourth_root]
-    sums = _totals(terms)
-    support = torch.full_like(sums[0], logs.shape[-1])
-    return torch.stack([*sums, support, torch.zeros_like(support)], -1)
+    mass = root.square()
+    first = mass * logs
+    sums = _totals([mass, first, first * logs, logs, root, fourth_root])
+    return _normalized(sums, torch.full_like(sums[0], logs.shape[-1]), maximum)
 
 
-_compiled = torch.compile(_statistics) if has_compiler() else _in_place
+def _normalized(sums: torch.Tensor, support: torch.Tensor, maximum: torch.Tensor) -> RowStatistics:
+    """Return the sums over log-probabilities, without reading them.
+
+    Given are those of e**z, z e**z, z**2 e**z, z, e**(z/2) and e**(z/4), where z = logit - maximum.
+    """
+    mass, first, second, plain, root, fourth_root = sums
+    log_mass, mean, square = mass.log(), first / mass, second / mass
+    terms = [
+        mean - log_mass,
+        square - log_mass * (2 * mean - log_mass),
+        plain - support * log_mass,
+        root * (-0.5 * log_mass).exp(),
+        fourth_root * (-0.25 * log_mass).exp(),
+        support,
+    ]
+    return RowStatistics(torch.stack(terms, -1), maximum[:, 0].double() + log_mass)
+
+
+def _find(logits: torch.Tensor, total: torch.Tensor, token_ids: torch.Tensor) -> torch.Tensor:
+    chosen = logits.gather(-1, token_ids[:, None])
+    ranks = (logits >= chosen).sum(-1)
+    return torch.stack([token_ids.double(), chosen[:, 0] - total, ranks.double()], -1)
+
+
+_compiled = torch.compile(_in_one_loop) if has_compiler() else None
+_compiled_find = torch.compile(_find) if has_compiler() else None
 
 
 def _total(terms: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""The sums kept of each distribution, one row a token, and the statistics that follow from them."""
+"""What is kept of each token and its distribution, one row a token, and what follows from it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ import numpy as np
 
 from uq_llm_integrations.records import Floats
 
-COLUMNS = ("negative_entropy", "square", "plain", "root", "fourth_root", "support", "stopped")
-"""The sums that the probe keeps of each distribution: of p log p, p (log p)**2, log p, p ** (1/2),
-p ** (1/4), and 1 for each token that is possible at all; then 1 where an early stop forced the
-token, else 0."""
+SUMS = ("negative_entropy", "square", "plain", "root", "fourth_root", "support")
+"""The sums over each distribution: of p log p, p (log p)**2, log p, p ** (1/2), p ** (1/4), and 1
+for each token that is possible at all."""
+
+COLUMNS = (*SUMS, "stopped", "token", "logprob", "rank")
+"""What the probe keeps: the sums; 1 where an early stop forced the token, else 0; the token's id,
+log-probability and rank. NaN stands for what nobody asked it to keep."""
 
 
 def read_rows(data: bytes) -> Floats:
@@ -19,14 +22,17 @@ def read_rows(data: bytes) -> Floats:
     return np.frombuffer(data, np.float64).reshape(-1, len(COLUMNS))
 
 
-def read_tokens(data: bytes) -> Floats:
-    """Return log-probability and rank of some tokens of one distribution, float64 [tokens, 2]."""
-    return np.frombuffer(data, np.float64).reshape(-1, 2)
+def column(rows: Floats, name: str) -> Floats:
+    """Return one of the `COLUMNS` of the probe's rows, [T]."""
+    return rows[:, COLUMNS.index(name)]
 
 
 def exact_statistics(rows: Floats) -> dict[str, Any]:
-    """Return the exact statistics of a trace by their names in `TokenTrace`."""
-    negative_entropy, square, plain, root, fourth_root, support, _ = rows.T
+    """Return the exact statistics of a trace by their names in `TokenTrace`.
+
+    The rows begin with the `SUMS`.
+    """
+    negative_entropy, square, plain, root, fourth_root, support = rows[:, : len(SUMS)].T
     return {
         "entropy": np.maximum(-negative_entropy, 0.0),
         "varentropy": np.maximum(square - negative_entropy**2, 0.0),
@@ -38,14 +44,13 @@ def exact_statistics(rows: Floats) -> dict[str, Any]:
 
 
 def dense_rows(logprobs: Floats) -> Floats:
-    """Return the rows of whole distributions, [T, V] log-probabilities."""
+    """Return the `SUMS` of whole distributions, [T, V] log-probabilities."""
     possible = np.isfinite(logprobs)
     logs, p = np.where(possible, logprobs, 0.0), np.exp(logprobs)
     sums = [p * logs, p * logs**2, logs, np.sqrt(p), p**0.25, possible]
-    never_stopped = np.zeros(len(logprobs))
-    return np.stack([*(terms.sum(-1) for terms in sums), never_stopped], -1)
+    return np.stack([terms.sum(-1) for terms in sums], -1)
 
 
 def is_stopped(rows: Floats, tokens: int) -> bool:
     """Return whether the last of so many tokens was forced by an early stop."""
-    return 0 < tokens <= len(rows) and bool(rows[tokens - 1, COLUMNS.index("stopped")])
+    return 0 < tokens <= len(rows) and bool(column(rows, "stopped")[tokens - 1])

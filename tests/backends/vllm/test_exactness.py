@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from vllm.v1.metrics.reader import get_metrics_snapshot
 
-from tests.conftest import eventually, full_vocabulary_entropy
+from tests.conftest import eventually, full_vocabulary, full_vocabulary_entropy
 from uq_llm_integrations.backends.row_sums import dense_rows, exact_statistics
 from uq_llm_integrations.decoding.quantities import token_max
 from uq_llm_integrations.decoding.strategies import Single
@@ -36,7 +36,7 @@ def test_all_other_statistics(backend, capital_ids):
     sampling = {"temperature": 1.0, "max_tokens": 4, "seed": 3}
     request = Request(capital_ids, top_logprobs=WHOLE, sampling=sampling)
     (candidate,) = backend.run(backend.generate(request))
-    expected = exact_statistics(dense_rows(candidate.trace.top_logprobs))
+    expected = exact_statistics(dense_rows(full_vocabulary(candidate.trace)))
     for name, values in expected.items():
         np.testing.assert_allclose(getattr(candidate.trace, name), values, rtol=1e-6, err_msg=name)
 
@@ -145,7 +145,7 @@ def test_entropies_under_a_grammar(backend, capital_ids):
     trace = candidate.trace
     assert candidate.text in {"Paris", "London"}
     assert trace.grammar
-    expected = exact_statistics(dense_rows(trace.top_logprobs))
+    expected = exact_statistics(dense_rows(full_vocabulary(trace)))
     np.testing.assert_allclose(trace.entropy, expected["entropy"], rtol=0, atol=1e-6)
     np.testing.assert_array_equal(trace.support, expected["support"])
     assert trace.support[0] < trace.vocabulary_size
@@ -158,6 +158,32 @@ def test_entropies_of_the_model_behind_a_bias_and_a_mask(backend, capital_ids):
     (candidate,) = backend.run(backend.generate(request))
     assert candidate.token_ids[0] == 504
     assert_exact(candidate)
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        {"temperature": 0},
+        {"temperature": 1.2, "seed": 4, "top_p": 0.9, "top_k": 30},
+        {"temperature": 0, "logit_bias": {504: 3.0}, "min_tokens": 3, "bad_words": ["Paris"]},
+        {"temperature": 0.8, "seed": 4, "repetition_penalty": 1.3, "stop": ["."]},
+        {"temperature": 1.0, "seed": 4, "structured_outputs": {"choice": ["Paris", "London"]}},
+    ],
+)
+async def test_tokens_have_the_log_probabilities_that_the_engine_would_give(
+    backend, capital_ids, sampling
+):
+    """Those of the first request are kept by the probe, those of the second sent by the engine."""
+    sampling = {"max_tokens": 6, **sampling}
+    requests = [Request(capital_ids, top_logprobs=k, sampling=sampling) for k in (0, WHOLE)]
+    (kept,), (sent,) = await asyncio.gather(*map(backend.generate, requests))
+    assert kept.token_ids == sent.token_ids
+    assert kept.text == sent.text
+    is_drawn = sent.trace.top_ids == np.array(sent.token_ids)[:, None]
+    exact = full_vocabulary(sent.trace)[is_drawn]
+    # Two rows of one batch differ by the rounding of the model itself.
+    np.testing.assert_allclose(kept.trace.logprob, exact, rtol=0, atol=5e-5)
+    np.testing.assert_array_equal(kept.trace.rank, sent.trace.rank)
 
 
 async def test_nothing_is_kept_of_finished_and_cancelled_requests(backend, capital_ids):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from vllm.logprobs import FlatLogprobs
 
-from uq_llm_integrations.backends.row_sums import dense_rows
+from uq_llm_integrations.backends.row_sums import COLUMNS
 from uq_llm_integrations.backends.vllm.output import LogprobTable, candidate_of
 from uq_llm_integrations.errors import EngineError
 
@@ -30,6 +30,14 @@ def output(token_ids: list[int], logprobs: FlatLogprobs) -> SimpleNamespace:
     return SimpleNamespace(outputs=[sample], prompt_token_ids=[1, 2], num_cached_tokens=None)
 
 
+def kept(*tokens: tuple[int, float, int], stopped: tuple[int, ...] = ()) -> np.ndarray:
+    """What the probe keeps of tokens drawn from four that are as likely as each other."""
+    rows = np.ones((len(tokens), len(COLUMNS)))
+    rows[:, COLUMNS.index("stopped")] = [place in stopped for place in range(len(tokens))]
+    rows[:, -3:] = tokens
+    return rows
+
+
 def test_the_drawn_token_is_kept_apart_from_the_top_k():
     rows = flat(
         [(7, -0.5, 1), (7, -0.5, 1), (8, -1.0, 2)],
@@ -45,14 +53,14 @@ def test_the_drawn_token_is_kept_apart_from_the_top_k():
 
 def test_rows_beyond_the_last_token_are_dropped():
     """The engine goes on for a step or two before it hears of a stop string."""
-    rows = dense_rows(np.log(np.full((3, 4), 0.25)))
+    rows = kept((7, -0.5, 1), (8, -0.5, 1), (9, -0.5, 1))
     trace = candidate_of(output([7], flat([(7, -0.5, 1)])), 100, rows, None).trace
     assert len(trace.entropy) == 1
     assert trace.is_exact
 
 
 def test_too_few_rows_leave_the_entropy_unknown():
-    rows = np.zeros((1, 7))
+    rows = kept((7, -0.5, 1))
     logprobs = flat([(7, -0.5, 1)], [(8, -0.5, 1)])
     trace = candidate_of(output([7, 8], logprobs), 100, rows, None).trace
     assert not trace.is_exact
@@ -71,6 +79,17 @@ def test_rows_of_other_tokens_are_an_error_not_a_score(token_ids, logprobs):
         candidate_of(output(token_ids, logprobs), 100, None, None)
 
 
+def test_what_the_probe_kept_of_the_tokens_stands_in_for_the_engines():
+    rows = kept((7, -0.5, 1), (8, -2.0, 4), (9, -0.1, 1))
+    trace = candidate_of(output([7, 8], None), 100, rows, None).trace
+    np.testing.assert_array_equal(trace.logprob, [-0.5, -2.0])
+    np.testing.assert_array_equal(trace.rank, [1, 4])
+    assert trace.top_logprobs is None
+    for other in (rows[1:], rows[:1]):
+        with pytest.raises(EngineError, match="other tokens"):
+            candidate_of(output([7, 8], None), 100, other, None)
+
+
 def test_scored_tokens_have_the_rows_behind_the_prompt():
     rows = flat(None, [(2, -9.0, 9)], [(7, -0.5, 1)], [(8, -0.7, 2)])
     table = LogprobTable.read(rows, (1, 2, 7, 8), first=2)
@@ -78,8 +97,7 @@ def test_scored_tokens_have_the_rows_behind_the_prompt():
 
 
 def test_the_token_that_an_early_stop_forced_is_left_out():
-    rows = dense_rows(np.log(np.full((2, 4), 0.25)))
-    rows[1, -1] = 1
+    rows = kept((7, -0.5, 1), (99, -3.0, 9), stopped=(1,))
     logprobs = flat([(7, -0.5, 1)], [(99, -30.0, 90)])
     candidate = candidate_of(output([7, 99], logprobs), 100, rows, None)
     assert candidate.token_ids == (7,)

@@ -9,8 +9,7 @@ from vllm import SamplingParams
 from vllm.v1.sample.logits_processor import BatchUpdate, MoveDirectionality
 from vllm.v1.worker.gpu.sample.logits_processor.interface import LogitsContext
 
-from uq_llm_integrations.backends.device_sums import row_statistics
-from uq_llm_integrations.backends.row_sums import dense_rows, read_rows, read_tokens
+from uq_llm_integrations.backends.row_sums import SUMS, column, dense_rows, read_rows
 from uq_llm_integrations.backends.vllm import probe as probing
 from uq_llm_integrations.backends.vllm import recorder as recording
 from uq_llm_integrations.backends.vllm.early_stop import EarlyStopper
@@ -41,11 +40,11 @@ def rows_of(*seeds: int) -> np.ndarray:
 
 
 def taken(recorder: recording.Recorder, name: str) -> np.ndarray:
-    return read_rows(recorder.take([name])[0])
+    return read_rows(recorder.take([name])[0])[:, : len(SUMS)]
 
 
 def test_a_request_is_forgotten_once_taken(recorder):
-    recorder.observe(logits_of(1).log_softmax(-1), [(0, "a", 0)], has_forbidden=False)
+    recorder.observe(logits_of(1), [(0, "a", 0)], has_forbidden=False)
     np.testing.assert_allclose(taken(recorder, "a"), rows_of(1), atol=1e-5)
     assert recorder.requests == []
     assert len(taken(recorder, "a")) == 0
@@ -54,13 +53,13 @@ def test_a_request_is_forgotten_once_taken(recorder):
 def test_a_row_computed_again_replaces_its_first_version(recorder):
     """A prompt in chunks gives a row for token 0 at each chunk; only the last is the real one."""
     for seed in (1, 2, 3):
-        recorder.observe(logits_of(seed).log_softmax(-1), [(0, "a", 0)], has_forbidden=False)
+        recorder.observe(logits_of(seed), [(0, "a", 0)], has_forbidden=False)
     np.testing.assert_allclose(taken(recorder, "a"), rows_of(3), atol=1e-5)
 
 
 def test_rows_with_a_hole_are_not_given_out(recorder):
     for place in (0, 2):
-        recorder.observe(logits_of(1).log_softmax(-1), [(0, "a", place)], has_forbidden=False)
+        recorder.observe(logits_of(1), [(0, "a", place)], has_forbidden=False)
     assert len(taken(recorder, "a")) == 0
 
 
@@ -98,14 +97,14 @@ def test_v1_follows_requests_through_the_batch(recorder):
 
 
 def test_some_tokens_of_one_distribution_are_kept_with_their_ranks(recorder):
-    logprobs = logits_of(1).log_softmax(-1)[0]
-    ids = [5, int(logprobs.argmax()), 0]
-    recorder.keep_tokens("a", logprobs, ids)
-    (data,) = recorder.take(["a"])
-    kept = read_tokens(data)
-    np.testing.assert_allclose(kept[:, 0], logprobs[ids], rtol=1e-6)
-    order = logprobs.argsort(descending=True).tolist()
-    assert kept[:, 1].tolist() == [order.index(token) + 1 for token in ids]
+    (logits,) = logits_of(1)
+    ids = [5, int(logits.argmax()), 0]
+    recorder.keep_tokens("a", logits, ids)
+    kept = read_rows(recorder.take(["a"])[0])
+    np.testing.assert_array_equal(column(kept, "token"), ids)
+    np.testing.assert_allclose(column(kept, "logprob"), logits.log_softmax(-1)[ids], rtol=1e-6)
+    order = logits.argsort(descending=True).tolist()
+    assert column(kept, "rank").tolist() == [order.index(token) + 1 for token in ids]
 
 
 def context(slots: list[int], lengths: list[int]) -> LogitsContext:
@@ -146,14 +145,14 @@ def test_v2_ends_a_sample_where_its_window_is_too_uncertain(recorder):
     # Entropies of log 31 = 3.4 and 0: the mean of the last two is above 1 but for the middle one.
     assert forced == [False, True, False, True, True]
     assert after.argmax() == 7 and torch.isinf(after).sum() == SIZE - 1
-    stopped = read_rows(probing.ProbeReader().uq_take(["early"])[0])[:, -1]
-    assert stopped.tolist() == [0, 1, 0, 1, 1]
+    rows = read_rows(probing.ProbeReader().uq_take(["early"])[0])
+    assert column(rows, "stopped").tolist() == [0, 1, 0, 1, 1]
 
 
 def test_an_early_stop_that_lost_a_token_stops_nothing(recorder):
     stopper, rule = EarlyStopper(), {"a": ("entropy", 1, 0.0, 7)}
-    table = row_statistics(logits_of(1).log_softmax(-1))
     logits = logits_of(1)
+    table = recorder.observe(logits, [(0, "a", 3)], has_forbidden=False)
     stopper.apply(logits, table, [(0, "a", 3)], rule)
     assert torch.equal(logits, logits_of(1))
 

@@ -3,20 +3,34 @@
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 import torch
 
-from uq_llm_integrations.backends.row_sums import dense_rows, read_rows
+from uq_llm_integrations.backends.row_sums import SUMS, column, dense_rows, read_rows
 from uq_llm_integrations.backends.vllm import tap as tapping
 from uq_llm_integrations.backends.vllm.recorder import Recorder
 from uq_llm_integrations.backends.vllm.start import SCORE_KEY
 
 LOGITS = torch.tensor(np.random.default_rng(0).normal(size=(6, 31)), dtype=torch.float32)
 
+DRAWN = [3, 1, 4, 1, 5, 9]
+
+
+@pytest.fixture
+def recorder(monkeypatch) -> Recorder:
+    recorder = Recorder()
+    monkeypatch.setattr(tapping, "RECORDER", recorder)
+    return recorder
+
 
 def runner_of(**prompts: tuple[int, int, dict]) -> SimpleNamespace:
     """A runner with prompts of so many tokens, of which some are computed already."""
     runner = SimpleNamespace(
-        sampler=SimpleNamespace(compute_logprobs=lambda logits: logits.log_softmax(-1)),
+        sampler=SimpleNamespace(
+            compute_logprobs=lambda logits: logits.log_softmax(-1),
+            apply_logits_processors=lambda logits, *_: logits.fill_(0.0),
+            sample=lambda logits, *_: (torch.tensor(DRAWN, dtype=torch.int32), None),
+        ),
         num_prompt_logprobs=dict.fromkeys(prompts, 0),
         requests={
             name: SimpleNamespace(
@@ -38,31 +52,53 @@ def runner_of(**prompts: tuple[int, int, dict]) -> SimpleNamespace:
     return runner
 
 
-def test_what_the_sampler_computed_is_handed_on_once():
-    tap, runner = tapping.LogprobTap(), runner_of()
+def tap_of(see=lambda logits: None) -> tapping.SamplerTap:
+    tap = tapping.SamplerTap()
+    tap.see = see
+    return tap
+
+
+def test_logits_are_seen_before_anything_changes_them():
+    seen = []
+    tap, runner = tap_of(lambda logits: seen.append(logits.clone())), runner_of()
     assert tap.attach(runner) and tap.attach(runner)
-    computed = runner.sampler.compute_logprobs(LOGITS)
-    assert tap.take(LOGITS) is computed
-    assert tap.take(LOGITS) is not computed
-    torch.testing.assert_close(tap.take(LOGITS[:2]), computed[:2])
+    assert not runner.sampler.apply_logits_processors(LOGITS.clone(), None, False).any()
+    assert len(seen) == 1 and torch.equal(seen[0], LOGITS)
 
 
-def test_prompts_are_kept_from_the_token_that_is_wanted(monkeypatch):
+def test_tokens_are_kept_as_they_are_drawn(recorder):
+    """Of two of six rows, though the logits change; the next step keeps none."""
+    runner, logits = runner_of(), LOGITS.clone()
+    assert tap_of().attach(runner)
+    rows = [(2, "a", 0), (5, "b", 0)]
+    recorder.observe(logits, rows, has_forbidden=False, is_drawn=True)
+    logits.zero_()
+    for _ in range(2):
+        sampled, _ = runner.sampler.sample(logits, None)
+        assert sampled.tolist() == DRAWN
+    logprobs = LOGITS.double().log_softmax(-1)
+    for data, (row, _, _) in zip(recorder.take(["a", "b"]), rows, strict=True):
+        found, of_token = read_rows(data), logprobs[row, DRAWN[row]]
+        assert column(found, "token") == DRAWN[row]
+        np.testing.assert_allclose(column(found, "logprob"), of_token, rtol=1e-6)
+        assert column(found, "rank") == int((logprobs[row] >= of_token).sum())
+
+
+def test_prompts_are_kept_from_the_token_that_is_wanted(recorder):
     """One prompt that is not watched, one from its start, and one behind cached tokens."""
-    recorder = Recorder()
-    monkeypatch.setattr(tapping, "RECORDER", recorder)
     runner = runner_of(
         other=(4, 0, None),
         first=(6, 0, {SCORE_KEY: ("a", 3)}),
         second=(7, 4, {SCORE_KEY: ("b", 6)}),
     )
-    assert tapping.LogprobTap().attach(runner)
+    assert tap_of().attach(runner)
     runner._get_prompt_logprobs_dict(None, {"other": 4, "first": 6, "second": 3})
     rows = dense_rows(LOGITS.log_softmax(-1).double().numpy())
     first, second = map(read_rows, recorder.take(["a", "b"]))
-    np.testing.assert_allclose(first, rows[2:5], atol=1e-5)
-    np.testing.assert_allclose(second, rows[1:2], atol=1e-5)
+    np.testing.assert_allclose(first[:, : len(SUMS)], rows[2:5], atol=1e-5)
+    np.testing.assert_allclose(second[:, : len(SUMS)], rows[1:2], atol=1e-5)
+    assert np.isnan(column(first, "logprob")).all()
 
 
 def test_a_runner_of_another_build_is_left_alone():
-    assert not tapping.LogprobTap().attach(SimpleNamespace(sampler=SimpleNamespace()))
+    assert not tap_of().attach(SimpleNamespace(sampler=SimpleNamespace()))

@@ -50,7 +50,7 @@ def _trace(logits: torch.Tensor, tokens: torch.Tensor, k: int) -> TokenTrace:
     logprobs = logits.log_softmax(-1, dtype=torch.float32)
     chosen = _chosen(logprobs, tokens)
     # Models may set the logits of places that no token has to -inf.
-    sums = _floats(row_statistics(logprobs, has_forbidden=True))
+    sums = _floats(row_statistics(logprobs, has_forbidden=True).sums)
     with np.errstate(invalid="ignore"):  # logits that are no numbers are told by the logprob
         statistics = exact_statistics(sums)
     ranks = (logprobs >= chosen[:, None]).sum(-1)

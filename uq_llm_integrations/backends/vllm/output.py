@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from uq_llm_integrations.backends.row_sums import dense_rows, exact_statistics, is_stopped
+from uq_llm_integrations.backends.row_sums import (
+    column,
+    dense_rows,
+    exact_statistics,
+    is_stopped,
+)
 from uq_llm_integrations.errors import EngineError
 from uq_llm_integrations.records import Candidate, Floats, Integers, TokenTrace
 
@@ -30,13 +35,13 @@ def candidate_of(
 ) -> Candidate:
     """Return the candidate of a request with one sample.
 
-    `rows` are what the probe took ([T or more, 7]), or None with the reason. `text` and `reason`
-    are the text and the finish reason where the engine gave none. The token that an early stop
-    forced is left out.
+    `rows` are what the probe kept of its tokens, see `read_rows`, or None with the reason. `text`
+    and `reason` are the text and the finish reason where the engine gave none. The token that an
+    early stop forced is left out.
     """
     completion = output.outputs[0]
     token_ids = tuple(completion.token_ids)
-    table = LogprobTable.read(completion.logprobs, token_ids)
+    table = _table(completion.logprobs, token_ids, rows)
     stopped = rows is not None and is_stopped(rows, len(token_ids))
     kept = slice(len(token_ids) - stopped)
     if rows is not None and len(rows) < len(token_ids):
@@ -51,6 +56,15 @@ def candidate_of(
         stop_reason=None if stopped else completion.stop_reason,
         cached_tokens=output.num_cached_tokens or 0,
     )
+
+
+def _table(
+    flat: FlatLogprobs | None, token_ids: Sequence[int], rows: Floats | None
+) -> LogprobTable:
+    """Return the log-probabilities that the engine gave, else those that the probe kept."""
+    if flat is None and rows is not None:
+        return LogprobTable.of_drawn(rows, token_ids)
+    return LogprobTable.read(flat, token_ids)
 
 
 def text_of(output: RequestOutput, params: SamplingParams, tokenizer: TokenizerLike | None) -> str:
@@ -108,6 +122,15 @@ class LogprobTable:
         if not np.array_equal(ids[:, 0], wanted):
             raise EngineError("the engine's log-probabilities belong to other tokens")
         return cls(logprobs, ids, ranks)
+
+    @classmethod
+    def of_drawn(cls, rows: Floats, token_ids: Sequence[int]) -> LogprobTable:
+        """Read what the probe kept; each row must hold the token it is for."""
+        kept = rows[: len(token_ids)]
+        if not np.array_equal(column(kept, "token"), token_ids):
+            raise EngineError("the probe's log-probabilities belong to other tokens")
+        logprobs, ids = column(kept, "logprob"), np.array(token_ids, np.int64)
+        return cls(logprobs[:, None], ids[:, None], column(kept, "rank").astype(np.int64))
 
     def trace(
         self, size: int, rows: Floats | None, why_inexact: str | None, *, grammar: bool = False

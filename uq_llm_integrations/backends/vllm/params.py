@@ -26,6 +26,7 @@ def generation_params(
     number: int,
     *,
     watched_as: str | None,
+    is_drawn: bool = False,
     stop_token: int | None = None,
     fallback_k: int,
     whole: bool,
@@ -34,9 +35,11 @@ def generation_params(
 
     Samples have seeds of their own, counted up from the request's. `watched_as` is the id under
     which the probe keeps the sample; without one, the top `fallback_k` are asked for to bound what
-    the probe would have told. `stop_token` is what an early stop draws. `whole` asks for
-    one output at the end, not one a step. Its text is then left to `output.text_of`, unless a stop
-    string needs it on the way: vLLM would also look up the text of every log-probability.
+    the probe would have told. `is_drawn` says that the probe can keep the log-probabilities of the
+    tokens drawn, which are then not asked of the engine. `stop_token` is what an early stop draws.
+    `whole` asks for one output at the end, not one a step. Its text is then left to
+    `output.text_of`, unless a stop string needs it on the way: vLLM would also look up the text of
+    every log-probability.
     """
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
@@ -49,7 +52,7 @@ def generation_params(
         values["structured_outputs"] = structured_outputs(values["structured_outputs"])
     if whole and not values.get("stop"):
         values["detokenize"] = False
-    k = request.top_logprobs
+    k: int | None = request.top_logprobs
     if watched_as:
         extra[REQUEST_KEY] = watched_as
         if request.early_stop and stop_token is not None:
@@ -57,7 +60,9 @@ def generation_params(
             extra[STOP_KEY] = [rule.statistic, rule.window, rule.above, stop_token]
             values["stop_token_ids"] = [*values.get("stop_token_ids", ()), stop_token]
     elif k != -1:
-        k = max(k, fallback_k)
+        k = max(request.top_logprobs, fallback_k)
+    if is_drawn and not k:
+        k = None
     return SamplingParams(
         **values,
         logprobs=k,

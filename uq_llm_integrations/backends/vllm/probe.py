@@ -12,7 +12,6 @@ in the environment.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -47,6 +46,8 @@ class Watched:
     has_grammar: bool
     rule: Rule | None
     tokens: tuple[str, list[int]] | None
+    is_drawn: bool
+    """Whether the log-probabilities of its tokens are kept here, as nobody asks the engine."""
 
     @classmethod
     def of(cls, params: SamplingParams) -> Watched | None:
@@ -55,21 +56,36 @@ class Watched:
         if REQUEST_KEY not in extra:
             return None
         rule = extra.get(STOP_KEY)
-        has_grammar = params.structured_outputs is not None
-        return cls(extra[REQUEST_KEY], has_grammar, rule and tuple(rule), extra.get(TOKENS_KEY))
+        return cls(
+            extra[REQUEST_KEY],
+            has_grammar=params.structured_outputs is not None,
+            rule=rule and tuple(rule),
+            tokens=extra.get(TOKENS_KEY),
+            is_drawn=params.logprobs is None,
+        )
 
 
-def _observe(
-    logits: torch.Tensor, logprobs: torch.Tensor, rows: list[tuple[int, Watched, int]]
-) -> None:
-    """Record rows, given as (row, what is asked, place of its token), and stop what must stop."""
-    rows = sorted((row for row in rows if row[2] >= 0), key=itemgetter(0))
-    named = [(row, watched.request, place) for row, watched, place in rows]
-    has_grammar = any(watched.has_grammar for _, watched, _ in rows)
-    table = RECORDER.observe(logprobs, named, has_forbidden=has_grammar)
+WatchedRow = tuple[int, Watched, int]
+"""A row of the batch, what is asked of it, and the place of the token it is drawn for."""
+
+
+def _observe(logits: torch.Tensor, rows: list[WatchedRow]) -> torch.Tensor:
+    """Record rows, which are sorted, and return what was recorded."""
+    table = RECORDER.observe(
+        logits,
+        [(row, watched.request, place) for row, watched, place in rows],
+        has_forbidden=any(watched.has_grammar for _, watched, _ in rows),
+        is_drawn=any(watched.is_drawn for _, watched, _ in rows),
+    )
     for row, watched, _ in rows:
         if watched.tokens:
-            RECORDER.keep_tokens(watched.tokens[0], logprobs[row], watched.tokens[1])
+            RECORDER.keep_tokens(watched.tokens[0], logits[row], watched.tokens[1])
+    return table
+
+
+def _stop(logits: torch.Tensor, table: torch.Tensor, rows: list[WatchedRow]) -> None:
+    """Stop what must stop by what was recorded of its row."""
+    named = [(row, watched.request, place) for row, watched, place in rows]
     rules = {watched.request: watched.rule for _, watched, _ in rows if watched.rule}
     EARLY_STOPPER.apply(logits, table, named, rules)
 
@@ -79,6 +95,8 @@ class V1Probe(V1LogitsProcessor):
 
     def __init__(self, vllm_config: VllmConfig, device: torch.device, is_pin_memory: bool) -> None:
         self._rows: dict[int, tuple[Watched, list[int]]] = {}
+        self._seen: tuple[torch.Tensor, list[WatchedRow]] | None = None
+        TAP.see = self.see
 
     def is_argmax_invariant(self) -> bool:
         """Return False: vLLM skips invariant processors for greedy batches."""
@@ -88,15 +106,22 @@ class V1Probe(V1LogitsProcessor):
         """Follow requests as they enter, leave and move within the batch."""
         process_dict_updates(self._rows, batch_update, _with_output)
 
-    def apply(self, logits: torch.Tensor) -> torch.Tensor:
+    def see(self, logits: torch.Tensor) -> None:
         """Record the rows that are watched; the token to be drawn next is the len(output)-th."""
-        logprobs = TAP.take(logits)
         rows = [
             (row, watched, len(output))
-            for row, (watched, output) in self._rows.items()
+            for row, (watched, output) in sorted(self._rows.items())
             if row < len(logits)
         ]
-        _observe(logits, logprobs, rows)
+        self._seen = _observe(logits, rows), rows
+
+    def apply(self, logits: torch.Tensor) -> torch.Tensor:
+        """Stop what must stop; without the tap, these logits are the first that are seen."""
+        if not TAP.is_attached:
+            self.see(logits)
+        if self._seen:
+            _stop(logits, *self._seen)
+            self._seen = None
         return logits
 
 
@@ -125,9 +150,9 @@ class V2Probe(V2LogitsProcessor):
         for row, slot in enumerate(ctx.idx_mapping_np.tolist()):
             if watched := self._requests.get(slot):
                 place = int(ctx.seq_lens_upper_bound_np[row] - self._prompt_lengths.np[slot])
-                rows.append((row, watched, place))
-        # The very call by which vLLM gets its log-probabilities.
-        _observe(logits, logits.log_softmax(-1, dtype=torch.float32), rows)
+                if place >= 0:
+                    rows.append((row, watched, place))
+        _stop(logits, _observe(logits, rows), rows)
         return logits
 
 
@@ -139,7 +164,7 @@ class ProbeReader:
     uq_shared: SharedModel
 
     def uq_attach(self) -> bool:
-        """Take the log-probabilities from the engine itself; False where it cannot be had."""
+        """Look at logits where the engine takes its log-probabilities; False where that fails."""
         if self.model_runner.device.type == "cpu":
             warm_up(self.model_runner.model_config.get_vocab_size())
         return TAP.attach(self.model_runner)

@@ -1,73 +1,109 @@
-"""The statistics of each distribution, kept on the worker's device until they are taken."""
+"""What is known of each token, kept on the worker's device until it is taken."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
+from typing import NamedTuple
 
 import torch
 
-from uq_llm_integrations.backends.device_sums import row_statistics
+from uq_llm_integrations.backends.device_sums import row_statistics, token_statistics
+from uq_llm_integrations.backends.row_sums import COLUMNS, SUMS
 
 Row = tuple[int, str, int]
 """A row of the batch, the request that it belongs to, the place of the token it is drawn for."""
 
+Kept = dict[int, tuple[torch.Tensor, int]]
+"""By the place of each token: a table with the `COLUMNS`, and the row in it."""
+
+_STOPPED, _TOKEN = COLUMNS.index("stopped"), COLUMNS.index("token")
+
+
+class Undrawn(NamedTuple):
+    """Distributions from which the tokens have not been drawn yet."""
+
+    table: torch.Tensor
+    """What is kept of them, which lacks the tokens."""
+    rows: list[int]
+    """Their rows in the batch."""
+    logits: torch.Tensor
+    total: torch.Tensor
+
 
 class Recorder:
-    """Keeps the statistics of unfinished requests on the device until the client takes them."""
+    """Keeps what is known of unfinished requests on the device until the client takes it."""
 
     def __init__(self) -> None:
-        self._kept: dict[str, dict[int, tuple[torch.Tensor, int]]] = {}
+        self._kept: dict[str, Kept] = {}
+        self._undrawn: Undrawn | None = None
 
     def observe(
-        self, logprobs: torch.Tensor, rows: list[Row], *, has_forbidden: bool
+        self, logits: torch.Tensor, rows: list[Row], *, has_forbidden: bool, is_drawn: bool = False
     ) -> torch.Tensor:
         """Keep and return the statistics of some rows, which are sorted.
 
-        A row computed again replaces its first version.
+        A row computed again replaces its first version. With `is_drawn`, `draw` will tell the
+        tokens; until then, the logits may be changed.
         """
         if not rows:
-            return logprobs.new_zeros(0)
-        if len(rows) < len(logprobs):
-            logprobs = logprobs[[row for row, _, _ in rows]]
-            rows = [(i, request, place) for i, (_, request, place) in enumerate(rows)]
-        table = row_statistics(logprobs, has_forbidden=has_forbidden)
-        for row, request, place in rows:
-            self._kept.setdefault(request, {})[place] = (table, row)
+            return logits.new_zeros(0)
+        at = [row for row, _, _ in rows]
+        if len(at) < len(logits):
+            logits = logits[at]
+        sums, total = row_statistics(logits, has_forbidden=has_forbidden)
+        table = sums.new_full((len(rows), len(COLUMNS)), torch.nan)
+        table[:, : len(SUMS)], table[:, _STOPPED] = sums, 0.0
+        for i, (_, request, place) in enumerate(rows):
+            self._kept.setdefault(request, {})[place] = (table, i)
+        if is_drawn:
+            self._undrawn = Undrawn(table, at, logits.clone(), total)
         return table
 
-    def keep_tokens(self, request: str, logprobs: torch.Tensor, token_ids: list[int]) -> None:
-        """Keep the log-probability and the rank of some tokens of one distribution [V]."""
-        chosen = logprobs[token_ids].double()
-        ranks = (logprobs >= chosen[:, None]).sum(-1)
-        table = torch.stack([chosen, ranks.double()], -1)
+    def draw(self, token_ids: torch.Tensor) -> None:
+        """Keep what the distributions gave to the tokens drawn, [batch]."""
+        undrawn, self._undrawn = self._undrawn, None
+        if undrawn is None:
+            return
+        drawn = token_ids[undrawn.rows] if len(undrawn.rows) < len(token_ids) else token_ids
+        undrawn.table[:, _TOKEN:] = token_statistics(undrawn.logits, undrawn.total, drawn.long())
+
+    def keep_tokens(self, request: str, logits: torch.Tensor, token_ids: list[int]) -> None:
+        """Keep what one distribution, [vocabulary], gives to some tokens."""
+        _, total = row_statistics(logits[None])
+        count, tokens = len(token_ids), torch.tensor(token_ids, device=logits.device)
+        table = total.new_full((count, len(COLUMNS)), torch.nan)
+        table[:, _TOKEN:] = token_statistics(logits.repeat(count, 1), total.repeat(count), tokens)
         self._kept[request] = {i: (table, i) for i in range(len(token_ids))}
 
     def take(self, requests: Iterable[str]) -> list[bytes]:
         """Forget some requests and return for each its float64 rows from token 0 on, unbroken."""
-        return [self._rows(self._kept.pop(request, {})) for request in requests]
+        return _rows([self._kept.pop(request, {}) for request in requests])
 
     def peek(self, request: str, first: int) -> bytes:
         """Return a request's float64 rows so far, from token `first` on."""
         kept = self._kept.get(request, {})
-        rows = {place - first: row for place, row in kept.items() if place >= first}
-        return self._rows(rows)
+        return _rows([{place - first: row for place, row in kept.items() if place >= first}])[0]
 
     @property
     def requests(self) -> list[str]:
         """The requests of which something is kept."""
         return list(self._kept)
 
-    @staticmethod
-    def _rows(kept: dict[int, tuple[torch.Tensor, int]]) -> bytes:
-        unbroken = [kept[place] for place in range(len(kept)) if place in kept]
-        if not unbroken or len(unbroken) < len(kept):
-            return b""
-        tables = [table for table, _ in unbroken]
-        starts = accumulate((len(table) for table in tables), initial=0)
-        indices = [start + row for start, (_, row) in zip(starts, unbroken, strict=False)]
-        data: bytes = torch.cat(tables)[indices].cpu().numpy().tobytes()
-        return data
+
+def _rows(kept: Sequence[Kept]) -> list[bytes]:
+    """Return the rows of each request; those of one step share a table, which is read once."""
+    tables = {id(table): table for rows in kept for table, _ in rows.values()}
+    if not tables:
+        return [b""] * len(kept)
+    starts = dict(zip(tables, accumulate(map(len, tables.values()), initial=0), strict=False))
+    data = torch.cat(list(tables.values())).cpu().numpy()
+    read = []
+    for rows in kept:
+        unbroken = [rows[place] for place in range(len(rows)) if place in rows]
+        at = [starts[id(table)] + row for table, row in unbroken]
+        read.append(data[at].tobytes() if len(at) == len(rows) else b"")
+    return read
 
 
 RECORDER = Recorder()

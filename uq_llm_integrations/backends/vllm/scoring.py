@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from uq_llm_integrations.backends.base import kept_candidates
-from uq_llm_integrations.backends.row_sums import read_rows, read_tokens
+from uq_llm_integrations.backends.row_sums import column, read_rows
 from uq_llm_integrations.backends.vllm.output import LogprobTable
 from uq_llm_integrations.backends.vllm.params import first_token_params, scoring_params
 from uq_llm_integrations.backends.vllm.process import EngineProcess
@@ -75,16 +75,17 @@ class Scoring:
         output = await self._output(self._prompt_ids, params, name)
         rows, tokens = await asyncio.gather(
             self._process.take(name, self._deadline, read_rows),
-            self._process.take(f"{name}-tokens", self._deadline, read_tokens),
+            self._process.take(f"{name}-tokens", self._deadline, read_rows),
         )
-        if len(rows) < 1 or len(tokens) != len(ids):
+        if len(rows) < 1 or not np.array_equal(column(tokens, "token"), ids):
             return {}
         completion = output.outputs[0]
         table = LogprobTable.read(completion.logprobs, completion.token_ids)
         trace = table.trace(self._size, rows, None)
+        logprobs, ranks = column(tokens, "logprob"), column(tokens, "rank").astype(np.int64)
         return {
-            token: replace(trace, logprob=one[:1], rank=one[1:].astype(np.int64))
-            for token, one in zip(ids, tokens, strict=True)
+            token: replace(trace, logprob=logprobs[i : i + 1], rank=ranks[i : i + 1])
+            for i, token in enumerate(ids)
         }
 
     async def _behind_cache(self, ids: Ids, first: TokenTrace) -> Candidate:
