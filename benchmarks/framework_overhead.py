@@ -61,7 +61,7 @@ def main() -> None:
         ),
         "LlamaIndex, llms-vllm Vllm.complete": speed(1, lambda: vllm_llms.complete(PROMPTS[0])),
     }
-    measured = warm_best_of(8, batches) | warm_best_of(4, callers) | warm_best_of(24, one_by_one)
+    measured = warm_best_of(16, batches) | warm_best_of(4, callers) | warm_best_of(32, one_by_one)
     best = {name: values[0] for name, values in measured.items()}
     generate, batch, theirs, sixteen, by_threads, by_tasks, complete_ours, complete_theirs = (
         best.values()
