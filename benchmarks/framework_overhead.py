@@ -2,10 +2,10 @@
 
 64 prompts through `VLLMUncertaintyLLM.batch` against `vllm.LLM.generate` with the same parameters
 and against langchain-community's `VLLM.batch`; 16 threads calling `invoke`, or 16 tasks calling
-`ainvoke`, at once against one batch of 16; `complete` of both LlamaIndex classes, which is short,
-so that many runs tell the two apart. The frameworks' own classes run on the engine of `vllm.LLM`
-and ask for `logprobs=0`, too, though they hand on no scores; LlamaIndex's gives vLLM a parameter
-that it has no more (`best_of`), which is taken out for it. Figures are tokens a second.
+`ainvoke`, at once against one batch of 16; `complete` of both LlamaIndex classes. The frameworks'
+own classes run on the engine of `vllm.LLM` and ask for `logprobs=0`, too, though they hand on no
+scores; LlamaIndex's gives vLLM a parameter that it has no more (`best_of`), which is taken out for
+it. Figures are tokens a second.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from uq_llm_integrations.llama_index import VLLMUncertaintyLLM as LlamaIndexLLM
 PROMPTS = [
     f"{number}. The most interesting fact about the number {number} is" for number in range(64)
 ]
-TOKENS = 32
+TOKENS = 128
 SAMPLING = {"temperature": 0.0, "max_tokens": TOKENS, "ignore_eos": True}
 
 
@@ -61,7 +61,7 @@ def main() -> None:
         ),
         "LlamaIndex, llms-vllm Vllm.complete": speed(1, lambda: vllm_llms.complete(PROMPTS[0])),
     }
-    measured = warm_best_of(16, batches) | warm_best_of(4, callers) | warm_best_of(32, one_by_one)
+    measured = warm_best_of(6, batches) | warm_best_of(3, callers) | warm_best_of(8, one_by_one)
     best = {name: values[0] for name, values in measured.items()}
     generate, batch, theirs, sixteen, by_threads, by_tasks, complete_ours, complete_theirs = (
         best.values()
