@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from tests.conftest import full_vocabulary
 from uq_llm_integrations.backends.row_sums import dense_rows, exact_statistics
 from uq_llm_integrations.records import Candidate, Request, TokenTrace
 from uq_llm_integrations.scoring.bounds import bounded
@@ -30,7 +31,9 @@ def generated(backend, capital_ids) -> Candidate:
     """A drawn text of the real model with all log-probabilities of every token."""
     sampling = {"temperature": 1.0, "seed": 11, "max_tokens": 12}
     request = Request(capital_ids, top_logprobs=-1, sampling=sampling)
-    return backend.run(backend.generate(request))[0]
+    (candidate,) = backend.run(backend.generate(request))
+    trace = replace(candidate.trace, top_logprobs=full_vocabulary(candidate.trace))
+    return replace(candidate, trace=trace)
 
 
 def polygraph_stats(candidate: Candidate) -> dict:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 
-from uq_llm_integrations.backends.compiler import has_compiler
+from uq_llm_integrations.backends.compiler import compiles
 
 # A log-probability below this counts as that of a forbidden token.
 _FORBIDDEN = -1e4
@@ -49,14 +49,20 @@ def token_statistics(
 
     `total` is that of the `RowStatistics`; the rank counts the logits that are no lower.
     """
-    find = _compiled_find if _compiled_find and logits.is_cpu else _find
-    return find(logits, total, token_ids)
+    if _compiled_find and logits.is_cpu and logits.is_contiguous():
+        found: torch.Tensor = _compiled_find(logits, total, token_ids)
+        return found
+    return _find(logits, total, token_ids)
 
 
-def warm_up(vocabulary_size: int) -> None:
-    """Compile what an engine's steps will need, for one row and for any number."""
+def warm_up(vocabulary_size: int, dtype: torch.dtype) -> None:
+    """Compile what an engine's steps will need, for one row and for any number.
+
+    The logits of prompts are of the model's own `dtype`.
+    """
     with torch.inference_mode():  # as the steps are: outside, torch would compile another version
         for rows in (1, 2):
+            row_statistics(torch.zeros(rows, vocabulary_size, dtype=dtype))
             logits = torch.zeros(rows, vocabulary_size)
             _, total = row_statistics(logits)
             token_statistics(logits, total, torch.zeros(rows, dtype=torch.long))
@@ -123,8 +129,8 @@ def _find(logits: torch.Tensor, total: torch.Tensor, token_ids: torch.Tensor) ->
     return torch.stack([token_ids.double(), chosen[:, 0] - total, ranks.double()], -1)
 
 
-_compiled = torch.compile(_in_one_loop) if has_compiler() else None
-_compiled_find = torch.compile(_find) if has_compiler() else None
+_compiled = torch.compile(_in_one_loop) if compiles() else None
+_compiled_find = torch.compile(_find) if compiles() else None
 
 
 def _total(terms: torch.Tensor) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import suppress
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -176,7 +177,10 @@ async def test_tokens_have_the_log_probabilities_that_the_engine_would_give(
     """Those of the first request are kept by the probe, those of the second sent by the engine."""
     sampling = {"max_tokens": 6, **sampling}
     requests = [Request(capital_ids, top_logprobs=k, sampling=sampling) for k in (0, WHOLE)]
-    (kept,), (sent,) = await asyncio.gather(*map(backend.generate, requests))
+    llm = backend.start().llm
+    with patch.object(llm, "generate", wraps=llm.generate) as generate:
+        (kept,), (sent,) = await asyncio.gather(*map(backend.generate, requests))
+    assert [call.args[1].logprobs for call in generate.call_args_list] == [None, WHOLE]
     assert kept.token_ids == sent.token_ids
     assert kept.text == sent.text
     is_drawn = sent.trace.top_ids == np.array(sent.token_ids)[:, None]

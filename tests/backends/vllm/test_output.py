@@ -85,8 +85,8 @@ def test_what_the_probe_kept_of_the_tokens_stands_in_for_the_engines():
     np.testing.assert_array_equal(trace.logprob, [-0.5, -2.0])
     np.testing.assert_array_equal(trace.rank, [1, 4])
     assert trace.top_logprobs is None
-    for other in (rows[1:], rows[:1]):
-        with pytest.raises(EngineError, match="other tokens"):
+    for other, why in ((rows[1:], "other tokens"), (rows[:1], "saw 1 of 2 tokens")):
+        with pytest.raises(EngineError, match=why):
             candidate_of(output([7, 8], None), 100, other, None)
 
 

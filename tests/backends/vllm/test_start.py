@@ -33,7 +33,7 @@ def test_samples_have_seeds_and_ids_of_their_own():
 
 
 def test_tokens_that_the_probe_keeps_are_not_asked_of_the_engine():
-    names = {"watched_as": "x", "is_drawn": True, "fallback_k": 20, "whole": True}
+    names = {"watched_as": "x", "keeps_tokens": True, "fallback_k": 20, "whole": True}
     assert generation_params(Request((1,)), 0, **names).logprobs is None
     assert generation_params(Request((1,), top_logprobs=5), 0, **names).logprobs == 5
 

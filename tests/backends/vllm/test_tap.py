@@ -29,7 +29,7 @@ def runner_of(**prompts: tuple[int, int, dict]) -> SimpleNamespace:
         sampler=SimpleNamespace(
             compute_logprobs=lambda logits: logits.log_softmax(-1),
             apply_logits_processors=lambda logits, *_: logits.fill_(0.0),
-            sample=lambda logits, *_: (torch.tensor(DRAWN, dtype=torch.int32), None),
+            sample=lambda logits, drawn: (torch.tensor(drawn, dtype=torch.int32), None),
         ),
         num_prompt_logprobs=dict.fromkeys(prompts, 0),
         requests={
@@ -66,18 +66,19 @@ def test_logits_are_seen_before_anything_changes_them():
     assert len(seen) == 1 and torch.equal(seen[0], LOGITS)
 
 
-def test_tokens_are_kept_as_they_are_drawn(recorder):
-    """Of two of six rows, though the logits change; the next step keeps none."""
+@pytest.mark.parametrize("places", [(2, 5), tuple(range(6))])
+def test_tokens_are_kept_as_they_are_drawn(recorder, places):
+    """Of some rows or of all, though the logits change; the next step is not kept."""
     runner, logits = runner_of(), LOGITS.clone()
     assert tap_of().attach(runner)
-    rows = [(2, "a", 0), (5, "b", 0)]
-    recorder.observe(logits, rows, has_forbidden=False, is_drawn=True)
+    rows = [(row, f"request {row}", 0) for row in places]
+    recorder.observe(logits, rows, has_forbidden=False, keeps_tokens=True)
     logits.zero_()
-    for _ in range(2):
-        sampled, _ = runner.sampler.sample(logits, None)
-        assert sampled.tolist() == DRAWN
+    for drawn in (DRAWN, DRAWN[::-1]):
+        sampled, _ = runner.sampler.sample(logits, drawn)
+        assert sampled.tolist() == drawn
     logprobs = LOGITS.double().log_softmax(-1)
-    for data, (row, _, _) in zip(recorder.take(["a", "b"]), rows, strict=True):
+    for data, (row, _, _) in zip(recorder.take([name for _, name, _ in rows]), rows, strict=True):
         found, of_token = read_rows(data), logprobs[row, DRAWN[row]]
         assert column(found, "token") == DRAWN[row]
         np.testing.assert_allclose(column(found, "logprob"), of_token, rtol=1e-6)
@@ -102,3 +103,7 @@ def test_prompts_are_kept_from_the_token_that_is_wanted(recorder):
 
 def test_a_runner_of_another_build_is_left_alone():
     assert not tap_of().attach(SimpleNamespace(sampler=SimpleNamespace()))
+
+
+def test_without_a_probe_that_looks_nothing_is_attached():
+    assert not tapping.SamplerTap().attach(runner_of())

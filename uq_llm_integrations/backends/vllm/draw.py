@@ -60,7 +60,7 @@ class Sample(AbstractAsyncContextManager["Sample"]):
                 request,
                 self._number,
                 watched_as=self._name if self._is_kept else None,
-                is_drawn=whole and self._is_kept and await process.sees_raw(),
+                keeps_tokens=whole and self._is_kept and await process.sees_raw(),
                 stop_token=early_stop_token(process.llm, request),
                 fallback_k=self._fallback_k,
                 whole=whole,

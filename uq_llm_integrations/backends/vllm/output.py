@@ -127,6 +127,8 @@ class LogprobTable:
     def of_drawn(cls, rows: Floats, token_ids: Sequence[int]) -> LogprobTable:
         """Read what the probe kept; each row must hold the token it is for."""
         kept = rows[: len(token_ids)]
+        if len(kept) < len(token_ids):
+            raise EngineError(f"the probe saw {len(kept)} of {len(token_ids)} tokens")
         if not np.array_equal(column(kept, "token"), token_ids):
             raise EngineError("the probe's log-probabilities belong to other tokens")
         logprobs, ids = column(kept, "logprob"), np.array(token_ids, np.int64)

@@ -26,7 +26,7 @@ def generation_params(
     number: int,
     *,
     watched_as: str | None,
-    is_drawn: bool = False,
+    keeps_tokens: bool = False,
     stop_token: int | None = None,
     fallback_k: int,
     whole: bool,
@@ -35,8 +35,9 @@ def generation_params(
 
     Samples have seeds of their own, counted up from the request's. `watched_as` is the id under
     which the probe keeps the sample; without one, the top `fallback_k` are asked for to bound what
-    the probe would have told. `is_drawn` says that the probe can keep the log-probabilities of the
-    tokens drawn, which are then not asked of the engine. `stop_token` is what an early stop draws.
+    the probe would have told. `keeps_tokens` says that the probe can keep the log-probabilities of
+    the tokens drawn, which are then not asked of the engine. `stop_token` is what an early stop
+    draws.
     `whole` asks for one output at the end, not one a step. Its text is then left to
     `output.text_of`, unless a stop string needs it on the way: vLLM would also look up the text of
     every log-probability.
@@ -61,7 +62,7 @@ def generation_params(
             values["stop_token_ids"] = [*values.get("stop_token_ids", ()), stop_token]
     elif k != -1:
         k = max(request.top_logprobs, fallback_k)
-    if is_drawn and not k:
+    if keeps_tokens and not k:
         k = None
     return SamplingParams(
         **values,

@@ -46,7 +46,7 @@ class Watched:
     has_grammar: bool
     rule: Rule | None
     tokens: tuple[str, list[int]] | None
-    is_drawn: bool
+    keeps_tokens: bool
     """Whether the log-probabilities of its tokens are kept here, as nobody asks the engine."""
 
     @classmethod
@@ -61,7 +61,7 @@ class Watched:
             has_grammar=params.structured_outputs is not None,
             rule=rule and tuple(rule),
             tokens=extra.get(TOKENS_KEY),
-            is_drawn=params.logprobs is None,
+            keeps_tokens=params.logprobs is None,
         )
 
 
@@ -75,7 +75,7 @@ def _observe(logits: torch.Tensor, rows: list[WatchedRow]) -> torch.Tensor:
         logits,
         [(row, watched.request, place) for row, watched, place in rows],
         has_forbidden=any(watched.has_grammar for _, watched, _ in rows),
-        is_drawn=any(watched.is_drawn for _, watched, _ in rows),
+        keeps_tokens=any(watched.keeps_tokens for _, watched, _ in rows),
     )
     for row, watched, _ in rows:
         if watched.tokens:
@@ -166,7 +166,8 @@ class ProbeReader:
     def uq_attach(self) -> bool:
         """Look at logits where the engine takes its log-probabilities; False where that fails."""
         if self.model_runner.device.type == "cpu":
-            warm_up(self.model_runner.model_config.get_vocab_size())
+            config = self.model_runner.model_config
+            warm_up(config.get_vocab_size(), config.dtype)
         return TAP.attach(self.model_runner)
 
     def uq_take(self, requests: list[str]) -> list[bytes]:

@@ -88,7 +88,7 @@ class EngineProcess:
                 await stream.aclose()
 
     async def sees_raw(self) -> bool:
-        """Whether the probe sees the very log-probabilities that the engine returns.
+        """Whether the probe sees the logits that the engine's log-probabilities are taken of.
 
         Otherwise it sees logits that some sampling parameters have changed already.
         """

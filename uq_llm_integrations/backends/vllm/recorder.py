@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from uq_llm_integrations.backends.device_sums import row_statistics, token_statistics
@@ -39,25 +40,29 @@ class Recorder:
         self._undrawn: Undrawn | None = None
 
     def observe(
-        self, logits: torch.Tensor, rows: list[Row], *, has_forbidden: bool, is_drawn: bool = False
+        self,
+        logits: torch.Tensor,
+        rows: list[Row],
+        *,
+        has_forbidden: bool,
+        keeps_tokens: bool = False,
     ) -> torch.Tensor:
         """Keep and return the statistics of some rows, which are sorted.
 
-        A row computed again replaces its first version. With `is_drawn`, `draw` will tell the
+        A row computed again replaces its first version. With `keeps_tokens`, `draw` will tell the
         tokens; until then, the logits may be changed.
         """
         if not rows:
             return logits.new_zeros(0)
         at = [row for row, _, _ in rows]
-        if len(at) < len(logits):
-            logits = logits[at]
-        sums, total = row_statistics(logits, has_forbidden=has_forbidden)
+        own = logits[at] if len(at) < len(logits) else logits
+        sums, total = row_statistics(own, has_forbidden=has_forbidden)
         table = sums.new_full((len(rows), len(COLUMNS)), torch.nan)
         table[:, : len(SUMS)], table[:, _STOPPED] = sums, 0.0
         for i, (_, request, place) in enumerate(rows):
             self._kept.setdefault(request, {})[place] = (table, i)
-        if is_drawn:
-            self._undrawn = Undrawn(table, at, logits.clone(), total)
+        if keeps_tokens:
+            self._undrawn = Undrawn(table, at, own.clone() if own is logits else own, total)
         return table
 
     def draw(self, token_ids: torch.Tensor) -> None:
@@ -73,7 +78,8 @@ class Recorder:
         _, total = row_statistics(logits[None])
         count, tokens = len(token_ids), torch.tensor(token_ids, device=logits.device)
         table = total.new_full((count, len(COLUMNS)), torch.nan)
-        table[:, _TOKEN:] = token_statistics(logits.repeat(count, 1), total.repeat(count), tokens)
+        rows = logits.expand(count, -1)
+        table[:, _TOKEN:] = token_statistics(rows, total.expand(count), tokens)
         self._kept[request] = {i: (table, i) for i in range(len(token_ids))}
 
     def take(self, requests: Iterable[str]) -> list[bytes]:
@@ -97,13 +103,15 @@ def _rows(kept: Sequence[Kept]) -> list[bytes]:
     if not tables:
         return [b""] * len(kept)
     starts = dict(zip(tables, accumulate(map(len, tables.values()), initial=0), strict=False))
-    data = torch.cat(list(tables.values())).cpu().numpy()
-    read = []
-    for rows in kept:
-        unbroken = [rows[place] for place in range(len(rows)) if place in rows]
-        at = [starts[id(table)] + row for table, row in unbroken]
-        read.append(data[at].tobytes() if len(at) == len(rows) else b"")
-    return read
+    unbroken = [rows if rows.keys() == set(range(len(rows))) else {} for rows in kept]
+    at = [
+        starts[id(table)] + row
+        for rows in unbroken
+        for table, row in (rows[place] for place in range(len(rows)))
+    ]
+    data = torch.cat(list(tables.values()))[at].cpu().numpy()
+    ends = list(accumulate(map(len, unbroken)))
+    return [part.tobytes() for part in np.split(data, ends[:-1])]
 
 
 RECORDER = Recorder()

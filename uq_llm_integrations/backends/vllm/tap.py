@@ -50,9 +50,9 @@ class SamplerTap:
             logprobs: torch.Tensor = compute(logits)
             return logprobs
 
-        def change(logits: torch.Tensor, *arguments: Any) -> torch.Tensor:
+        def change(logits: torch.Tensor, *arguments: Any, **options: Any) -> torch.Tensor:
             see(logits)
-            changed: torch.Tensor = process(logits, *arguments)
+            changed: torch.Tensor = process(logits, *arguments, **options)
             return changed
 
         def draw(*arguments: Any, **options: Any) -> Any:
