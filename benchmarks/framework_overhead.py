@@ -1,11 +1,12 @@
 """What the frameworks and the scores cost, side by side with bare vLLM and the frameworks' own.
 
-64 prompts through `VLLMUncertaintyLLM.batch` against `vllm.LLM.generate` with the same parameters
-and against langchain-community's `VLLM.batch`; 16 threads calling `invoke`, or 16 tasks calling
-`ainvoke`, at once against one batch of 16; `complete` of both LlamaIndex classes. The frameworks'
-own classes run on the engine of `vllm.LLM` and ask for `logprobs=0`, too, though they hand on no
-scores; LlamaIndex's gives vLLM a parameter that it has no more (`best_of`), which is taken out for
-it. Figures are tokens a second.
+64 prompts through `VLLMUncertaintyLLM.batch` against `vllm.LLM.generate` and against
+langchain-community's `VLLM.batch`; 16 threads calling `invoke`, or 16 tasks calling `ainvoke`, at
+once against one batch of 16; `complete` of both LlamaIndex classes. Bare vLLM is asked for
+`logprobs=0`, the log-probability of each token. So are the frameworks' own classes, which run on
+the engine of `vllm.LLM` and hand on no scores, and then once more not, as they are by default.
+LlamaIndex's gives vLLM a parameter that it has no more (`best_of`), which is taken out for it.
+Figures are tokens a second.
 """
 
 from __future__ import annotations
@@ -36,7 +37,6 @@ def main() -> None:
     ours = VLLMUncertaintyLLM(**SAMPLING, **engine_args())
     params = SamplingParams(logprobs=0, **SAMPLING)
     llama_index = LlamaIndexLLM(backend=ours.backend, chat_template=False, **SAMPLING)
-    community, vllm_llms = community_llm(bare), llms_vllm(bare)
 
     async def tasks() -> None:
         await asyncio.gather(*map(ours.ainvoke, PROMPTS[:16]))
@@ -47,8 +47,9 @@ def main() -> None:
 
     batches = {
         "vllm.LLM.generate, 64": speed(64, lambda: bare.generate(PROMPTS, params, use_tqdm=False)),
-        "VLLMUncertaintyLLM.batch, 64": speed(64, lambda: ours.batch(PROMPTS)),
-        "langchain-community VLLM.batch, 64": speed(64, lambda: community.batch(PROMPTS)),
+        "VLLMUncertaintyLLM.batch, 64": batch_of(ours),
+        "langchain-community VLLM.batch, 64": batch_of(community_llm(bare, 0)),
+        "the same without log-probabilities": batch_of(community_llm(bare, None)),
     }
     callers = {
         "VLLMUncertaintyLLM.batch, 16": speed(16, lambda: ours.batch(PROMPTS[:16])),
@@ -56,16 +57,15 @@ def main() -> None:
         "16 tasks, ainvoke": speed(16, lambda: asyncio.run(tasks())),
     }
     one_by_one = {
-        "LlamaIndex, VLLMUncertaintyLLM.complete": speed(
-            1, lambda: llama_index.complete(PROMPTS[0])
-        ),
-        "LlamaIndex, llms-vllm Vllm.complete": speed(1, lambda: vllm_llms.complete(PROMPTS[0])),
+        "LlamaIndex, VLLMUncertaintyLLM.complete": completion_of(llama_index),
+        "LlamaIndex, llms-vllm Vllm.complete": completion_of(llms_vllm(bare, 0)),
+        "complete without log-probabilities": completion_of(llms_vllm(bare, None)),
     }
-    measured = warm_best_of(6, batches) | warm_best_of(3, callers) | warm_best_of(8, one_by_one)
+    measured = warm_best_of(5, batches) | warm_best_of(3, callers) | warm_best_of(6, one_by_one)
     best = {name: values[0] for name, values in measured.items()}
-    generate, batch, theirs, sixteen, by_threads, by_tasks, complete_ours, complete_theirs = (
-        best.values()
-    )
+    generate, batch, theirs, theirs_bare = (best[name] for name in batches)
+    sixteen, by_threads, by_tasks = (best[name] for name in callers)
+    complete, complete_theirs, complete_bare = (best[name] for name in one_by_one)
     ours.backend.close()
     conclude(
         "framework_overhead",
@@ -73,7 +73,9 @@ def main() -> None:
         {
             "batch / LLM.generate, 64 prompts": (0.97, batch / generate),
             "batch / langchain-community, 64 prompts": (1.0, batch / theirs),
-            "complete / llama-index-llms-vllm": (1.0, complete_ours / complete_theirs),
+            "batch / the same without log-probabilities": (0.95, batch / theirs_bare),
+            "complete / llama-index-llms-vllm": (1.0, complete / complete_theirs),
+            "complete / the same without log-probabilities": (0.95, complete / complete_bare),
             "16 threads / one batch": (0.90, by_threads / sixteen),
             "16 tasks / one batch": (0.90, by_tasks / sixteen),
         },
@@ -86,16 +88,26 @@ def warm_best_of(repetitions: int, runs: dict[str, Callable[[], float]]) -> dict
     return best_of(repetitions, runs)
 
 
-def community_llm(engine: Any) -> Any:
+def batch_of(llm: Any) -> Callable[[], float]:
+    """Return what measures LangChain's `batch` of all prompts."""
+    return speed(64, lambda: llm.batch(PROMPTS))
+
+
+def completion_of(llm: Any) -> Callable[[], float]:
+    """Return what measures LlamaIndex's `complete` of one prompt."""
+    return speed(1, lambda: llm.complete(PROMPTS[0]))
+
+
+def community_llm(engine: Any, logprobs: int | None) -> Any:
     """Return langchain-community's class on an engine that runs already."""
     from langchain_community.llms.vllm import VLLM
 
     return VLLM.model_construct(
-        client=engine, temperature=0.0, max_new_tokens=TOKENS, ignore_eos=True, logprobs=0
+        client=engine, temperature=0.0, max_new_tokens=TOKENS, ignore_eos=True, logprobs=logprobs
     )
 
 
-def llms_vllm(engine: Any) -> Any:
+def llms_vllm(engine: Any, logprobs: int | None) -> Any:
     """Return LlamaIndex's own class on an engine that runs already, without `best_of`."""
     from llama_index.llms.vllm import Vllm
 
@@ -104,8 +116,13 @@ def llms_vllm(engine: Any) -> Any:
         def _model_kwargs(self) -> dict[str, Any]:
             return {k: v for k, v in super()._model_kwargs.items() if k != "best_of"}
 
-    sampling = {"temperature": 0.0, "max_new_tokens": TOKENS, "ignore_eos": True, "logprobs": 0}
-    llm = WithoutBestOf.model_construct(model="smollm2", **sampling)
+    llm = WithoutBestOf.model_construct(
+        model="smollm2",
+        temperature=0.0,
+        max_new_tokens=TOKENS,
+        ignore_eos=True,
+        logprobs=logprobs,
+    )
     llm._client = engine
     return llm
 
