@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uq_llm_integrations.backends import device_sums
+from uq_llm_integrations.backends.compiler import compiles
 from uq_llm_integrations.backends.device_sums import (
     RowStatistics,
     row_statistics,
@@ -44,6 +45,12 @@ def test_they_do_so_without_a_compiler(seed, scale):
     logits = logits_of(seed, 30, 40_000, scale)
     with patch.object(device_sums, "_compiled", None):
         assert_statistics(row_statistics(logits), logits)
+
+
+def test_nothing_is_compiled_where_torch_is_told_to_leave_functions_alone(monkeypatch):
+    """It would run `_in_one_loop` as it is written, and hold every term of every row at once."""
+    monkeypatch.setenv("TORCHDYNAMO_DISABLE", "1")
+    assert not compiles()
 
 
 def test_forbidden_tokens_are_left_out():
