@@ -37,8 +37,7 @@ def generation_params(
     which the probe keeps the sample; without one, the top `fallback_k` are asked for to bound what
     the probe would have told. `keeps_tokens` says that the probe can keep the log-probabilities of
     the tokens drawn, which are then not asked of the engine. `stop_token` is what an early stop
-    draws.
-    `whole` asks for one output at the end, not one a step. Its text is then left to
+    draws. `whole` asks for one output at the end, not one a step. Its text is then left to
     `output.text_of`, unless a stop string needs it on the way: vLLM would also look up the text of
     every log-probability.
     """

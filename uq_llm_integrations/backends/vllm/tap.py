@@ -4,7 +4,7 @@ The logits that vLLM's V1 sampler gives to its processors are those that its log
 taken of. The tap looks at them, at the tokens that are drawn, and at the logits of prompts where
 `prompt_logprobs` are asked for, by standing in for the sampler's own functions. So the statistics
 are of the very distributions that the engine's log-probabilities come from, and those of the tokens
-need not be sent through the engine at each step, which costs one or two percent of its speed.
+need not be sent through the engine at each step, which would slow it down.
 """
 
 from __future__ import annotations
