@@ -16,8 +16,8 @@ import numpy as np
 from benchmarks.capitals import Question, interval, questions, start
 from benchmarks.report import conclude
 from uq_llm_integrations import BestOfN, SelfConsistency, Single, VLLMEngineBackend
-from uq_llm_integrations.decoding.drive import adrive
-from uq_llm_integrations.decoding.wishes import Strategy
+from uq_llm_integrations.strategies.drive import adrive
+from uq_llm_integrations.strategies.wishes import Strategy
 
 N, TEMPERATURE, SEED = 16, 0.5, 1000
 

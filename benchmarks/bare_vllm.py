@@ -6,10 +6,10 @@ import asyncio
 import os
 from typing import Any
 
-from uq_llm_integrations.backends.loop import LoopThread
+from uq_llm_integrations.backends.event_loop import LoopThread
 from uq_llm_integrations.backends.vision_guard import hide_mismatched_builds
-from uq_llm_integrations.backends.vllm.start import RESERVED_CORES, inspecting_here
-from uq_llm_integrations.models import resolve_model
+from uq_llm_integrations.backends.vllm.launch import RESERVED_CORES, inspecting_here
+from uq_llm_integrations.checkpoints import resolve_model
 
 # At import, so that bare vLLM's processes do it too: they import the benchmark again.
 hide_mismatched_builds()

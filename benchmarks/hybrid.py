@@ -27,9 +27,9 @@ from uq_llm_integrations.backends.base import Backend
 from uq_llm_integrations.backends.build import hybrid_backend
 from uq_llm_integrations.backends.huggingface.backend import HuggingFaceBackend
 from uq_llm_integrations.backends.vision_guard import hide_mismatched_builds
-from uq_llm_integrations.decoding.drive import adrive_all
-from uq_llm_integrations.decoding.strategies import Single
 from uq_llm_integrations.records import Inspection, Request
+from uq_llm_integrations.strategies.best_of_n import Single
+from uq_llm_integrations.strategies.drive import adrive_all
 
 TRACE = ("entropy", "perplexity")
 ALL = (*TRACE, "rauq", "attention_score", "eigen_score")

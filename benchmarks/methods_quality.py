@@ -22,13 +22,13 @@ from sklearn.metrics import roc_auc_score
 from benchmarks.capitals import Question, questions, start
 from benchmarks.report import conclude
 from uq_llm_integrations import VLLMEngineBackend
-from uq_llm_integrations.decoding.drive import adrive, drive
-from uq_llm_integrations.decoding.strategies import Single
-from uq_llm_integrations.evidence.assessment import Assessment
-from uq_llm_integrations.evidence.fitting import fit_density, fit_head
-from uq_llm_integrations.evidence.meaning import EmbeddingSimilarity
+from uq_llm_integrations.methods.entailment import EmbeddingSimilarity
+from uq_llm_integrations.methods.fitted.fitting import fit_density, fit_head
+from uq_llm_integrations.methods.options import MethodOptions
+from uq_llm_integrations.methods.registry import METHODS
 from uq_llm_integrations.records import Request, Result
-from uq_llm_integrations.scoring.methods import METHODS
+from uq_llm_integrations.strategies.best_of_n import Single
+from uq_llm_integrations.strategies.drive import adrive, drive
 
 SEQUENCE = [name for name, method in METHODS.items() if method.level == "sequence"]
 SAMPLING = {"temperature": 0.0, "seed": 3000}
@@ -42,9 +42,9 @@ def main() -> None:
     backend = start()
     asked = questions(backend)
     training, held_out = asked[0::2], asked[1::2]
-    assessment = fitted(backend, training)
+    method_options = fitted(backend, training)
     print("fitted", flush=True)
-    requests = [request(backend, question, assessment) for question in held_out]
+    requests = [request(backend, question, method_options) for question in held_out]
     results = backend.run(answered(backend, requests))
     wrong = np.array([not q.is_right(r.text) for q, r in zip(held_out, results, strict=True)])
     figures: dict[str, Any] = {"questions": len(wrong), "wrong": float(wrong.mean())}
@@ -58,16 +58,18 @@ def main() -> None:
     conclude("methods_quality", figures, {"best area under the ROC curve": (0.8, best)})
 
 
-def request(backend: VLLMEngineBackend, question: Question, assessment: Assessment) -> Request:
+def request(
+    backend: VLLMEngineBackend, question: Question, method_options: MethodOptions
+) -> Request:
     """Return the request for a greedy answer, with the question's own words."""
     return replace(
         question.request(**SAMPLING),
         text=f"What is the capital of {question.country}?",
-        assessment=assessment,
+        method_options=method_options,
     )
 
 
-def fitted(backend: VLLMEngineBackend, training: list[Question]) -> Assessment:
+def fitted(backend: VLLMEngineBackend, training: list[Question]) -> MethodOptions:
     """Return what hidden-state methods compare with, fitted on the training questions."""
     asked = [(question, sampling) for sampling in TRAINING for question in training]
     requests = [question.request(**sampling) for question, sampling in asked]
@@ -75,7 +77,7 @@ def fitted(backend: VLLMEngineBackend, training: list[Question]) -> Assessment:
     candidates = [result.candidate for result in results]
     wrong = [not q.is_right(r.text) for (q, _), r in zip(asked, results, strict=True)]
     background = [f"Write a sentence about {word}." for word in WORDS]
-    return Assessment(
+    return MethodOptions(
         similarity=EmbeddingSimilarity(),
         density=fit_density(backend, candidates, background=background, chat=True, max_tokens=24),
         head=fit_head(backend, candidates, wrong),

@@ -16,9 +16,9 @@ import numpy as np
 from benchmarks.capitals import Question, questions, start
 from benchmarks.report import conclude
 from uq_llm_integrations import Abstain, Retry, Single, VLLMEngineBackend, score
-from uq_llm_integrations.decoding.drive import adrive
-from uq_llm_integrations.decoding.wishes import Strategy
 from uq_llm_integrations.records import Result
+from uq_llm_integrations.strategies.drive import adrive
+from uq_llm_integrations.strategies.wishes import Strategy
 
 COVERAGES = (0.9, 0.7, 0.5)
 METHOD = "maxprob"

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from uq_llm_integrations.backends.vision_guard import hide_mismatched_builds
-from uq_llm_integrations.backends.vllm.engine import VLLMEngineBackend
+from uq_llm_integrations.backends.vllm.backend import VLLMEngineBackend
 from uq_llm_integrations.records import Floats, TokenTrace
 
 hide_mismatched_builds()

@@ -7,16 +7,16 @@ import pytest
 
 from uq_llm_integrations.configuration import Configuration
 from uq_llm_integrations.configuration.strategies import StrategySection
-from uq_llm_integrations.decoding.abstain import Abstain
-from uq_llm_integrations.decoding.boundaries import Boundary
-from uq_llm_integrations.decoding.condition_text import parse_condition
-from uq_llm_integrations.decoding.quantities import agreement, score, token_max, worst_window
-from uq_llm_integrations.decoding.retry import Retry
-from uq_llm_integrations.decoding.steps import Stepwise, VLLMStepGenerator
-from uq_llm_integrations.decoding.strategies import BestOfN, Single
 from uq_llm_integrations.errors import ConfigurationError
 from uq_llm_integrations.langchain import ChatVLLMUncertainty, VLLMUncertaintyLLM
 from uq_llm_integrations.records import EarlyStop
+from uq_llm_integrations.strategies.abstain import Abstain
+from uq_llm_integrations.strategies.best_of_n import BestOfN, Single
+from uq_llm_integrations.strategies.boundaries import Boundary
+from uq_llm_integrations.strategies.condition_text import parse_condition
+from uq_llm_integrations.strategies.quantities import agreement, score, token_max, worst_window
+from uq_llm_integrations.strategies.retry import Retry
+from uq_llm_integrations.strategies.stepwise import Stepwise, VLLMStepGenerator
 
 FILE = """
 generator: {type: vllm, model: org/name, gpu_memory_utilization: 0.9}

@@ -15,7 +15,7 @@ from uq_llm_integrations import (
 )
 from uq_llm_integrations.backends.huggingface.backend import HuggingFaceBackend
 from uq_llm_integrations.backends.hybrid import HybridBackend
-from uq_llm_integrations.backends.vllm.engine import VLLMEngineBackend
+from uq_llm_integrations.backends.vllm.backend import VLLMEngineBackend
 from uq_llm_integrations.cli import app
 from uq_llm_integrations.configuration import Configuration
 from uq_llm_integrations.errors import ConfigurationError, MethodUnavailableError
@@ -28,7 +28,7 @@ generator:
   huggingface: {dtype: float16}
 scorer:
   type: [entropy, rauq, semantic_entropy]
-assessment: {samples: 3, entailment: {classifier: some/nli}, similarity: embeddings}
+method_options: {samples: 3, entailment: {classifier: some/nli}, similarity: embeddings}
 """
 RESEARCH = """
 generator: {type: huggingface, model: org/name, sequential_generation: true}
@@ -48,9 +48,9 @@ def test_a_hybrid_with_a_second_model_is_described(tmp_path):
     assert llm.mode == "resident"
     assert llm.vllm == {"gpu_memory_utilization": 0.45}
     assert llm.methods == ("entropy", "rauq", "semantic_entropy")
-    assert llm.assessment.samples == 3
-    assert llm.assessment.entailment == Classifier("some/nli")
-    assert llm.assessment.similarity == EmbeddingSimilarity()
+    assert llm.method_options.samples == 3
+    assert llm.method_options.entailment == Classifier("some/nli")
+    assert llm.method_options.similarity == EmbeddingSimilarity()
 
 
 def test_without_a_second_model_the_inside_is_shared():
@@ -108,4 +108,4 @@ def test_nothing_else_does(generator, message):
 
 def test_the_json_schema_is_printed():
     schema = json.loads(CliRunner().invoke(app, ["schema"]).output)
-    assert {"generator", "scorer", "assessment", "strategy"} <= schema["properties"].keys()
+    assert {"generator", "scorer", "method_options", "strategy"} <= schema["properties"].keys()

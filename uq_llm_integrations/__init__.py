@@ -13,34 +13,9 @@ if TYPE_CHECKING:
     from uq_llm_integrations.backends.huggingface.backend import HuggingFaceBackend
     from uq_llm_integrations.backends.hybrid import HybridBackend
     from uq_llm_integrations.backends.scripted import ScriptedBackend
-    from uq_llm_integrations.backends.vllm.engine import VLLMEngineBackend
+    from uq_llm_integrations.backends.vllm.backend import VLLMEngineBackend
     from uq_llm_integrations.configuration import Configuration
-    from uq_llm_integrations.decoding.abstain import Abstain
-    from uq_llm_integrations.decoding.boundaries import Boundary
-    from uq_llm_integrations.decoding.drive import drive
-    from uq_llm_integrations.decoding.quantities import (
-        agreement,
-        load_threshold,
-        score,
-        token_max,
-        token_mean,
-        worst_window,
-    )
-    from uq_llm_integrations.decoding.rescoring import score_truncated_sequence
-    from uq_llm_integrations.decoding.retry import Retry, RetryErrors
-    from uq_llm_integrations.decoding.step_state import StepState
-    from uq_llm_integrations.decoding.steps import Stepwise, VLLMStepGenerator
-    from uq_llm_integrations.decoding.strategies import BestOfN, SelfConsistency, Single
-    from uq_llm_integrations.evidence.assessment import Assessment
-    from uq_llm_integrations.evidence.availability import check
-    from uq_llm_integrations.evidence.fitting import (
-        afit_density,
-        afit_head,
-        fit_density,
-        fit_head,
-    )
-    from uq_llm_integrations.evidence.meaning import Classifier, EmbeddingSimilarity, ServedJudge
-    from uq_llm_integrations.generator import HybridUncertaintyGenerator
+    from uq_llm_integrations.generators import HybridUncertaintyGenerator
     from uq_llm_integrations.langchain import (
         ChatHuggingFaceUncertainty,
         ChatHybridUncertainty,
@@ -49,24 +24,49 @@ if TYPE_CHECKING:
         HybridUncertaintyLLM,
         VLLMUncertaintyLLM,
     )
+    from uq_llm_integrations.methods.availability import check
+    from uq_llm_integrations.methods.contrib.luh import LuhHead
+    from uq_llm_integrations.methods.entailment import Classifier, EmbeddingSimilarity, ServedJudge
+    from uq_llm_integrations.methods.fitted.density import DensityFit
+    from uq_llm_integrations.methods.fitted.fitting import (
+        afit_density,
+        afit_head,
+        fit_density,
+        fit_head,
+    )
+    from uq_llm_integrations.methods.fitted.head import UncertaintyHead
+    from uq_llm_integrations.methods.options import MethodOptions
+    from uq_llm_integrations.methods.registry import METHODS
     from uq_llm_integrations.records import (
+        Activations,
         Candidate,
         Claim,
         Conversation,
         Decision,
         EarlyStop,
         Inspection,
-        Internals,
         Request,
         Result,
         Score,
         TokenTrace,
         Usage,
     )
-    from uq_llm_integrations.scoring.density import DensityFit
-    from uq_llm_integrations.scoring.head import UncertaintyHead
-    from uq_llm_integrations.scoring.luh import LuhHead
-    from uq_llm_integrations.scoring.methods import METHODS
+    from uq_llm_integrations.strategies.abstain import Abstain
+    from uq_llm_integrations.strategies.best_of_n import BestOfN, SelfConsistency, Single
+    from uq_llm_integrations.strategies.boundaries import Boundary
+    from uq_llm_integrations.strategies.drive import drive
+    from uq_llm_integrations.strategies.quantities import (
+        agreement,
+        load_threshold,
+        score,
+        token_max,
+        token_mean,
+        worst_window,
+    )
+    from uq_llm_integrations.strategies.retry import Retry, RetryErrors
+    from uq_llm_integrations.strategies.step_state import StepState
+    from uq_llm_integrations.strategies.stepwise import Stepwise, VLLMStepGenerator
+    from uq_llm_integrations.truncation import score_truncated_sequence
 
 __version__ = "0.1.0"
 
@@ -74,36 +74,36 @@ _HOMES = {
     "HuggingFaceBackend": "backends.huggingface.backend",
     "HybridBackend": "backends.hybrid",
     "ScriptedBackend": "backends.scripted",
-    "VLLMEngineBackend": "backends.vllm.engine",
+    "VLLMEngineBackend": "backends.vllm.backend",
     "Configuration": "configuration",
-    "Abstain": "decoding.abstain",
-    "Boundary": "decoding.boundaries",
-    "drive": "decoding.drive",
-    "agreement": "decoding.quantities",
-    "load_threshold": "decoding.quantities",
-    "score": "decoding.quantities",
-    "token_max": "decoding.quantities",
-    "token_mean": "decoding.quantities",
-    "worst_window": "decoding.quantities",
-    "score_truncated_sequence": "decoding.rescoring",
-    "Retry": "decoding.retry",
-    "RetryErrors": "decoding.retry",
-    "StepState": "decoding.step_state",
-    "Stepwise": "decoding.steps",
-    "VLLMStepGenerator": "decoding.steps",
-    "BestOfN": "decoding.strategies",
-    "SelfConsistency": "decoding.strategies",
-    "Single": "decoding.strategies",
-    "Assessment": "evidence.assessment",
-    "check": "evidence.availability",
-    "afit_density": "evidence.fitting",
-    "afit_head": "evidence.fitting",
-    "fit_density": "evidence.fitting",
-    "fit_head": "evidence.fitting",
-    "Classifier": "evidence.meaning",
-    "EmbeddingSimilarity": "evidence.meaning",
-    "ServedJudge": "evidence.meaning",
-    "HybridUncertaintyGenerator": "generator",
+    "Abstain": "strategies.abstain",
+    "Boundary": "strategies.boundaries",
+    "drive": "strategies.drive",
+    "agreement": "strategies.quantities",
+    "load_threshold": "strategies.quantities",
+    "score": "strategies.quantities",
+    "token_max": "strategies.quantities",
+    "token_mean": "strategies.quantities",
+    "worst_window": "strategies.quantities",
+    "score_truncated_sequence": "truncation",
+    "Retry": "strategies.retry",
+    "RetryErrors": "strategies.retry",
+    "StepState": "strategies.step_state",
+    "Stepwise": "strategies.stepwise",
+    "VLLMStepGenerator": "strategies.stepwise",
+    "BestOfN": "strategies.best_of_n",
+    "SelfConsistency": "strategies.best_of_n",
+    "Single": "strategies.best_of_n",
+    "MethodOptions": "methods.options",
+    "check": "methods.availability",
+    "afit_density": "methods.fitted.fitting",
+    "afit_head": "methods.fitted.fitting",
+    "fit_density": "methods.fitted.fitting",
+    "fit_head": "methods.fitted.fitting",
+    "Classifier": "methods.entailment",
+    "EmbeddingSimilarity": "methods.entailment",
+    "ServedJudge": "methods.entailment",
+    "HybridUncertaintyGenerator": "generators",
     "ChatHuggingFaceUncertainty": "langchain",
     "ChatHybridUncertainty": "langchain",
     "ChatVLLMUncertainty": "langchain",
@@ -116,22 +116,22 @@ _HOMES = {
     "Decision": "records",
     "EarlyStop": "records",
     "Inspection": "records",
-    "Internals": "records",
+    "Activations": "records",
     "Request": "records",
     "Result": "records",
     "Score": "records",
     "TokenTrace": "records",
     "Usage": "records",
-    "DensityFit": "scoring.density",
-    "UncertaintyHead": "scoring.head",
-    "LuhHead": "scoring.luh",
-    "METHODS": "scoring.methods",
+    "DensityFit": "methods.fitted.density",
+    "UncertaintyHead": "methods.fitted.head",
+    "LuhHead": "methods.contrib.luh",
+    "METHODS": "methods.registry",
 }
 
 __all__ = [
     "METHODS",
     "Abstain",
-    "Assessment",
+    "Activations",
     "BestOfN",
     "Boundary",
     "Candidate",
@@ -152,8 +152,8 @@ __all__ = [
     "HybridUncertaintyGenerator",
     "HybridUncertaintyLLM",
     "Inspection",
-    "Internals",
     "LuhHead",
+    "MethodOptions",
     "Request",
     "Result",
     "Retry",

@@ -14,8 +14,8 @@ import typer
 from rich.console import Console
 
 from uq_llm_integrations.errors import EngineStartError, UncertaintyError
+from uq_llm_integrations.methods.registry import check_methods
 from uq_llm_integrations.records import Result
-from uq_llm_integrations.scoring.methods import check_methods
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -49,10 +49,10 @@ def ask(
 ) -> None:
     """Answer a question and colour each token by its entropy."""
     from uq_llm_integrations.backends.base import MAX_N
-    from uq_llm_integrations.backends.sampling import check_n, check_sampling
-    from uq_llm_integrations.decoding.drive import drive
-    from uq_llm_integrations.decoding.strategies import Single
+    from uq_llm_integrations.backends.sampling_params import check_n, check_sampling
     from uq_llm_integrations.records import Request
+    from uq_llm_integrations.strategies.best_of_n import Single
+    from uq_llm_integrations.strategies.drive import drive
 
     if not question.strip():
         raise typer.BadParameter("the question is empty", param_hint="QUESTION")
@@ -80,11 +80,11 @@ def score(
     verbose: Verbose = False,
 ) -> None:
     """Score a given text as a continuation of a prompt (teacher forcing)."""
-    from uq_llm_integrations.decoding.drive import arun_steps
-    from uq_llm_integrations.decoding.judge import judge
-    from uq_llm_integrations.evidence.assess import assessed
-    from uq_llm_integrations.evidence.availability import check_available
+    from uq_llm_integrations.methods.assess import assessed
+    from uq_llm_integrations.methods.availability import check_available
     from uq_llm_integrations.records import Request
+    from uq_llm_integrations.strategies.drive import arun_steps
+    from uq_llm_integrations.strategies.judge import judge
 
     with _errors_in_words():
         methods = check_methods(method)
@@ -144,7 +144,7 @@ def _running(model: str, compile_model: bool, verbose: bool) -> Iterator[Any]:
     """Start an engine with a progress line on stderr, and end it."""
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "INFO" if verbose else "ERROR")
     os.environ["VLLM_LOGGING_STREAM"] = "ext://sys.stderr"  # stdout is for the answer
-    from uq_llm_integrations.backends.vllm.engine import VLLMEngineBackend
+    from uq_llm_integrations.backends.vllm.backend import VLLMEngineBackend
 
     backend = VLLMEngineBackend(model, enforce_eager=not compile_model)
     started = time.perf_counter()
@@ -162,7 +162,7 @@ def _logged_stderr() -> Iterator[Console]:
 
     Yields a console that still writes to the terminal.
     """
-    from uq_llm_integrations.models import cache_folder
+    from uq_llm_integrations.checkpoints import cache_folder
 
     cache_folder().mkdir(parents=True, exist_ok=True)
     path = cache_folder() / "engine.log"

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from uq_llm_integrations.errors import UncertaintyError
-    from uq_llm_integrations.evidence.assessment import Assessment
+    from uq_llm_integrations.methods.options import MethodOptions
 
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
@@ -65,7 +65,7 @@ class Request:
     sample with the first token after which it says True of the text so far. `text` is what the
     prompt was encoded from (with `chat`, as a user's turn; with `conversation`, as all of it), for
     a model with another vocabulary.
-    `assessment` says how methods are served that need more than a trace. `live` asks for the exact
+    `method_options` says how methods are served that need more than a trace. `live` asks for the exact
     statistics of each piece of a stream with it, which takes vLLM a call to its worker each.
     """
 
@@ -78,12 +78,12 @@ class Request:
     text: str | None = None
     chat: bool = False
     conversation: Conversation | None = None
-    assessment: Assessment | None = None
+    method_options: MethodOptions | None = None
     live: bool = False
 
 
 @dataclass(frozen=True)
-class Watch:
+class SampleMonitor:
     """Tells while samples of one request are drawn which of them are needed no longer.
 
     `enough` gets the finished ones and says whether the others can be left. `hopeless` gets the
@@ -178,7 +178,7 @@ class Inspection:
 
 
 @dataclass(frozen=True, eq=False)
-class Internals:
+class Activations:
     """What was inside the model at each of S tokens, the prompt's and the generated ones'."""
 
     logprob: Singles

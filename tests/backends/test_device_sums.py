@@ -8,13 +8,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uq_llm_integrations.backends import device_sums
-from uq_llm_integrations.backends.device_sums import (
+from uq_llm_integrations.backends import token_statistics_torch as device_sums
+from uq_llm_integrations.backends.token_statistics import dense_rows
+from uq_llm_integrations.backends.token_statistics_torch import (
     RowStatistics,
     row_statistics,
     token_statistics,
 )
-from uq_llm_integrations.backends.row_sums import dense_rows
 
 
 def logits_of(seed: int, rows: int, size: int, scale: float = 3.0, mean: float = 0.0):

@@ -10,7 +10,7 @@ from uq_llm_integrations import errors
 from uq_llm_integrations.backends.huggingface.backend import HuggingFaceBackend
 from uq_llm_integrations.backends.hybrid import HybridBackend
 from uq_llm_integrations.backends.scripted import ScriptedBackend
-from uq_llm_integrations.records import Inspection, Internals, Request
+from uq_llm_integrations.records import Activations, Inspection, Request
 
 TEXTS = [(1, 2, 3), (4,)]
 
@@ -25,9 +25,9 @@ class SleepingGenerator(ScriptedBackend):
         super().__init__(["yes"], **arguments)
         self.log, self.fails = log, fails
 
-    async def generate(self, request, watch=None):
+    async def generate(self, request, monitor=None):
         self.log.append("generate")
-        candidates = await super().generate(request, watch)
+        candidates = await super().generate(request, monitor)
         self.log.append("generated")
         return candidates
 
@@ -70,7 +70,7 @@ class Scorer(ScriptedBackend):
         await asyncio.sleep(0.05)
         if () in texts:
             raise errors.EmptyPromptError
-        return [Internals(np.array(ids, np.float32)) for ids in texts]
+        return [Activations(np.array(ids, np.float32)) for ids in texts]
 
     def unload(self) -> None:
         self.log.append("unload")
@@ -84,7 +84,7 @@ class Uppercase(Scorer):
 async def test_tokens_come_from_the_generator_and_internals_from_the_scorer():
     generator, scorer = ScriptedBackend(["yes"]), Scorer()
     hybrid = HybridBackend(generator, scorer)
-    assert hybrid.capabilities.why_no_internals is None
+    assert hybrid.capabilities.why_no_activations is None
     (candidate,) = await hybrid.generate(Request(await hybrid.encode("ok?")))
     assert candidate.text == "yes"
     assert [piece.text async for piece in hybrid.stream(Request((65,)))] == ["y", "e", "s"]
@@ -107,7 +107,7 @@ async def test_another_tokenizer_or_vocabulary_is_refused_on_first_use():
 def test_backends_that_cannot_do_their_part_are_refused_at_once():
     able = SleepingGenerator([])
     with pytest.raises(errors.ConfigurationError, match="shows no hidden states"):
-        HybridBackend(able, Scorer(why_no_internals="it shows no hidden states"))
+        HybridBackend(able, Scorer(why_no_activations="it shows no hidden states"))
     with pytest.raises(errors.ConfigurationError, match="ScriptedBackend cannot"):
         HybridBackend(ScriptedBackend([]), Scorer(), sequential=True)
     assert HybridBackend(able, Scorer(), sequential=True)

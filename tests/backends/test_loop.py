@@ -3,7 +3,7 @@ import threading
 
 import pytest
 
-from uq_llm_integrations.backends.loop import LoopThread
+from uq_llm_integrations.backends.event_loop import LoopThread
 
 
 @pytest.fixture

@@ -3,14 +3,14 @@
 import pytest
 
 from uq_llm_integrations import errors
-from uq_llm_integrations.adapters.backends import OnVLLM
-from uq_llm_integrations.adapters.chat import Chatting, ScoredReply, Turn
-from uq_llm_integrations.adapters.chat_settings import ChatSettings
 from uq_llm_integrations.backends.scripted import Said, ScriptedBackend
-from uq_llm_integrations.decoding.quantities import agreement, score, token_max, worst_window
-from uq_llm_integrations.decoding.strategies import BestOfN, Single
-from uq_llm_integrations.decoding.stream import astream
+from uq_llm_integrations.chat.exchange import Chatting, ScoredReply, Turn
+from uq_llm_integrations.chat_settings import ChatSettings
+from uq_llm_integrations.faces import OnVLLM
 from uq_llm_integrations.records import Conversation, EarlyStop, Request
+from uq_llm_integrations.strategies.best_of_n import BestOfN, Single
+from uq_llm_integrations.strategies.quantities import agreement, score, token_max, worst_window
+from uq_llm_integrations.strategies.streaming import astream
 
 ASKED = Conversation(({"role": "user", "content": "?"},))
 TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}

@@ -9,7 +9,7 @@ from uq_llm_integrations import errors
 from uq_llm_integrations.chat.reading import ReplyFormat, reader_of
 from uq_llm_integrations.chat.reply import PlainReader
 from uq_llm_integrations.chat.vllm_reader import VLLMReader
-from uq_llm_integrations.models import resolve_model
+from uq_llm_integrations.checkpoints import resolve_model
 from uq_llm_integrations.records import Conversation
 
 ADD = {

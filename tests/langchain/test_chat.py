@@ -12,10 +12,10 @@ from langchain_core.rate_limiters import InMemoryRateLimiter
 from tests.langchain.scripted_chat import scripted, told, whole
 from uq_llm_integrations import errors
 from uq_llm_integrations.backends.scripted import Said, ScriptedBackend
-from uq_llm_integrations.decoding.quantities import score, token_max
-from uq_llm_integrations.decoding.retry import Retry
-from uq_llm_integrations.decoding.strategies import BestOfN, Single
 from uq_llm_integrations.langchain import ChatVLLMUncertainty
+from uq_llm_integrations.strategies.best_of_n import BestOfN, Single
+from uq_llm_integrations.strategies.quantities import score, token_max
+from uq_llm_integrations.strategies.retry import Retry
 
 PERPLEXITY = 0.1053605  # -log 0.9, the scripted sureness
 SURE, UNSURE = Said("sure", 0.9), Said("unsure", 0.5)

@@ -8,8 +8,8 @@ from langchain_core.prompts import ChatPromptTemplate
 from tests.langchain.scripted_chat import call, scripted, told
 from uq_llm_integrations import errors
 from uq_llm_integrations.backends.scripted import Said
-from uq_llm_integrations.decoding.quantities import score
 from uq_llm_integrations.langchain import UncertaintyCallbackHandler
+from uq_llm_integrations.strategies.quantities import score
 
 pytestmark = pytest.mark.filterwarnings(
     f"ignore::{LangChainBetaWarning.__module__}.LangChainBetaWarning"

@@ -6,13 +6,13 @@ from tenacity import stop_after_attempt
 
 from uq_llm_integrations import errors
 from uq_llm_integrations.backends.scripted import Said, ScriptedBackend
-from uq_llm_integrations.decoding.boundaries import Boundary
-from uq_llm_integrations.decoding.quantities import agreement, score
-from uq_llm_integrations.decoding.retry import Retry
-from uq_llm_integrations.decoding.steps import Stepwise
-from uq_llm_integrations.decoding.strategies import BestOfN, SelfConsistency, Single
 from uq_llm_integrations.langchain import VLLMUncertaintyLLM
 from uq_llm_integrations.records import EarlyStop
+from uq_llm_integrations.strategies.best_of_n import BestOfN, SelfConsistency, Single
+from uq_llm_integrations.strategies.boundaries import Boundary
+from uq_llm_integrations.strategies.quantities import agreement, score
+from uq_llm_integrations.strategies.retry import Retry
+from uq_llm_integrations.strategies.stepwise import Stepwise
 
 SURE, UNSURE = Said("sure", 0.9), Said("unsure", 0.5)
 UNCERTAIN = score("perplexity") > 0.5

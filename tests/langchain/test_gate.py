@@ -8,8 +8,8 @@ from pydantic import BaseModel
 from tests.langchain.scripted_chat import scripted, told
 from uq_llm_integrations import errors
 from uq_llm_integrations.backends.scripted import Said, ScriptedBackend
-from uq_llm_integrations.decoding.quantities import agreement, score, worst_window
 from uq_llm_integrations.langchain import UncertaintyGate, VLLMUncertaintyLLM
+from uq_llm_integrations.strategies.quantities import agreement, score, worst_window
 
 SURE, UNSURE = Said("sure", 0.9), Said("unsure", 0.5)
 UNCERTAIN = score("perplexity") > 0.5

@@ -13,8 +13,8 @@ from pydantic import BaseModel
 from tests.langchain.scripted_chat import call, told
 from uq_llm_integrations import errors
 from uq_llm_integrations.backends.scripted import Said, ScriptedBackend
-from uq_llm_integrations.decoding.quantities import agreement, score
 from uq_llm_integrations.langchain import ChatVLLMUncertainty, UncertaintyGateMiddleware
+from uq_llm_integrations.strategies.quantities import agreement, score
 
 SURE, UNSURE = Said("sure", 0.9), Said("unsure", 0.5)
 UNCERTAIN = score("perplexity") > 0.5

@@ -11,9 +11,9 @@ from pydantic import Field
 
 from tests.llama_index.scripted import PERPLEXITY, asked, scripted
 from uq_llm_integrations import errors
-from uq_llm_integrations.decoding.quantities import score
 from uq_llm_integrations.llama_index import UncertaintyEventHandler, VLLMUncertaintyLLM
 from uq_llm_integrations.llama_index.events import Collection
+from uq_llm_integrations.strategies.quantities import score
 
 
 class Names(BaseEventHandler):

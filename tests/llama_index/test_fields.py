@@ -7,10 +7,10 @@ import pytest
 from tests.llama_index.scripted import scripted
 from uq_llm_integrations import errors
 from uq_llm_integrations.backends.scripted import ScriptedBackend
-from uq_llm_integrations.decoding.quantities import score
-from uq_llm_integrations.decoding.strategies import BestOfN
 from uq_llm_integrations.llama_index import VLLMUncertaintyLLM
 from uq_llm_integrations.records import EarlyStop
+from uq_llm_integrations.strategies.best_of_n import BestOfN
+from uq_llm_integrations.strategies.quantities import score
 
 
 def test_a_model_is_plain_data_and_back():

@@ -10,12 +10,12 @@ from pydantic import BaseModel
 
 from tests.conftest import ENGINE_ARGUMENTS
 from tests.llama_index.scripted import asked
-from uq_llm_integrations.decoding.quantities import score
 from uq_llm_integrations.llama_index import (
     UncertaintyEventHandler,
     UncertaintyQueryEngine,
     VLLMUncertaintyLLM,
 )
+from uq_llm_integrations.strategies.quantities import score
 
 pytestmark = pytest.mark.engine
 

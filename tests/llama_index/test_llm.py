@@ -11,9 +11,9 @@ from llama_index.core.prompts import PromptTemplate
 from tests.llama_index.scripted import PERPLEXITY, asked, prompts, scripted, tokens_of
 from uq_llm_integrations import errors
 from uq_llm_integrations.backends.scripted import Said, ScriptedBackend
-from uq_llm_integrations.decoding.quantities import score
-from uq_llm_integrations.decoding.strategies import BestOfN
 from uq_llm_integrations.llama_index import HuggingFaceUncertaintyLLM, VLLMUncertaintyLLM
+from uq_llm_integrations.strategies.best_of_n import BestOfN
+from uq_llm_integrations.strategies.quantities import score
 
 UNCERTAIN = score("perplexity") > 0.05
 

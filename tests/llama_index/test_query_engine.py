@@ -16,8 +16,8 @@ from pydantic import BaseModel
 from tests.llama_index.scripted import PERPLEXITY, in_order, scripted
 from uq_llm_integrations import errors
 from uq_llm_integrations.backends.scripted import Said
-from uq_llm_integrations.decoding.quantities import agreement, score, token_max
 from uq_llm_integrations.llama_index import UncertaintyQueryEngine, VLLMUncertaintyLLM
+from uq_llm_integrations.strategies.quantities import agreement, score, token_max
 
 UNCERTAIN = score("perplexity") > 0.5
 DOUBTFUL = Said("Rome?", 0.3)

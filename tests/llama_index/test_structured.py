@@ -7,8 +7,8 @@ from pydantic import BaseModel, ValidationError
 
 from tests.llama_index.scripted import asked, call, scripted
 from uq_llm_integrations import errors
-from uq_llm_integrations.decoding.quantities import score
 from uq_llm_integrations.llama_index import UncertaintyEventHandler
+from uq_llm_integrations.strategies.quantities import score
 
 
 class Country(BaseModel):

@@ -6,8 +6,8 @@ import pytest
 from typer.testing import CliRunner
 
 from uq_llm_integrations.cli import app
+from uq_llm_integrations.methods.registry import METHODS
 from uq_llm_integrations.report.methods import markdown, rows
-from uq_llm_integrations.scoring.methods import METHODS
 
 README = Path(__file__).parents[2] / "README.md"
 

@@ -1,10 +1,10 @@
 from rich.console import Console
 
 from uq_llm_integrations.backends.scripted import ScriptedBackend
-from uq_llm_integrations.decoding.drive import drive
-from uq_llm_integrations.decoding.strategies import Single
 from uq_llm_integrations.records import Request
 from uq_llm_integrations.report.terminal import colour_of, heat_text, render
+from uq_llm_integrations.strategies.best_of_n import Single
+from uq_llm_integrations.strategies.drive import drive
 
 
 def test_each_token_has_the_colour_of_its_entropy():

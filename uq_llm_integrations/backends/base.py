@@ -10,19 +10,19 @@ from typing import Any, Self, TypeVar
 
 import numpy as np
 
-from uq_llm_integrations.backends.loop import LoopThread
-from uq_llm_integrations.backends.sampling import check_request
+from uq_llm_integrations.backends.event_loop import LoopThread
+from uq_llm_integrations.backends.sampling_params import check_request
 from uq_llm_integrations.errors import InvalidRequestError, MethodUnavailableError, UncertaintyError
 from uq_llm_integrations.records import (
+    Activations,
     Candidate,
     Conversation,
     Inspection,
-    Internals,
     Layer,
     Request,
+    SampleMonitor,
     StreamPiece,
     TokenTrace,
-    Watch,
 )
 
 T = TypeVar("T")
@@ -44,7 +44,7 @@ class Capabilities:
     """The most candidates that one request may ask for."""
     why_inexact: str | None = None
     """Why exact statistics cannot be had, None where they can."""
-    why_no_internals: str | None = "it shows no hidden states and no attention"
+    why_no_activations: str | None = "it shows no hidden states and no attention"
     """Why hidden states and attention cannot be had, None where they can."""
 
 
@@ -84,7 +84,9 @@ class Backend(ABC):
         """Return the text that each token adds; joined, they are the text of all."""
 
     @abstractmethod
-    async def generate(self, request: Request, watch: Watch | None = None) -> list[Candidate]:
+    async def generate(
+        self, request: Request, monitor: SampleMonitor | None = None
+    ) -> list[Candidate]:
         """Return `request.n` candidates in their order; cancelling stops the engine's work.
 
         A candidate that failed has its `error`; where all did, the first error is raised.
@@ -114,7 +116,7 @@ class Backend(ABC):
 
     async def inspect_all(
         self, texts: Sequence[Sequence[int]], inspection: Inspection
-    ) -> list[Internals]:
+    ) -> list[Activations]:
         """Return what is inside the model while the tokens of each text pass through it.
 
         All of what was asked, aligned with the tokens, or an error: MethodUnavailableError where
@@ -122,7 +124,7 @@ class Backend(ABC):
         text longer than the context.
         """
         raise MethodUnavailableError(
-            f"{self.capabilities.model} cannot be inspected: {self.capabilities.why_no_internals}"
+            f"{self.capabilities.model} cannot be inspected: {self.capabilities.why_no_activations}"
         )
 
     @property

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from uq_llm_integrations.backends.base import MAX_N, Backend
 from uq_llm_integrations.backends.huggingface.backend import HuggingFaceBackend
 from uq_llm_integrations.backends.hybrid import HybridBackend
-from uq_llm_integrations.backends.vllm.engine import VLLMEngineBackend
+from uq_llm_integrations.backends.vllm.backend import VLLMEngineBackend
 from uq_llm_integrations.errors import ConfigurationError
 
 Mode = Literal["shared", "resident", "sequential"]

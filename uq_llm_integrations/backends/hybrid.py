@@ -9,17 +9,17 @@ from dataclasses import replace
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from uq_llm_integrations.backends.base import Backend, Capabilities
-from uq_llm_integrations.backends.loop import LoopThread
+from uq_llm_integrations.backends.event_loop import LoopThread
 from uq_llm_integrations.backends.turns import Turns
 from uq_llm_integrations.errors import ConfigurationError
 from uq_llm_integrations.records import (
+    Activations,
     Candidate,
     Conversation,
     Inspection,
-    Internals,
     Request,
+    SampleMonitor,
     StreamPiece,
-    Watch,
 )
 
 T = TypeVar("T")
@@ -66,7 +66,7 @@ class HybridBackend(Backend):
     """
 
     def __init__(self, generator: Backend, scorer: Backend, *, sequential: bool = False) -> None:
-        why_not = scorer.capabilities.why_no_internals
+        why_not = scorer.capabilities.why_no_activations
         if why_not:
             raise ConfigurationError(
                 f"{scorer.capabilities.model} cannot be the scorer: {why_not}; "
@@ -90,7 +90,7 @@ class HybridBackend(Backend):
     @property
     def capabilities(self) -> Capabilities:
         """What the generator can serve, and internals."""
-        return replace(self._generator.capabilities, why_no_internals=None)
+        return replace(self._generator.capabilities, why_no_activations=None)
 
     @property
     def loop(self) -> LoopThread:
@@ -127,10 +127,12 @@ class HybridBackend(Backend):
         """Return the text that each token adds."""
         return await self._reader.token_texts(token_ids)
 
-    async def generate(self, request: Request, watch: Watch | None = None) -> list[Candidate]:
+    async def generate(
+        self, request: Request, monitor: SampleMonitor | None = None
+    ) -> list[Candidate]:
         """Return the generator's candidates."""
         await self._checked()
-        return await self._in_turn(lambda: self._generator.generate(request, watch))
+        return await self._in_turn(lambda: self._generator.generate(request, monitor))
 
     async def stream(self, request: Request) -> AsyncGenerator[StreamPiece, None]:
         """Generate one candidate piece by piece with the generator."""
@@ -158,7 +160,7 @@ class HybridBackend(Backend):
 
     async def inspect_all(
         self, texts: Sequence[Sequence[int]], inspection: Inspection
-    ) -> list[Internals]:
+    ) -> list[Activations]:
         """Return what is inside the scorer while the very same tokens pass through it."""
         await self._checked()
         if self._turns is None:
@@ -176,7 +178,7 @@ class HybridBackend(Backend):
 
     async def _inspected(
         self, turns: Turns, texts: Sequence[Sequence[int]], inspection: Inspection
-    ) -> list[Internals]:
+    ) -> list[Activations]:
         async with turns.by_night():
             return await self._scorer.inspect_all(texts, inspection)
 

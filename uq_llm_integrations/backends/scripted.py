@@ -18,20 +18,20 @@ from uq_llm_integrations.backends.base import (
     failed_candidate,
     layer_number,
 )
-from uq_llm_integrations.backends.loop import LoopThread
-from uq_llm_integrations.backends.prompts import text_of
-from uq_llm_integrations.backends.row_sums import dense_rows, exact_statistics
+from uq_llm_integrations.backends.codec import text_of
+from uq_llm_integrations.backends.event_loop import LoopThread
+from uq_llm_integrations.backends.token_statistics import dense_rows, exact_statistics
 from uq_llm_integrations.backends.token_texts import split_text
 from uq_llm_integrations.errors import InvalidRequestError, UncertaintyError
 from uq_llm_integrations.records import (
+    Activations,
     Candidate,
     Conversation,
     Inspection,
-    Internals,
     Request,
+    SampleMonitor,
     StreamPiece,
     TokenTrace,
-    Watch,
 )
 
 
@@ -74,7 +74,7 @@ class ScriptedBackend(Backend):
     @property
     def capabilities(self) -> Capabilities:
         """All that a backend can have; the context is 4096 bytes."""
-        return Capabilities("scripted", _SIZE, 4096, -1, MAX_N, why_no_internals=None)
+        return Capabilities("scripted", _SIZE, 4096, -1, MAX_N, why_no_activations=None)
 
     @cached_property
     def loop(self) -> LoopThread:
@@ -104,7 +104,9 @@ class ScriptedBackend(Backend):
         """Return the text that each byte adds: a character comes with its last one."""
         return split_text(_text, token_ids)
 
-    async def generate(self, request: Request, watch: Watch | None = None) -> list[Candidate]:
+    async def generate(
+        self, request: Request, monitor: SampleMonitor | None = None
+    ) -> list[Candidate]:
         """Return the next `request.n` lines of the prompt's script."""
         self.check(request)
         self.requests.append(request)
@@ -113,7 +115,7 @@ class ScriptedBackend(Backend):
         errors = [one.error for one in candidates if one.error]
         if len(errors) == len(candidates):
             raise errors[0]
-        return _raced(candidates, watch) if watch else candidates
+        return _raced(candidates, monitor) if monitor else candidates
 
     async def stream(self, request: Request) -> AsyncGenerator[StreamPiece, None]:
         """Generate the next line byte by byte; an empty one is one piece."""
@@ -142,7 +144,7 @@ class ScriptedBackend(Backend):
 
     async def inspect_all(
         self, texts: Sequence[Sequence[int]], inspection: Inspection
-    ) -> list[Internals]:
+    ) -> list[Activations]:
         """Return internals in closed form.
 
         A token's hidden state at layer l of 4 is the bits of its byte times l + 1, and each of 2
@@ -188,13 +190,13 @@ class ScriptedBackend(Backend):
 _LAYERS, _HEADS = 4, 2
 
 
-def _internals(ids: NDArray[np.uint8], sureness: float, inspection: Inspection) -> Internals:
+def _internals(ids: NDArray[np.uint8], sureness: float, inspection: Inspection) -> Activations:
     bits = np.unpackbits(ids[:, np.newaxis], axis=1).astype(np.float32)
     layers = {layer: layer_number(layer, _LAYERS) for layer in inspection.hidden_layers}
     even = np.tril(np.ones((len(ids), len(ids)), np.float32))
     even /= even.sum(-1, keepdims=True)
     maps = np.broadcast_to(even, (_LAYERS, _HEADS, *even.shape))
-    return Internals(
+    return Activations(
         logprob=np.full(len(ids) - 1, np.log(sureness), np.float32),
         hidden={layer: bits * (number + 1) for layer, number in layers.items()},
         attention_self=np.diagonal(maps, axis1=2, axis2=3) if inspection.attention else None,
@@ -251,8 +253,8 @@ def _uncertainty(trace: TokenTrace, statistic: str) -> float:
     return float(trace.mean_logprob[0] + np.log(_SIZE))
 
 
-def _raced(candidates: list[Candidate], watch: Watch) -> list[Candidate]:
-    """Let the candidates run side by side, and leave those that the watch tells to leave."""
+def _raced(candidates: list[Candidate], monitor: SampleMonitor) -> list[Candidate]:
+    """Let the candidates run side by side, and leave those that the monitor tells to leave."""
     outcome, finished, is_enough = list(candidates), list[Candidate](), False
     running = {i for i, one in enumerate(candidates) if one.error is None}
     for step in range(1 + max(len(one.token_ids) for one in candidates)):
@@ -262,8 +264,8 @@ def _raced(candidates: list[Candidate], watch: Watch) -> list[Candidate]:
             if len(one.token_ids) == step:
                 running.remove(i)
                 finished += [one] if one.is_whole else []
-                is_enough = is_enough or bool(watch.enough and watch.enough(finished))
-            elif is_enough or (watch.hopeless and watch.hopeless(logprobs, finished)):
+                is_enough = is_enough or bool(monitor.enough and monitor.enough(finished))
+            elif is_enough or (monitor.hopeless and monitor.hopeless(logprobs, finished)):
                 running.remove(i)
                 outcome[i] = _cut(one, step, "abort")
     return outcome

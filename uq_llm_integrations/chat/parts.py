@@ -15,9 +15,9 @@ from typing import Any
 
 from uq_llm_integrations.chat.json_values import JsonValue, Span, json_values
 from uq_llm_integrations.chat.reply import Reply, ToolCall
+from uq_llm_integrations.methods.registry import find_method
+from uq_llm_integrations.methods.score import score_candidate
 from uq_llm_integrations.records import Candidate
-from uq_llm_integrations.scoring.methods import find_method
-from uq_llm_integrations.scoring.score import score_candidate
 
 
 class Parts:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
-from uq_llm_integrations.backends.prompts import knows_tools
+from uq_llm_integrations.backends.codec import knows_tools
 from uq_llm_integrations.chat.reply import PlainReader, ReplyReader
 from uq_llm_integrations.chat.tags import TagReader
 from uq_llm_integrations.chat.vllm_reader import VLLMReader

@@ -8,10 +8,10 @@ from typing import Any, Literal
 from pydantic import Field
 
 from uq_llm_integrations.configuration.strategies import Section
-from uq_llm_integrations.evidence.assessment import Assessment
-from uq_llm_integrations.evidence.meaning import Classifier, EmbeddingSimilarity, ServedJudge
+from uq_llm_integrations.methods.contrib.luh import LuhHead
+from uq_llm_integrations.methods.entailment import Classifier, EmbeddingSimilarity, ServedJudge
+from uq_llm_integrations.methods.options import MethodOptions
 from uq_llm_integrations.records import Layer
-from uq_llm_integrations.scoring.luh import LuhHead
 
 
 class ClassifierSection(Section):
@@ -43,7 +43,7 @@ class LuhSection(Section):
         return LuhHead.from_pretrained(self.luh, self.model)
 
 
-class AssessmentSection(Section):
+class MethodOptionsSection(Section):
     """How methods are served that need more than a trace."""
 
     samples: int | None = Field(default=None, ge=2)
@@ -54,22 +54,22 @@ class AssessmentSection(Section):
     head: FittedSection | LuhSection | None = None
     layer: Layer | None = None
 
-    def build(self) -> Assessment:
+    def build(self) -> MethodOptions:
         """Return what the section describes."""
         built: dict[str, Any] = self.given("entailment", "similarity", "density", "head")
         built["entailment"] = _judge(self.entailment)
         built["similarity"] = _judge(self.similarity)
         if self.density:
-            from uq_llm_integrations.scoring.density import DensityFit
+            from uq_llm_integrations.methods.fitted.density import DensityFit
 
             built["density"] = DensityFit.load(**self.density.given())
         if isinstance(self.head, LuhSection):
             built["head"] = self.head.build()
         elif self.head:
-            from uq_llm_integrations.scoring.head import UncertaintyHead
+            from uq_llm_integrations.methods.fitted.head import UncertaintyHead
 
             built["head"] = UncertaintyHead.load(**self.head.given())
-        return Assessment(**built)
+        return MethodOptions(**built)
 
 
 def _judge(choice: Any) -> Any:

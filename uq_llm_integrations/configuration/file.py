@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 from pydantic import Field, ValidationError
 
-from uq_llm_integrations.configuration.assessment import AssessmentSection
+from uq_llm_integrations.configuration.assessment import MethodOptionsSection
 from uq_llm_integrations.configuration.generator import GeneratorSection
 from uq_llm_integrations.configuration.secrets import with_secrets
 from uq_llm_integrations.configuration.strategies import (
@@ -26,11 +26,11 @@ from uq_llm_integrations.configuration.strategies import (
     StrategySection,
     When,
 )
-from uq_llm_integrations.decoding.abstain import Action
 from uq_llm_integrations.errors import ConfigurationError
-from uq_llm_integrations.evidence.assessment import Assessment
+from uq_llm_integrations.methods.options import MethodOptions
+from uq_llm_integrations.methods.registry import DEFAULT_METHODS, check_methods
 from uq_llm_integrations.records import EarlyStop
-from uq_llm_integrations.scoring.methods import DEFAULT_METHODS, check_methods
+from uq_llm_integrations.strategies.abstain import Action
 
 
 class ScorerSection(Section):
@@ -53,7 +53,7 @@ class Configuration(Section):
 
     generator: GeneratorSection
     scorer: ScorerSection = Field(default_factory=ScorerSection)
-    assessment: AssessmentSection | None = None
+    method_options: MethodOptionsSection | None = None
     sampling: dict[str, Any] = Field(default_factory=dict)
     chat_template: bool = False
     chat: ChatSection | None = None
@@ -80,17 +80,19 @@ class Configuration(Section):
         """The methods that answers are scored by."""
         return check_methods(self.scorer.type)
 
-    def build_assessment(self) -> Assessment | None:
+    def build_method_options(self) -> MethodOptions | None:
         """Return how methods are served that need more than a trace."""
-        return self.assessment.build() if self.assessment else None
+        return self.method_options.build() if self.method_options else None
 
     def llm_arguments(self) -> dict[str, Any]:
         """Return the arguments of the frameworks' classes."""
-        options = self.given("generator", "scorer", "sampling", "strategy", "assessment", "chat")
+        options = self.given(
+            "generator", "scorer", "sampling", "strategy", "method_options", "chat"
+        )
         return {
             **self.generator.llm_arguments(),
             "methods": self.methods,
-            "assessment": self.build_assessment(),
+            "method_options": self.build_method_options(),
             "strategy": self.strategy.build(),
             **options,
             **self.sampling,

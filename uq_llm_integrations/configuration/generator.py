@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from uq_llm_integrations.backends.base import Backend
 from uq_llm_integrations.backends.build import Mode, hybrid_backend
 from uq_llm_integrations.backends.huggingface.backend import HuggingFaceBackend
-from uq_llm_integrations.backends.vllm.engine import VLLMEngineBackend
+from uq_llm_integrations.backends.vllm.backend import VLLMEngineBackend
 
 
 class _Generator(BaseModel):

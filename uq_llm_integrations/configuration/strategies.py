@@ -8,14 +8,14 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from tenacity import stop_after_attempt
 
-from uq_llm_integrations.decoding.abstain import Abstain, Action
-from uq_llm_integrations.decoding.boundaries import Boundary
-from uq_llm_integrations.decoding.condition_text import parse_condition
-from uq_llm_integrations.decoding.conditions import Condition
-from uq_llm_integrations.decoding.retry import Retry, RetryErrors
-from uq_llm_integrations.decoding.steps import Stepwise
-from uq_llm_integrations.decoding.strategies import BestOfN, SelfConsistency, Single
-from uq_llm_integrations.decoding.wishes import Strategy
+from uq_llm_integrations.strategies.abstain import Abstain, Action
+from uq_llm_integrations.strategies.best_of_n import BestOfN, SelfConsistency, Single
+from uq_llm_integrations.strategies.boundaries import Boundary
+from uq_llm_integrations.strategies.condition_text import parse_condition
+from uq_llm_integrations.strategies.conditions import Condition
+from uq_llm_integrations.strategies.retry import Retry, RetryErrors
+from uq_llm_integrations.strategies.stepwise import Stepwise
+from uq_llm_integrations.strategies.wishes import Strategy
 
 
 def _condition(value: Any) -> Any:

@@ -20,14 +20,14 @@ from pydantic import Field, SecretStr, model_validator
 from tenacity import stop_after_attempt
 
 from uq_llm_integrations import __version__
-from uq_llm_integrations.adapters.chat import Chatting
-from uq_llm_integrations.adapters.chat_settings import ChatSettings
-from uq_llm_integrations.decoding.retry import RetryErrors
+from uq_llm_integrations.chat.exchange import Chatting
+from uq_llm_integrations.chat_settings import ChatSettings
 from uq_llm_integrations.errors import ConfigurationError, EngineTimeoutError
 from uq_llm_integrations.langchain.events import awhole_events, whole_events
 from uq_llm_integrations.langchain.messages import chat_chunk, chat_result, turn_of
 from uq_llm_integrations.langchain.profile import profile_of
 from uq_llm_integrations.langchain.structured import Method, structured
+from uq_llm_integrations.strategies.retry import RetryErrors
 
 _TURN = ("tools", "tool_choice", "response_format")
 

@@ -13,10 +13,10 @@ from langchain_core.language_models.llms import BaseLLM
 from langchain_core.outputs import GenerationChunk, LLMResult
 from langchain_core.runnables import RunnableConfig
 
-from uq_llm_integrations.adapters.settings import UncertaintySettings
-from uq_llm_integrations.adapters.texts import GrowingTexts
-from uq_llm_integrations.decoding.drive import adrive_all
+from uq_llm_integrations.backends.texts import GrowingTexts
 from uq_llm_integrations.langchain.translate import generation_chunk, llm_result
+from uq_llm_integrations.settings import UncertaintySettings
+from uq_llm_integrations.strategies.drive import adrive_all
 
 
 class ScoredText(NamedTuple):

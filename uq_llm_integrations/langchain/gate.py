@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import Runnable, RunnableConfig
 
-from uq_llm_integrations.adapters.verdict import check_verdict, is_uncertain
-from uq_llm_integrations.decoding.conditions import Condition
 from uq_llm_integrations.errors import HighUncertaintyError, InvalidRequestError
+from uq_llm_integrations.report.verdict import check_verdict, is_uncertain
+from uq_llm_integrations.strategies.conditions import Condition
 
 Answer = TypeVar("Answer")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from uq_llm_integrations.adapters.backends import OnBoth, OnHuggingFace, OnVLLM
+from uq_llm_integrations.faces import OnBoth, OnHuggingFace, OnVLLM
 from uq_llm_integrations.langchain.completion import UncertaintyLLM
 
 

@@ -19,7 +19,7 @@ from langchain_core.messages.tool import tool_call, tool_call_chunk
 from langchain_core.output_parsers.openai_tools import make_invalid_tool_call, parse_tool_call
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 
-from uq_llm_integrations.adapters.chat import ReplyPiece, ScoredReply, Turn
+from uq_llm_integrations.chat.exchange import ReplyPiece, ScoredReply, Turn
 from uq_llm_integrations.chat.reading import choice_of
 from uq_llm_integrations.chat.reply import ReplyPart
 from uq_llm_integrations.errors import InvalidRequestError

@@ -8,10 +8,10 @@ from typing import Any, Literal, get_args
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, ToolMessage
 
-from uq_llm_integrations.adapters.verdict import check_verdict, is_uncertain
-from uq_llm_integrations.decoding.conditions import Condition
 from uq_llm_integrations.errors import ConfigurationError, MissingDependencyError
 from uq_llm_integrations.langchain.gate import refusal, uncertainty_of
+from uq_llm_integrations.report.verdict import check_verdict, is_uncertain
+from uq_llm_integrations.strategies.conditions import Condition
 
 try:
     from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResponse

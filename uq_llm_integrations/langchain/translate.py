@@ -7,7 +7,6 @@ from typing import Any
 
 from langchain_core.outputs import Generation, GenerationChunk, LLMResult
 
-from uq_llm_integrations.decoding.stream import AnswerPiece
 from uq_llm_integrations.records import Result
 from uq_llm_integrations.report.metadata import (
     TokenTexts,
@@ -16,6 +15,7 @@ from uq_llm_integrations.report.metadata import (
     token_usage,
     uncertainty_metadata,
 )
+from uq_llm_integrations.strategies.streaming import AnswerPiece
 
 
 def llm_result(results: Sequence[Result], texts: Sequence[TokenTexts], model: str) -> LLMResult:

@@ -9,9 +9,9 @@ from llama_index.core.base.response.schema import Response
 from llama_index.core.evaluation.base import BaseEvaluator, EvaluationResult
 from llama_index.core.prompts.mixin import PromptDictType
 
-from uq_llm_integrations.adapters.verdict import check_verdict, is_uncertain
-from uq_llm_integrations.decoding.conditions import Condition
 from uq_llm_integrations.errors import InvalidRequestError
+from uq_llm_integrations.report.verdict import check_verdict, is_uncertain
+from uq_llm_integrations.strategies.conditions import Condition
 
 
 class UncertaintyEvaluator(BaseEvaluator):

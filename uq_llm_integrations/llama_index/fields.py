@@ -8,7 +8,7 @@ from dataclasses import asdict
 from enum import Enum
 from typing import Any
 
-from uq_llm_integrations.adapters.chat_settings import ChatSettings
+from uq_llm_integrations.chat_settings import ChatSettings
 from uq_llm_integrations.errors import ConfigurationError
 from uq_llm_integrations.records import EarlyStop
 

@@ -22,8 +22,8 @@ from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_ca
 from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import ToolSelection
 
-from uq_llm_integrations.adapters.backends import OnBoth, OnHuggingFace, OnVLLM
-from uq_llm_integrations.adapters.chat import Chatting
+from uq_llm_integrations.chat.exchange import Chatting
+from uq_llm_integrations.faces import OnBoth, OnHuggingFace, OnVLLM
 from uq_llm_integrations.llama_index.fields import arguments_of, plain_fields
 from uq_llm_integrations.llama_index.messages import TURN, selections, turn_of
 from uq_llm_integrations.llama_index.structured import StructuredPrediction

@@ -16,7 +16,7 @@ from llama_index.core.base.llms.types import (
 )
 from llama_index.core.llms.llm import ToolSelection
 
-from uq_llm_integrations.adapters.chat import Turn
+from uq_llm_integrations.chat.exchange import Turn
 from uq_llm_integrations.chat.reading import choice_of
 from uq_llm_integrations.errors import InvalidRequestError
 from uq_llm_integrations.records import Conversation

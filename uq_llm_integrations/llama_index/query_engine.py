@@ -16,12 +16,12 @@ from llama_index.core.base.response.schema import (
 from llama_index.core.prompts.mixin import PromptMixinType
 from llama_index.core.schema import NodeWithScore, QueryBundle
 
-from uq_llm_integrations.adapters.verdict import check_verdict, is_uncertain
-from uq_llm_integrations.decoding.abstain import ABSTENTION, Action
-from uq_llm_integrations.decoding.conditions import Condition
 from uq_llm_integrations.errors import ConfigurationError, HighUncertaintyError
 from uq_llm_integrations.llama_index.events import Collection, ScoredCall
 from uq_llm_integrations.llama_index.llm import RESAMPLING
+from uq_llm_integrations.report.verdict import check_verdict, is_uncertain
+from uq_llm_integrations.strategies.abstain import ABSTENTION, Action
+from uq_llm_integrations.strategies.conditions import Condition
 
 
 class UncertaintyQueryEngine(BaseQueryEngine):

@@ -18,7 +18,7 @@ from llama_index.core.types import PydanticProgramMode
 from pydantic import BaseModel
 from pydantic_core import from_json
 
-from uq_llm_integrations.adapters.chat_settings import ChatSettings
+from uq_llm_integrations.chat_settings import ChatSettings
 from uq_llm_integrations.errors import HighUncertaintyError
 
 Model = TypeVar("Model", bound=BaseModel)

@@ -19,7 +19,7 @@ from llama_index.core.base.llms.types import (
     ToolCallBlock,
 )
 
-from uq_llm_integrations.adapters.chat import ReplyPiece, ScoredReply
+from uq_llm_integrations.chat.exchange import ReplyPiece, ScoredReply
 from uq_llm_integrations.chat.reply import Reply, ToolCall
 from uq_llm_integrations.llama_index.messages import openai_call
 from uq_llm_integrations.records import Result

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from uq_llm_integrations.methods.bounds import bounded
 from uq_llm_integrations.records import Candidate, Result, TokenTrace
-from uq_llm_integrations.scoring.bounds import bounded
 
 TokenTexts = Sequence[Sequence[str]] | None
 """For each candidate the texts of its tokens, or None to leave out what is known by token."""

@@ -9,15 +9,15 @@ from rich.table import Table
 
 from uq_llm_integrations.backends.base import Capabilities
 from uq_llm_integrations.errors import ConfigurationError, suggestion
-from uq_llm_integrations.evidence.availability import missing
-from uq_llm_integrations.scoring.method import Method
-from uq_llm_integrations.scoring.methods import METHODS
+from uq_llm_integrations.methods.availability import missing
+from uq_llm_integrations.methods.base import Method
+from uq_llm_integrations.methods.registry import METHODS
 
-ANY = Capabilities("a model", None, None, -1, 1, why_no_internals=None)
+ANY = Capabilities("a model", None, None, -1, 1, why_no_activations=None)
 
 BACKENDS: Mapping[str, Capabilities] = {
     "vLLM": ANY,
-    "vLLM, parallel": replace(ANY, why_no_internals="each worker holds a part of the model"),
+    "vLLM, parallel": replace(ANY, why_no_activations="each worker holds a part of the model"),
     "Hugging Face": ANY,
     "hybrid": ANY,
 }
@@ -47,7 +47,7 @@ def rows(backends: Mapping[str, Capabilities] = BACKENDS) -> list[list[str]]:
 def _word(method: Method, capabilities: Capabilities) -> str:
     if missing(method, capabilities) is None:
         return "yes"
-    if FITTED & set(method.requirements) and not capabilities.why_no_internals:
+    if FITTED & set(method.requirements) and not capabilities.why_no_activations:
         return "fitted"
     return "bounds" if method.bounds and capabilities.why_inexact else "no"
 

@@ -12,8 +12,8 @@ from uq_llm_integrations import errors
 from uq_llm_integrations.backends.huggingface.backend import HuggingFaceBackend
 from uq_llm_integrations.backends.huggingface.forward import eager
 from uq_llm_integrations.backends.huggingface.generation import TokenBatch
-from uq_llm_integrations.backends.row_sums import dense_rows, exact_statistics
-from uq_llm_integrations.records import EarlyStop, Inspection, Request, Watch
+from uq_llm_integrations.backends.token_statistics import dense_rows, exact_statistics
+from uq_llm_integrations.records import EarlyStop, Inspection, Request, SampleMonitor
 
 pytestmark = pytest.mark.engine
 
@@ -161,12 +161,12 @@ def test_an_early_stop_ends_where_vllms_does(hf, backend, ids):
 def test_a_watch_leaves_what_is_needed_no_longer(hf, ids):
     """The first sample to end by itself is enough for all."""
     request = Request(ids, n=4, sampling={"temperature": 0.7, "max_tokens": 40, "seed": 1})
-    candidates = hf.run(hf.generate(request, Watch(enough=lambda finished: True)))
+    candidates = hf.run(hf.generate(request, SampleMonitor(enough=lambda finished: True)))
     ended = [one for one in candidates if one.finish_reason != "abort"]
     assert ended
     lengths = {len(one.token_ids) for one in candidates}
     assert len(lengths) == 1  # all were left at the step at which the first ended
-    hopeless = Watch(hopeless=lambda logprobs, finished: len(logprobs) >= 3)
+    hopeless = SampleMonitor(hopeless=lambda logprobs, finished: len(logprobs) >= 3)
     candidates = hf.run(hf.generate(request, hopeless))
     assert [(one.finish_reason, len(one.trace)) for one in candidates] == [("abort", 3)] * 4
 

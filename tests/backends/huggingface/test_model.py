@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from uq_llm_integrations import errors
-from uq_llm_integrations.backends.huggingface import model as hf_model
+from uq_llm_integrations.backends.huggingface import loading as hf_model
 from uq_llm_integrations.backends.huggingface.backend import HuggingFaceBackend
 
 

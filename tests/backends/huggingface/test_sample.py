@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from uq_llm_integrations.backends.huggingface.model import Ends
+from uq_llm_integrations.backends.huggingface.loading import Ends
 from uq_llm_integrations.backends.huggingface.sample import Sample
 from uq_llm_integrations.backends.huggingface.sampling import HFSampling
 from uq_llm_integrations.backends.huggingface.trace import trace_of

@@ -10,9 +10,9 @@ from vllm.v1.metrics.reader import get_metrics_snapshot
 
 from tests.conftest import ENGINE_ARGUMENTS, eventually
 from uq_llm_integrations import errors
-from uq_llm_integrations.backends.vllm.engine import VLLMEngineBackend
+from uq_llm_integrations.backends.vllm.backend import VLLMEngineBackend
+from uq_llm_integrations.methods.bounds import bounded
 from uq_llm_integrations.records import EarlyStop, Request
-from uq_llm_integrations.scoring.bounds import bounded
 
 pytestmark = pytest.mark.engine
 

@@ -9,11 +9,11 @@ import pytest
 from vllm.v1.metrics.reader import get_metrics_snapshot
 
 from tests.conftest import eventually, full_vocabulary, full_vocabulary_entropy
-from uq_llm_integrations.backends.row_sums import dense_rows, exact_statistics
-from uq_llm_integrations.decoding.quantities import token_max
-from uq_llm_integrations.decoding.strategies import Single
-from uq_llm_integrations.decoding.stream import astream
+from uq_llm_integrations.backends.token_statistics import dense_rows, exact_statistics
 from uq_llm_integrations.records import Candidate, Request
+from uq_llm_integrations.strategies.best_of_n import Single
+from uq_llm_integrations.strategies.quantities import token_max
+from uq_llm_integrations.strategies.streaming import astream
 
 pytestmark = pytest.mark.engine
 

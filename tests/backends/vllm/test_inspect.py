@@ -8,10 +8,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from uq_llm_integrations.backends.loop import LoopThread
-from uq_llm_integrations.backends.vllm import inspect as vllm_inspect
-from uq_llm_integrations.backends.vllm.engine import VLLMEngineBackend
+from uq_llm_integrations.backends.event_loop import LoopThread
+from uq_llm_integrations.backends.vllm import inspection as vllm_inspect
+from uq_llm_integrations.backends.vllm.backend import VLLMEngineBackend
 from uq_llm_integrations.backends.vllm.process import EngineProcess
+from uq_llm_integrations.checkpoints import resolve_model
 from uq_llm_integrations.errors import (
     EmptyPromptError,
     EngineDeadError,
@@ -19,8 +20,7 @@ from uq_llm_integrations.errors import (
     InvalidRequestError,
     MethodUnavailableError,
 )
-from uq_llm_integrations.models import resolve_model
-from uq_llm_integrations.records import Inspection, Internals, Request
+from uq_llm_integrations.records import Activations, Inspection, Request
 
 pytestmark = pytest.mark.engine
 
@@ -41,7 +41,7 @@ def texts(backend) -> list[tuple[int, ...]]:
 
 
 @pytest.fixture(scope="module")
-def plain(texts) -> list[Internals]:
+def plain(texts) -> list[Activations]:
     """What the same model tells of each text in transformers, both bands and maps."""
     model = AutoModelForCausalLM.from_pretrained(
         resolve_model("smollm2").path, attn_implementation="eager", dtype=torch.float32
@@ -49,13 +49,13 @@ def plain(texts) -> list[Internals]:
     return [plain_internals(model.eval(), text) for text in texts]
 
 
-def plain_internals(model: torch.nn.Module, text: tuple[int, ...]) -> Internals:
+def plain_internals(model: torch.nn.Module, text: tuple[int, ...]) -> Activations:
     with torch.inference_mode():
         output = model(torch.tensor([text]), output_hidden_states=True, output_attentions=True)
     weights = torch.cat(output.attentions).numpy()
     states = [layer[0].numpy() for layer in output.hidden_states]
     logprobs = output.logits[0, :-1].log_softmax(-1)
-    return Internals(
+    return Activations(
         logprobs.gather(-1, torch.tensor(text[1:])[:, None])[:, 0].numpy(),
         dict(zip(LAYERS, (states[0], states[15], states[30], states[15]), strict=True)),
         weights.diagonal(axis1=2, axis2=3),
@@ -71,7 +71,7 @@ def assert_close(found: np.ndarray | None, expected: np.ndarray | None) -> None:
         assert np.abs(found - expected).max() < 1e-3 * np.abs(expected).max()
 
 
-def assert_same_bands(found: list[Internals], expected: list[Internals]) -> None:
+def assert_same_bands(found: list[Activations], expected: list[Activations]) -> None:
     for one, other in zip(found, expected, strict=True):
         assert one.attention_maps is None and one.hidden.keys() == set(LAYERS)
         for layer in LAYERS:
@@ -180,7 +180,7 @@ async def test_a_pass_that_differs_from_the_engine_is_refused_with_the_differenc
     for _ in range(2):
         with pytest.raises(MethodUnavailableError, match=r"by \d\.?\d*e-\d\d nats on average"):
             await backend.inspect_all([(1, 2)], BANDS)
-    assert "other log-probabilities than vLLM" in backend.capabilities.why_no_internals
+    assert "other log-probabilities than vLLM" in backend.capabilities.why_no_activations
 
 
 @pytest.mark.parametrize(
@@ -208,14 +208,14 @@ def test_what_may_be_rounding_follows_from_what_the_engine_computes_in(
 )
 async def test_engines_that_never_can_are_refused_before_they_start(arguments, message):
     backend = VLLMEngineBackend("smollm2", **arguments)
-    assert message in backend.capabilities.why_no_internals
+    assert message in backend.capabilities.why_no_activations
     with pytest.raises(MethodUnavailableError, match=f"smollm2 cannot be inspected: .*{message}"):
         await backend.inspect_all([(1, 2)], Inspection())
 
 
 def test_capabilities_say_that_the_model_can_be_inspected(backend):
-    assert backend.capabilities.why_no_internals is None
-    assert VLLMEngineBackend("smollm2").capabilities.why_no_internals is None
+    assert backend.capabilities.why_no_activations is None
+    assert VLLMEngineBackend("smollm2").capabilities.why_no_activations is None
 
 
 @pytest.mark.parametrize(
@@ -244,7 +244,7 @@ def test_a_running_engine_is_judged_by_its_configuration(changes, message):
         model_config=part, parallel_config=part, lora_config=flags["lora_config"]
     )
     process = SimpleNamespace(why_not_shared=None, llm=SimpleNamespace(vllm_config=config))
-    assert message in vllm_inspect.why_no_internals({}, process)
+    assert message in vllm_inspect.why_no_activations({}, process)
 
 
 class DyingEngine:

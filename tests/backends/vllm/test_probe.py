@@ -9,11 +9,11 @@ from vllm import SamplingParams
 from vllm.v1.sample.logits_processor import BatchUpdate, MoveDirectionality
 from vllm.v1.worker.gpu.sample.logits_processor.interface import LogitsContext
 
-from uq_llm_integrations.backends.row_sums import SUMS, column, dense_rows, read_rows
-from uq_llm_integrations.backends.vllm import probe as probing
-from uq_llm_integrations.backends.vllm import recorder as recording
-from uq_llm_integrations.backends.vllm.early_stop import EarlyStopper
-from uq_llm_integrations.backends.vllm.start import REQUEST_KEY, STOP_KEY
+from uq_llm_integrations.backends.token_statistics import SUMS, column, dense_rows, read_rows
+from uq_llm_integrations.backends.vllm.launch import REQUEST_KEY, STOP_KEY
+from uq_llm_integrations.backends.vllm.worker import extension as probing
+from uq_llm_integrations.backends.vllm.worker import recorder as recording
+from uq_llm_integrations.backends.vllm.worker.early_stop import EarlyStopper
 
 SIZE = 31
 

@@ -14,14 +14,14 @@ import pytest
 from tenacity import wait_fixed
 
 from tests.conftest import full_vocabulary_entropy
-from uq_llm_integrations.backends.vllm.engine import VLLMEngineBackend
-from uq_llm_integrations.backends.vllm.start import install_probe, own_main_module
-from uq_llm_integrations.decoding.drive import drive
-from uq_llm_integrations.decoding.retry import RetryErrors
-from uq_llm_integrations.decoding.strategies import Single
+from uq_llm_integrations.backends.vllm.backend import VLLMEngineBackend
+from uq_llm_integrations.backends.vllm.launch import install_probe, own_main_module
+from uq_llm_integrations.checkpoints import resolve_model
 from uq_llm_integrations.errors import EngineDeadError, EngineTimeoutError, InvalidRequestError
-from uq_llm_integrations.models import resolve_model
 from uq_llm_integrations.records import Request
+from uq_llm_integrations.strategies.best_of_n import Single
+from uq_llm_integrations.strategies.drive import drive
+from uq_llm_integrations.strategies.retry import RetryErrors
 
 pytestmark = pytest.mark.engine
 

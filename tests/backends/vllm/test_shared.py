@@ -17,13 +17,13 @@ from vllm.engine.arg_utils import EngineArgs
 from vllm.model_executor.model_loader import get_model
 from vllm.model_executor.models import registry
 
-from uq_llm_integrations.backends.vllm.binding import (
+from uq_llm_integrations.backends.vllm.worker.shared_model import SharedModel
+from uq_llm_integrations.backends.vllm.worker.weight_binding import (
     Binder,
     EngineBlock,
     EnginePart,
     NotShareableError,
 )
-from uq_llm_integrations.backends.vllm.shared import SharedModel
 
 DEPTH, VOCABULARY, CPU = 3, 97, torch.device("cpu")
 
@@ -203,7 +203,7 @@ def test_a_block_that_returns_more_is_read_from_its_definition():
     from transformers.models.gpt_oss.modeling_gpt_oss import GptOssMLP
     from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock
 
-    from uq_llm_integrations.backends.vllm.binding import _returns_tuple
+    from uq_llm_integrations.backends.vllm.worker.weight_binding import _returns_tuple
 
     with torch.device("meta"):
         blocks = GptOssMLP(CONFIGS["gpt-oss"]()), MixtralSparseMoeBlock(CONFIGS["mixtral"]())

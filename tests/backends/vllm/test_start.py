@@ -1,8 +1,8 @@
 import pytest
 
-from uq_llm_integrations.backends.vllm.engine import VLLMEngineBackend
+from uq_llm_integrations.backends.vllm.backend import VLLMEngineBackend
+from uq_llm_integrations.backends.vllm.launch import REQUEST_KEY
 from uq_llm_integrations.backends.vllm.params import check_seed, generation_params, why_not_watched
-from uq_llm_integrations.backends.vllm.start import REQUEST_KEY
 from uq_llm_integrations.errors import ConfigurationError, InvalidRequestError
 from uq_llm_integrations.records import Request
 

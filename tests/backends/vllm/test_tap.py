@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from uq_llm_integrations.backends.row_sums import SUMS, column, dense_rows, read_rows
-from uq_llm_integrations.backends.vllm import tap as tapping
-from uq_llm_integrations.backends.vllm.recorder import Recorder
-from uq_llm_integrations.backends.vllm.start import SCORE_KEY
+from uq_llm_integrations.backends.token_statistics import SUMS, column, dense_rows, read_rows
+from uq_llm_integrations.backends.vllm.launch import SCORE_KEY
+from uq_llm_integrations.backends.vllm.worker import tap as tapping
+from uq_llm_integrations.backends.vllm.worker.recorder import Recorder
 
 LOGITS = torch.tensor(np.random.default_rng(0).normal(size=(6, 31)), dtype=torch.float32)
 

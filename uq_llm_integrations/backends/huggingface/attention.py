@@ -19,7 +19,7 @@ class AttentionTaker:
     def __init__(self, lengths: Sequence[int], *, maps: bool) -> None:
         self._lengths, self._maps = lengths, maps
         self._layers: list[list[dict[str, Singles]]] = []
-        """Layer -> text -> field of `Internals` -> its part for this layer."""
+        """Layer -> text -> field of `Activations` -> its part for this layer."""
 
     @contextmanager
     def watching(self, model: Any) -> Iterator[None]:
@@ -31,7 +31,7 @@ class AttentionTaker:
             yield
 
     def taken(self, text: int) -> dict[str, Singles]:
-        """Return one text's fields of `Internals`, with the layers as the first axis."""
+        """Return one text's fields of `Activations`, with the layers as the first axis."""
         if not self._layers:
             raise MethodUnavailableError("none of the model's layers tells attention weights")
         fields = self._layers[0][text]

@@ -16,30 +16,30 @@ from uq_llm_integrations.backends.base import (
     kept_candidates,
     layer_number,
 )
+from uq_llm_integrations.backends.codec import encoded_chat, encoded_prompt
+from uq_llm_integrations.backends.event_loop import LoopThread
 from uq_llm_integrations.backends.huggingface.batches import in_batches
-from uq_llm_integrations.backends.huggingface.model import ModelOptions
+from uq_llm_integrations.backends.huggingface.loading import ModelOptions
 from uq_llm_integrations.backends.huggingface.sampling import HFSampling
 from uq_llm_integrations.backends.huggingface.thread import ModelThread
-from uq_llm_integrations.backends.loop import LoopThread
-from uq_llm_integrations.backends.prompts import encoded_chat, encoded_prompt
-from uq_llm_integrations.backends.sampling import check_request
+from uq_llm_integrations.backends.sampling_params import check_request
 from uq_llm_integrations.backends.token_texts import split_text
+from uq_llm_integrations.checkpoints import resolve_model
 from uq_llm_integrations.errors import (
     ConfigurationError,
     EmptyPromptError,
     EngineError,
     InvalidRequestError,
 )
-from uq_llm_integrations.models import resolve_model
 from uq_llm_integrations.records import (
+    Activations,
     Candidate,
     Conversation,
     Inspection,
-    Internals,
     Request,
+    SampleMonitor,
     StreamPiece,
     TokenTrace,
-    Watch,
 )
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ class HuggingFaceBackend(Backend):
             context_length=known.context_length if known else None,
             max_top_logprobs=-1,
             max_n=self._max_n,
-            why_no_internals=None,
+            why_no_activations=None,
         )
 
     @cached_property
@@ -176,9 +176,11 @@ class HuggingFaceBackend(Backend):
         HFSampling.of(request.sampling)
         self._check_ids(request.prompt_ids)
 
-    async def generate(self, request: Request, watch: Watch | None = None) -> list[Candidate]:
+    async def generate(
+        self, request: Request, monitor: SampleMonitor | None = None
+    ) -> list[Candidate]:
         """Return `request.n` candidates, drawn side by side behind one pass of the prompt."""
-        return await (await self._drawing(request, watch)).candidates()
+        return await (await self._drawing(request, monitor)).candidates()
 
     async def stream(self, request: Request) -> AsyncGenerator[StreamPiece, None]:
         """Generate one candidate piece by piece; the last piece has the candidate."""
@@ -211,7 +213,7 @@ class HuggingFaceBackend(Backend):
 
     async def inspect_all(
         self, texts: Sequence[Sequence[int]], inspection: Inspection
-    ) -> list[Internals]:
+    ) -> list[Activations]:
         """Return what is inside the model while the tokens of each text pass through it."""
         from uq_llm_integrations.backends.huggingface.forward import inspected
 
@@ -221,7 +223,7 @@ class HuggingFaceBackend(Backend):
         _check_inspection(inspection, known.layers)
         return await self._in_batches(whole, inspected, inspection)
 
-    async def _drawing(self, request: Request, watch: Watch | None = None) -> Drawing:
+    async def _drawing(self, request: Request, monitor: SampleMonitor | None = None) -> Drawing:
         from uq_llm_integrations.backends.huggingface.generation import Drawing
 
         self.check(request)
@@ -229,19 +231,19 @@ class HuggingFaceBackend(Backend):
         self.check(request)  # now the sizes are known
         model, ends = await self._thread.work(self._thread.model)
         return Drawing(
-            self._thread.work, model, known, ends, request, watch, one_by_one=self._one_by_one
+            self._thread.work, model, known, ends, request, monitor, one_by_one=self._one_by_one
         )
 
     async def _traces(self, prompt: Ids, texts: Sequence[Ids], k: int) -> list[TokenTrace]:
-        from uq_llm_integrations.backends.huggingface import scoring
+        from uq_llm_integrations.backends.huggingface import teacher_forcing
 
         if len(texts) > 1:
-            (kept,) = await self._in_batches([prompt], scoring.passed)
+            (kept,) = await self._in_batches([prompt], teacher_forcing.passed)
             if kept:
-                beside = len(prompt) // scoring.CACHED_PER_TOKEN
+                beside = len(prompt) // teacher_forcing.CACHED_PER_TOKEN
                 return await self._in_batches(texts, kept.scored, k, beside=beside)
         whole = [prompt + ids for ids in texts]
-        return await self._in_batches(whole, scoring.scored, len(prompt), k)
+        return await self._in_batches(whole, teacher_forcing.scored, len(prompt), k)
 
     async def _in_batches(
         self, texts: Sequence[Ids], job: Callable[..., list[T]], *arguments: Any, beside: int = 0

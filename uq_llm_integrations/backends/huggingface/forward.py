@@ -13,12 +13,12 @@ from uq_llm_integrations.backends.base import layer_number
 from uq_llm_integrations.backends.huggingface.attention import AttentionTaker
 from uq_llm_integrations.backends.huggingface.trace import chosen_logprobs
 from uq_llm_integrations.errors import EngineError, MethodUnavailableError
-from uq_llm_integrations.records import Inspection, Internals, Singles
+from uq_llm_integrations.records import Activations, Inspection, Singles
 
 Ids = tuple[int, ...]
 
 
-def inspected(model: Any, texts: Sequence[Ids], inspection: Inspection) -> list[Internals]:
+def inspected(model: Any, texts: Sequence[Ids], inspection: Inspection) -> list[Activations]:
     """Return the internals of each text, from one pass padded on the right; none are padded."""
     if inspection.attention is None:
         return _internals(model, texts, inspection, None)
@@ -52,7 +52,7 @@ def last_logits(model: Any, count: int) -> dict[str, int]:
 
 def _internals(
     model: Any, texts: Sequence[Ids], inspection: Inspection, taker: AttentionTaker | None
-) -> list[Internals]:
+) -> list[Activations]:
     wants_hidden = bool(inspection.hidden_layers)
     output = padded_pass(model, texts, output_hidden_states=wants_hidden)
     found, states = [], output.hidden_states
@@ -64,7 +64,7 @@ def _internals(
             for layer in inspection.hidden_layers
         }
         attention = taker.taken(i) if taker else {}
-        found.append(_whole(Internals(logprob, hidden, **attention)))
+        found.append(_whole(Activations(logprob, hidden, **attention)))
     return found
 
 
@@ -89,7 +89,7 @@ def _singles(values: torch.Tensor) -> Singles:
     return array
 
 
-def _whole(internals: Internals) -> Internals:
+def _whole(internals: Activations) -> Activations:
     """Return internals of which all is a number; what the model itself made NaN is an error."""
     arrays = [internals.logprob, *internals.hidden.values(), internals.attention_last]
     for array in arrays:

@@ -11,12 +11,12 @@ from uq_llm_integrations.backends.base import kept_candidates
 from uq_llm_integrations.backends.huggingface.batches import BatchSize
 from uq_llm_integrations.backends.huggingface.draw import draw, penalised
 from uq_llm_integrations.backends.huggingface.forward import forward, last_logits
-from uq_llm_integrations.backends.huggingface.model import Description, Ends
+from uq_llm_integrations.backends.huggingface.loading import Description, Ends
 from uq_llm_integrations.backends.huggingface.sample import Sample
 from uq_llm_integrations.backends.huggingface.sampling import HFSampling
 from uq_llm_integrations.backends.huggingface.trace import trace_of
 from uq_llm_integrations.errors import EngineError
-from uq_llm_integrations.records import Candidate, Request, StreamPiece, TokenTrace, Watch
+from uq_llm_integrations.records import Candidate, Request, SampleMonitor, StreamPiece, TokenTrace
 
 T = TypeVar("T")
 
@@ -128,12 +128,16 @@ class Drawing:
         description: Description,
         ends: Ends,
         request: Request,
-        watch: Watch | None = None,
+        monitor: SampleMonitor | None = None,
         *,
         one_by_one: bool = False,
     ) -> None:
         self._work, self._model, self._description, self._ends = work, model, description, ends
-        self._request, self._watch, self._one_by_one = request, watch or Watch(), one_by_one
+        self._request, self._monitor, self._one_by_one = (
+            request,
+            monitor or SampleMonitor(),
+            one_by_one,
+        )
         self._sampling = HFSampling.of(request.sampling)
         self._finished: list[Candidate] = []
         self._is_enough = False
@@ -194,7 +198,7 @@ class Drawing:
             sample.add(token, trace[i : i + 1])
             if sample.finish_reason:
                 self._note(sample)
-        hopeless = self._watch.hopeless
+        hopeless = self._monitor.hopeless
         for sample in samples:
             if sample.finish_reason is None and (
                 self._is_enough or (hopeless and hopeless(sample.logprobs, self._finished))
@@ -202,7 +206,7 @@ class Drawing:
                 sample.leave()
 
     def _note(self, sample: Sample) -> None:
-        outcome, enough = self._outcome(sample), self._watch.enough
+        outcome, enough = self._outcome(sample), self._monitor.enough
         if isinstance(outcome, Candidate) and outcome.is_whole:
             self._finished.append(outcome)
             self._is_enough = self._is_enough or bool(enough and enough(self._finished))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from uq_llm_integrations.backends.huggingface.model import Ends
+from uq_llm_integrations.backends.huggingface.loading import Ends
 from uq_llm_integrations.backends.huggingface.sampling import HFSampling
 from uq_llm_integrations.backends.huggingface.trace import empty_trace, joined
 from uq_llm_integrations.errors import EngineError

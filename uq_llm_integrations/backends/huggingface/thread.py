@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
-from uq_llm_integrations.backends.huggingface.model import (
+from uq_llm_integrations.backends.huggingface.loading import (
     Description,
     Ends,
     ModelOptions,

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from uq_llm_integrations.backends.device_sums import row_statistics
-from uq_llm_integrations.backends.row_sums import exact_statistics
+from uq_llm_integrations.backends.token_statistics import exact_statistics
+from uq_llm_integrations.backends.token_statistics_torch import row_statistics
 from uq_llm_integrations.records import Floats, TokenTrace
 
 # Rows whose log-probabilities are held in float32 at a time.

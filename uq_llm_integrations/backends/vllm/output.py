@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from uq_llm_integrations.backends.row_sums import (
+from uq_llm_integrations.backends.token_statistics import (
     column,
     dense_rows,
     exact_statistics,

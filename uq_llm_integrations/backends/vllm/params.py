@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from uq_llm_integrations.backends.sampling import MASKING_PARAMETERS, PENALTIES
+from uq_llm_integrations.backends.sampling_params import MASKING_PARAMETERS, PENALTIES
 from uq_llm_integrations.backends.vllm.grammar import structured_outputs
-from uq_llm_integrations.backends.vllm.start import (
+from uq_llm_integrations.backends.vllm.launch import (
     REQUEST_KEY,
     SCORE_KEY,
     STOP_KEY,

@@ -12,9 +12,9 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from uq_llm_integrations.backends.loop import LoopThread
+from uq_llm_integrations.backends.event_loop import LoopThread
 from uq_llm_integrations.backends.vllm.errors import translated_errors
-from uq_llm_integrations.backends.vllm.start import start_async_llm, why_ready_engine_is_inexact
+from uq_llm_integrations.backends.vllm.launch import start_async_llm, why_ready_engine_is_inexact
 from uq_llm_integrations.errors import (
     ConfigurationError,
     EngineDeadError,

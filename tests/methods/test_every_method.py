@@ -1,0 +1,86 @@
+"""Every method of the catalogue on every backend that claims it, with the real model."""
+
+import numpy as np
+import pytest
+
+from uq_llm_integrations.backends.huggingface.backend import HuggingFaceBackend
+from uq_llm_integrations.backends.hybrid import HybridBackend
+from uq_llm_integrations.generators import HybridUncertaintyGenerator
+from uq_llm_integrations.methods.availability import check
+from uq_llm_integrations.methods.entailment import EmbeddingSimilarity, ServedJudge
+from uq_llm_integrations.methods.fitted.fitting import fit_density, fit_head
+from uq_llm_integrations.methods.options import MethodOptions
+from uq_llm_integrations.methods.registry import METHODS
+from uq_llm_integrations.records import Request
+from uq_llm_integrations.strategies.best_of_n import Single
+from uq_llm_integrations.strategies.drive import drive
+
+pytestmark = pytest.mark.engine
+
+QUESTION = "What is the capital of France?"
+PLACES = (
+    "Spain Italy Peru Chad Fiji Cuba Iran Oman Laos Mali Togo Chile Egypt Ghana India Japan Kenya "
+    "Libya Malta Nepal"
+)
+EXAMPLES = [f"What is the capital of {place}?" for place in PLACES.split()]
+MAY_BE_SILENT = {"Verbalized1S", "Verbalized2S", "Linguistic1S", "RDE"}
+"""Those that read a number or a phrase that the answer need not have, and the one that needs more
+than a hundred texts to be fitted."""
+
+NEEDS_ANOTHER_PACKAGE = {"UHeadClaim"}
+
+
+class SparingJudge(ServedJudge):
+    """Asks the model of few pairs only, since the alternatives of all tokens make hundreds."""
+
+    def entailments(self, pairs, question):
+        if len(pairs) <= 16:
+            return (yield from super().entailments(pairs, question))
+        return np.array([[1.0, 0.0, 0.0] if a == b else [0.2, 0.3, 0.5] for a, b in pairs])
+
+
+@pytest.fixture(scope="module")
+def hugging_face():
+    with HuggingFaceBackend("smollm2") as backend:
+        yield backend
+
+
+@pytest.fixture(scope="module", params=["vllm", "huggingface", "hybrid"])
+def each(request, backend, hugging_face):
+    """Each kind of backend."""
+    hybrid = HybridBackend(backend, hugging_face)
+    return {"vllm": backend, "huggingface": hugging_face, "hybrid": hybrid}[request.param]
+
+
+@pytest.fixture(scope="module")
+def method_options(hugging_face) -> MethodOptions:
+    """Fits that serve all backends, which run the same model."""
+    density = fit_density(hugging_face, EXAMPLES, background=EXAMPLES, max_tokens=4)
+    head = fit_head(hugging_face, EXAMPLES, [i % 3 == 0 for i in range(20)], max_tokens=4)
+    judges = {"entailment": SparingJudge(), "similarity": EmbeddingSimilarity()}
+    return MethodOptions(samples=2, density=density, head=head, **judges)
+
+
+@pytest.fixture(scope="module")
+def scores(each, method_options) -> dict:
+    """All scores of one answer, which has no end of its own and so at least two samples."""
+    ids = each.run(each.encode(QUESTION, chat=True))
+    sampling = {"max_tokens": 6, "temperature": 0.7, "seed": 1}
+    request = Request(ids, sampling=sampling, text=QUESTION, method_options=method_options)
+    served = [name for name, lacks in check(None, each, method_options).items() if lacks is None]
+    assert set(METHODS) - set(served) == NEEDS_ANOTHER_PACKAGE
+    return drive(Single(), request, each, served).scores[0]
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name not in NEEDS_ANOTHER_PACKAGE])
+def test_a_method_gives_a_finite_value_or_says_why_not(name, scores):
+    score = scores[name]
+    assert score.is_known or (name in MAY_BE_SILENT and score.reason), score.reason
+
+
+def test_one_call_draws_samples_and_scores_them(backend):
+    generator = HybridUncertaintyGenerator(backend=backend, chat=True, max_tokens=6, seed=1)
+    samples = generator.generate_with_uncertainty(QUESTION, 2, ["entropy", "rauq", "eigen_score"])
+    assert len({sample["text"] for sample in samples}) == 2
+    for sample in samples:
+        assert all(sample["uncertainty"]["scores"].values())

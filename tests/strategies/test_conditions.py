@@ -1,0 +1,147 @@
+"""Conditions: what they say, what they cannot know, and how they read."""
+
+import json
+import math
+from operator import ge, gt, le, lt
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from uq_llm_integrations.backends.scripted import Said, ScriptedBackend
+from uq_llm_integrations.errors import ConfigurationError, EngineError, UnknownMethodError
+from uq_llm_integrations.records import Request
+from uq_llm_integrations.strategies.best_of_n import Single
+from uq_llm_integrations.strategies.conditions import Comparison, Custom
+from uq_llm_integrations.strategies.drive import drive
+from uq_llm_integrations.strategies.quantities import (
+    agreement,
+    load_threshold,
+    score,
+    token_max,
+    token_mean,
+    worst_window,
+)
+
+
+def result_of(*lines):
+    backend = ScriptedBackend(list(lines))
+    return drive(Single(), Request((1,), n=len(lines)), backend, ["perplexity"])
+
+
+SURE, UNSURE = Said("yes", 0.9), Said("yes", 0.5)  # perplexities 0.105 and 0.693 nats
+
+YES = Custom(lambda result: True, "yes")
+NO = Custom(lambda result: False, "no")
+UNKNOWN = Custom(lambda result: None, "unknown")
+
+
+def test_a_score_is_compared_with_a_threshold():
+    assert (score("perplexity") > 0.5)(result_of(UNSURE)) is True
+    assert (score("perplexity") > 0.5)(result_of(SURE)) is False
+    assert (score("perplexity") <= -math.log(0.5))(result_of(UNSURE)) is True
+
+
+def test_windows_over_tokens():
+    first, then = result_of(Said("aa", 0.9)), result_of(Said("bb", 0.5))
+    joined = first.candidate.trace.joined(then.candidate.trace)
+    result = result_of("four")
+    object.__setattr__(result.candidates[0], "trace", joined)
+    low, high = -math.log(0.9), -math.log(0.5)
+    for quantity, expected in [
+        (token_mean("perplexity"), (low + high) / 2),
+        (token_mean("perplexity", last=2), high),
+        (token_max("perplexity"), high),
+        (worst_window("perplexity", 2), high),
+        (worst_window("perplexity", 3), (low + 2 * high) / 3),
+        (worst_window("perplexity", 99), (low + high) / 2),
+    ]:
+        assert quantity(result) == pytest.approx((expected, expected)), quantity
+
+
+def test_agreement_is_the_share_of_whole_candidates_with_the_same_answer():
+    result = result_of("Paris", "The Paris.", "Rome", EngineError("broken"))
+    assert agreement()(result) == (2 / 3, 2 / 3)
+
+
+@pytest.mark.parametrize(
+    ("condition", "verdict"),
+    [
+        (YES & NO, False),
+        (YES | NO, True),
+        (~NO, True),
+        (NO & UNKNOWN, False),
+        (YES & UNKNOWN, None),
+        (YES | UNKNOWN, True),
+        (NO | UNKNOWN, None),
+        (~UNKNOWN, None),
+    ],
+)
+def test_what_is_unknown_decides_only_where_it_matters(condition, verdict):
+    assert condition(result_of(SURE)) is verdict
+
+
+def test_a_score_that_is_not_known_leaves_the_condition_open():
+    assert (score("perplexity") > 0.5)(result_of("")) is None
+
+
+def test_conditions_read_as_they_were_written():
+    condition = (score("entropy") > 1.5) & ~(agreement() >= 0.5) | (worst_window("entropy", 8) > 3)
+    text = "((entropy > 1.5 & ~agreement >= 0.5) | worst token entropy of 8 in a row > 3)"
+    assert repr(condition) == text
+    assert condition.methods == ("entropy",)
+    assert condition.needs_samples
+
+
+def test_python_words_in_place_of_signs_are_refused():
+    with pytest.raises(TypeError, match="&"):
+        assert YES and NO
+
+
+quantities = st.sampled_from([score("perplexity"), score("entropy")])
+comparisons = st.builds(
+    Comparison, quantities, st.sampled_from([">", ">=", "<", "<="]), st.integers(0, 3)
+)
+
+
+@given(one=comparisons, other=comparisons)
+def test_only_what_can_never_or_always_hold_is_refused(one, other):
+    """Against a scan of values on a grid that is finer than the thresholds."""
+
+    def holds(comparison, values):
+        value, edge = values[comparison.quantity.method], comparison.threshold
+        compare = {">": gt, ">=": ge, "<": lt, "<=": le}[comparison.operator]
+        return compare(value, edge)
+
+    grid = [i / 2 for i in range(-2, 9)]
+    worlds = [{"perplexity": p, "entropy": e} for p in grid for e in grid]
+    verdicts = {holds(one, world) and holds(other, world) for world in worlds}
+    if True in verdicts:
+        one & other
+    else:
+        with pytest.raises(ConfigurationError, match="never"):
+            one & other
+    if all(holds(one, world) or holds(other, world) for world in worlds):
+        with pytest.raises(ConfigurationError, match="always"):
+            one | other
+
+
+def test_what_can_never_be_asked_is_refused():
+    with pytest.raises(ConfigurationError, match="must be a number"):
+        score("entropy") > math.nan  # noqa: B015  # it raises
+    with pytest.raises(UnknownMethodError):
+        score("entropie")
+    with pytest.raises(ConfigurationError, match="token_mean"):
+        score("TokenEntropy")
+    with pytest.raises(ConfigurationError, match="at least 1"):
+        worst_window("entropy", 0)
+
+
+def test_thresholds_come_from_a_calibration_file(tmp_path):
+    path = tmp_path / "calibration.json"
+    path.write_text(json.dumps({"thresholds": {"entropy": 0.8}}))
+    assert repr(score("entropy") > load_threshold(path, "entropy")) == "entropy > 0.8"
+    with pytest.raises(ConfigurationError, match="did you mean 'entropy'"):
+        load_threshold(path, "entropi")
+    with pytest.raises(ConfigurationError, match="no calibration file"):
+        load_threshold(tmp_path / "none.json", "entropy")

@@ -1,1 +1,0 @@
-"""What the classes of all frameworks share: settings, backends, the way of a chat request."""

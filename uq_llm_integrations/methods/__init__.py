@@ -1,0 +1,1 @@
+"""Uncertainty methods: what each is, what it needs, and its formula."""

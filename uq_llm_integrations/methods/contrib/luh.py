@@ -1,0 +1,247 @@
+"""Pre-trained uncertainty heads of the `luh` package, https://aclanthology.org/2025.emnlp-main.1809.
+
+`luh` is at https://github.com/IINemo/llm-uncertainty-head and is on no package index. It needs
+lm-polygraph, and its heads are on the hub under `llm-uncertainty-head`, each for one model.
+
+With random weights, six of its kinds of head that read hidden states, attention and probabilities
+of a small model gave what luh itself gives (its commit fc213ed), to 1e-7. Not run: a trained head
+from the hub, on its own model, and the lookback lens, whose tokenizer has to be fetched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Self
+
+import numpy as np
+
+from uq_llm_integrations.errors import (
+    ConfigurationError,
+    MethodUnavailableError,
+    MissingDependencyError,
+    ModelNotFoundError,
+)
+from uq_llm_integrations.records import Activations, Candidate, Floats, Inspection
+
+_SOURCE = "git+https://github.com/IINemo/llm-uncertainty-head"
+_PROBABILITIES = "FeatureExtractorTokenProbabilities"
+_HIDDEN = "FeatureExtractorBasicHiddenStates"
+_READERS = {
+    _PROBABILITIES,
+    _HIDDEN,
+    "FeatureExtractorBasicAttention",
+    "FeatureExtractorLookbackLens",
+}
+_FILES = ["config.yaml", "weights.pth"]
+
+
+@dataclass(frozen=True, eq=False)
+class LuhHead:
+    """A head of `luh`, fed with what a backend shows of the model that it was trained for.
+
+    It is given what its own teacher-forced pass gives it: at each token of prompt and answer but
+    the last, hidden states, attention and the most probable next tokens. A head for claims scores
+    the answer as one claim of all its tokens, one for tokens as the mean over them.
+    """
+
+    name: str
+    head: Any
+    inspection: Inspection
+    top_logprobs: int
+
+    @classmethod
+    def from_pretrained(
+        cls, name: str, model: str, *, device: str = "cpu", revision: str | None = None
+    ) -> Self:
+        """Load a head from a folder or the hub; `model`, of the same, is what it was trained for.
+
+        Of the model only the configuration is read. Raises MissingDependencyError without `luh`,
+        ModelNotFoundError where head or model cannot be loaded, and MethodUnavailableError for a
+        head that reads what no backend shows.
+        """
+        luh = _luh()
+        folder = _folder(name, revision)
+        base = SimpleNamespace(config=_model_configuration(model))
+        try:
+            head = luh.AutoUncertaintyHead.from_pretrained(folder, base)
+        except Exception as error:  # theirs, and so anything
+            raise ModelNotFoundError(f"cannot load the luh head {name!r}: {error}") from error
+        return cls(name, head.to(device).eval(), _inspection(head), _top_logprobs(head))
+
+    def doubt(self, candidate: Candidate, seen: Activations) -> float:
+        """Return the probability from 0 to 1 that the answer is wrong."""
+        (whole,) = self.doubts(candidate, seen, [range(len(candidate.token_ids))])
+        return float(whole)
+
+    def doubts(
+        self, candidate: Candidate, seen: Activations, claims: Sequence[Sequence[int]]
+    ) -> Floats:
+        """Return the probability that each claim is wrong, given the places of its tokens.
+
+        `seen` is of prompt and answer, and the candidate's trace has the top log-probabilities.
+        """
+        import torch
+
+        try:
+            with torch.inference_mode():
+                logits = self._logits(candidate, seen, claims)
+        except Exception as error:  # theirs, and so anything
+            raise ConfigurationError(f"the luh head {self.name!r} fails: {error}") from error
+        found = torch.sigmoid(logits).double().cpu().numpy()
+        if self.head.model_type == "claim":
+            return np.asarray(found)
+        before = len(candidate.prompt_ids) - 1
+        return np.array([found[[before + place for place in places]].mean() for places in claims])
+
+    def _logits(self, candidate: Candidate, seen: Activations, claims: Sequence[Any]) -> Any:
+        """Return [claims] logits; a head for tokens gives [S - 1], for each token but the first."""
+        import torch
+
+        device = next(self.head.parameters()).device
+        places, start = (
+            len(candidate.prompt_ids + candidate.token_ids) - 1,
+            len(candidate.prompt_ids),
+        )
+        masks = torch.zeros(len(claims), places, dtype=torch.long)
+        for row, tokens in zip(masks, claims, strict=True):
+            row[[start - 1 + token for token in tokens]] = 1
+        inputs = {
+            "input_ids": torch.tensor([candidate.prompt_ids + candidate.token_ids]),
+            "attention_mask": torch.ones(1, places + 1, dtype=torch.long),
+            "context_lengths": torch.tensor([start]),
+            "claims": [masks.to(device)],
+        }
+        features = self._features(candidate, seen, inputs).to(device)
+        attended = torch.ones(1, places, dtype=torch.long, device=device)
+        return self.head._compute_tensors(inputs, features, attended)[0, :, 0]
+
+    def _features(self, candidate: Candidate, seen: Activations, inputs: Mapping[str, Any]) -> Any:
+        """Return [1, S - 1, features], as the head's own readers make them."""
+        import torch
+
+        outputs = _outputs(seen, inputs)
+        return torch.cat(
+            [
+                _probabilities(candidate, reader.top_n)
+                if type(reader).__name__ == _PROBABILITIES
+                else reader(inputs, outputs).float()
+                for reader in _readers(self.head)
+            ],
+            dim=-1,
+        )
+
+
+class _Outputs(dict[str, Any]):
+    """A model's output as transformers returns it: read by key and by attribute."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self:
+            return self[name]
+        raise AttributeError(name)
+
+
+def _outputs(seen: Activations, inputs: Mapping[str, Any]) -> _Outputs:
+    import torch
+
+    hidden = {layer: torch.tensor(states)[None] for layer, states in seen.hidden.items()}
+    maps = seen.attention_maps if seen.attention_maps is not None else ()
+    return _Outputs(
+        # A reader looks at the last layer to tell a pass from a generation.
+        hidden_states=hidden | {-1: next(iter(hidden.values()), None)},
+        attentions=[torch.tensor(layer)[None] for layer in maps],
+        context_lengths=inputs["context_lengths"],
+    )
+
+
+def _probabilities(candidate: Candidate, count: int) -> Any:
+    """Return [1, S - 1, count] the highest probabilities where the answer's tokens were drawn.
+
+    0 within the prompt, as in the passes that heads are trained on.
+    """
+    import torch
+
+    top = candidate.trace.top_logprobs
+    assert top is not None
+    highest = np.exp(-np.sort(-top, axis=1)[:, :count])
+    prompt = np.zeros((len(candidate.prompt_ids) - 1, count))
+    return torch.tensor(np.concatenate([prompt, highest]), dtype=torch.float32)[None]
+
+
+def _readers(head: Any) -> Sequence[Any]:
+    readers: Sequence[Any] = head.feature_extractor._feature_extractors
+    return readers
+
+
+def _inspection(head: Any) -> Inspection:
+    kinds = {type(reader).__name__ for reader in _readers(head)}
+    if unknown := kinds - _READERS:
+        raise MethodUnavailableError(f"the head reads the model with {', '.join(sorted(unknown))}")
+    layers = [
+        layer
+        for reader in _readers(head)
+        if type(reader).__name__ == _HIDDEN
+        for layer in reader._layer_nums
+    ]
+    return Inspection(tuple(dict.fromkeys(layers)), "maps" if head.output_attentions else None)
+
+
+def _top_logprobs(head: Any) -> int:
+    readers = [one for one in _readers(head) if type(one).__name__ == _PROBABILITIES]
+    if any(reader.temperature != 1.0 for reader in readers):
+        raise MethodUnavailableError("the head reads probabilities at another temperature than 1")
+    return max((reader.top_n for reader in readers), default=0)
+
+
+def _folder(name: str, revision: str | None) -> str:
+    if Path(name).expanduser().is_dir():
+        return str(Path(name).expanduser())
+    from huggingface_hub import snapshot_download
+
+    try:
+        # luh's own download has an argument that the hub's client no longer takes.
+        return str(snapshot_download(name, revision=revision, allow_patterns=_FILES))
+    except (OSError, ValueError) as error:
+        raise ModelNotFoundError(f"there is no luh head {name!r}: {error}") from error
+
+
+def _model_configuration(model: str) -> Any:
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(model)
+    except (OSError, ValueError) as error:
+        raise ModelNotFoundError(f"there is no model {model!r}: {error}") from error
+
+
+def _luh() -> Any:
+    if find_spec("luh") is None:
+        raise MissingDependencyError("luh", source=_SOURCE)
+    from uq_llm_integrations.backends.vision_guard import hide_mismatched_builds
+
+    hide_mismatched_builds()
+    try:
+        with _complete_hub():
+            return import_module("luh")
+    except ImportError as error:
+        raise ConfigurationError(f"luh is installed but cannot be imported: {error}") from error
+
+
+@contextmanager
+def _complete_hub() -> Iterator[None]:
+    """Lend the hub's client a name that it no longer has; luh imports it for uploads alone."""
+    import huggingface_hub
+
+    if hasattr(huggingface_hub, "Repository"):
+        yield
+        return
+    huggingface_hub.Repository = None
+    try:
+        yield
+    finally:
+        del huggingface_hub.Repository

@@ -1,0 +1,1 @@
+"""Methods that are fitted on training texts, and what they keep."""

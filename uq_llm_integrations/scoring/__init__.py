@@ -1,1 +1,0 @@
-"""What a candidate's numbers mean."""

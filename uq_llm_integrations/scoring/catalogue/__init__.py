@@ -1,1 +1,0 @@
-"""All methods, one file for each kind of evidence that they need."""

@@ -1,0 +1,1 @@
+"""What to sample, which candidate to return, and what to do about its scores."""

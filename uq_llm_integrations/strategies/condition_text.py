@@ -1,0 +1,100 @@
+"""Conditions written as text, for configuration files: `perplexity > 0.6 or agreement < 0.5`."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable
+from functools import reduce
+from operator import and_, ge, gt, le, lt, or_
+from typing import Any
+
+from uq_llm_integrations.errors import ConfigurationError
+from uq_llm_integrations.strategies.conditions import Condition
+from uq_llm_integrations.strategies.quantities import (
+    Quantity,
+    agreement,
+    load_threshold,
+    score,
+    token_max,
+    token_mean,
+    worst_window,
+)
+
+_OPERATORS: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
+    ast.Gt: gt,
+    ast.GtE: ge,
+    ast.Lt: lt,
+    ast.LtE: le,
+}
+_WINDOWS: dict[str, Callable[..., Quantity]] = {
+    "token_mean": token_mean,
+    "token_max": token_max,
+    "worst_window": worst_window,
+}
+
+
+def parse_condition(text: str) -> Condition:
+    """Return the condition that a text describes.
+
+    A comparison has a method's name, `agreement`, or a window such as `worst_window(entropy, 8)` on
+    its left, and on its right a number, or `calibrated("file.json", "name")`. `and`, `or`, `not`
+    and brackets compose them. Raises ConfigurationError for anything else.
+    """
+    try:
+        tree = ast.parse(text.strip(), mode="eval")
+    except SyntaxError as error:
+        raise ConfigurationError(f"the condition {text!r} cannot be read: {error.msg}") from error
+    return _condition(tree.body, text)
+
+
+def _condition(node: ast.expr, text: str) -> Condition:
+    match node:
+        case ast.BoolOp(op=ast.And(), values=values):
+            return reduce(and_, (_condition(value, text) for value in values))
+        case ast.BoolOp(op=ast.Or(), values=values):
+            return reduce(or_, (_condition(value, text) for value in values))
+        case ast.UnaryOp(op=ast.Not(), operand=operand):
+            return ~_condition(operand, text)
+        case ast.Compare(left=left, ops=[operator], comparators=[right]):
+            if compare := _OPERATORS.get(type(operator)):
+                condition: Condition = compare(_quantity(left, text), _threshold(right, text))
+                return condition
+    raise _unreadable(node, text, "a comparison such as `entropy > 1.5`")
+
+
+def _quantity(node: ast.expr, text: str) -> Quantity:
+    match node:
+        case ast.Name(id="agreement"):
+            return agreement()
+        case ast.Name(id=name):
+            return score(name)
+        case ast.Call(func=ast.Name(id=name), args=[ast.Name(id=method), *sizes], keywords=[]):
+            if name in _WINDOWS and len(sizes) <= 1:
+                return _WINDOWS[name](method, *(_size(size, text) for size in sizes))
+    raise _unreadable(node, text, "a method's name, `agreement`, or `worst_window(entropy, 8)`")
+
+
+def _size(node: ast.expr, text: str) -> int:
+    match node:
+        case ast.Constant(value=int(size)):
+            return size
+    raise _unreadable(node, text, "a number of tokens")
+
+
+def _threshold(node: ast.expr, text: str) -> float:
+    match node:
+        case ast.Constant(value=int() | float() as number):
+            return float(number)
+        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as number)):
+            return -float(number)
+        case ast.Call(
+            func=ast.Name(id="calibrated"),
+            args=[ast.Constant(value=str(path)), ast.Constant(value=str(name))],
+        ):
+            return load_threshold(path, name)
+    raise _unreadable(node, text, 'a number or `calibrated("file.json", "name")`')
+
+
+def _unreadable(node: ast.expr, text: str, wanted: str) -> ConfigurationError:
+    part = ast.get_source_segment(text.strip(), node) or text
+    return ConfigurationError(f"{part!r} in the condition {text!r} cannot be read; wanted {wanted}")

@@ -1,0 +1,183 @@
+"""What conditions compare: scores, windows over tokens, and how far the samples agree."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from uq_llm_integrations.errors import ConfigurationError, suggestion
+from uq_llm_integrations.methods.registry import find_method
+from uq_llm_integrations.methods.token_values import token_values
+from uq_llm_integrations.records import Floats, Result
+from uq_llm_integrations.strategies.answers import normalised_answer
+
+if TYPE_CHECKING:
+    from uq_llm_integrations.strategies.conditions import Comparison, Operator
+
+Ends = tuple[float, float]
+"""The lower and the upper end of what is known; equal where it is exact."""
+
+
+class Quantity(ABC):
+    """A number that can be told of a result's chosen candidate. Compare it to get a condition."""
+
+    needs_samples = False
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The methods that must be scored first."""
+        return ()
+
+    @abstractmethod
+    def __call__(self, result: Result) -> Ends | None:
+        """Return the ends of the interval that holds it, None where nothing is known."""
+
+    def __gt__(self, threshold: float) -> Comparison:
+        return self._compared(">", threshold)
+
+    def __ge__(self, threshold: float) -> Comparison:
+        return self._compared(">=", threshold)
+
+    def __lt__(self, threshold: float) -> Comparison:
+        return self._compared("<", threshold)
+
+    def __le__(self, threshold: float) -> Comparison:
+        return self._compared("<=", threshold)
+
+    def _compared(self, operator: Operator, threshold: float) -> Comparison:
+        from uq_llm_integrations.strategies.conditions import Comparison
+
+        return Comparison(self, operator, threshold)
+
+
+@dataclass(frozen=True, repr=False)
+class score(Quantity):  # noqa: N801  # reads as a word in conditions
+    """A sequence-level method's score of the chosen candidate."""
+
+    method: str
+
+    def __post_init__(self) -> None:
+        if find_method(self.method).level != "sequence":
+            level = find_method(self.method).level
+            raise ConfigurationError(
+                f"{self.method} has a value for each {level}, not one; of tokens use token_mean, "
+                "token_max or worst_window"
+            )
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The method itself."""
+        return (self.method,)
+
+    def __call__(self, result: Result) -> Ends | None:
+        """Return the score, or its interval."""
+        known = result.scores[0][self.method]
+        if known.value is not None:
+            return known.value, known.value
+        if known.lower is not None and known.upper is not None:
+            return known.lower, known.upper
+        return None
+
+    def __repr__(self) -> str:
+        return self.method
+
+
+@dataclass(frozen=True, repr=False)
+class token_window(Quantity):  # noqa: N801  # reads as a word in conditions
+    """A method's values over tokens, reduced to one number.
+
+    `mean` and `max` are taken of the last `size` tokens (of all without a size); `worst` is the
+    highest mean of any `size` tokens in a row, of all tokens where there are fewer (the lowest
+    group confidence of DeepConf, https://arxiv.org/abs/2508.15260).
+    """
+
+    method: str
+    reduce: Literal["mean", "max", "worst"]
+    size: int | None = None
+
+    def __post_init__(self) -> None:
+        find_method(self.method)
+        if self.size is not None and (isinstance(self.size, bool) or self.size < 1):
+            raise ConfigurationError(f"the window has {self.size!r} tokens; it needs at least 1")
+
+    def __call__(self, result: Result) -> Ends | None:
+        """Reduce both ends."""
+        trace = result.candidate.trace
+        values = token_values(trace, find_method(self.method)) if len(trace) else None
+        if values is None or not all(np.isfinite(end).all() for end in values):
+            return None
+        low, high = map(self._reduced, values)
+        return low, high
+
+    def _reduced(self, values: Floats) -> float:
+        size = min(self.size or len(values), len(values))
+        if self.reduce == "worst":
+            sums = np.convolve(values, np.ones(size), "valid")
+            return float(sums.max()) / size
+        last = values[-size:]
+        return float(last.mean() if self.reduce == "mean" else last.max())
+
+    def __repr__(self) -> str:
+        of = f" of the last {self.size}" if self.size and self.reduce != "worst" else ""
+        of = f" of {self.size} in a row" if self.reduce == "worst" else of
+        return f"{self.reduce} token {self.method}{of}"
+
+
+def token_mean(method: str, last: int | None = None) -> token_window:
+    """Return the mean over the last tokens, or over all."""
+    return token_window(method, "mean", last)
+
+
+def token_max(method: str, last: int | None = None) -> token_window:
+    """Return the highest value among the last tokens, or among all."""
+    return token_window(method, "max", last)
+
+
+def worst_window(method: str, size: int) -> token_window:
+    """Return the highest mean of `size` tokens in a row."""
+    return token_window(method, "worst", size)
+
+
+@dataclass(frozen=True, repr=False)
+class agreement(Quantity):  # noqa: N801  # reads as a word in conditions
+    """The share of the whole candidates that give the same answer as the chosen one, 0 to 1.
+
+    Low is uncertain. `answer` turns a text into what is compared.
+    """
+
+    answer: Callable[[str], str] = normalised_answer
+    needs_samples = True
+
+    def __call__(self, result: Result) -> Ends | None:
+        """Count the equal answers."""
+        answers = [self.answer(one.text) for one in result.candidates if one.is_whole]
+        if not answers or not result.candidate.is_whole:
+            return None
+        share = answers.count(self.answer(result.candidate.text)) / len(answers)
+        return share, share
+
+    def __repr__(self) -> str:
+        return "agreement"
+
+
+def load_threshold(path: str | Path, name: str) -> float:
+    """Return a threshold from a calibration file: JSON, `{"thresholds": {name: number}}`."""
+    try:
+        thresholds = json.loads(Path(path).read_text())["thresholds"]
+        value = thresholds[name]
+    except (OSError, ValueError, TypeError) as error:
+        raise ConfigurationError(f"{path} is no calibration file: {error}") from error
+    except KeyError as error:
+        if error.args == ("thresholds",):
+            raise ConfigurationError(f"{path} has no 'thresholds'") from error
+        near = suggestion(name, thresholds)
+        raise ConfigurationError(f"{path} has no threshold {name!r}{near}") from error
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ConfigurationError(f"the threshold {name!r} in {path} is {value!r}, not a number")
+    return float(value)

@@ -1,0 +1,217 @@
+"""Scores of truncated text: a slice of what is known, or one forward pass for what is not."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from uq_llm_integrations.backends.base import Backend
+from uq_llm_integrations.errors import ConfigurationError
+from uq_llm_integrations.methods.assess import assessed
+from uq_llm_integrations.methods.availability import check_available
+from uq_llm_integrations.methods.registry import DEFAULT_METHODS
+from uq_llm_integrations.records import Candidate, Request, Score, Usage
+from uq_llm_integrations.strategies.drive import arun_steps
+from uq_llm_integrations.strategies.judge import judge
+
+Ids = tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class TruncatedScore:
+    """The scores of a truncated text.
+
+    `first_difference` is the place of the first token at which the text, tokenised afresh, differs
+    from the generated ids, which are what is scored; None where it does not. `unscored_text` is
+    the part of a token that a cut within it left over; with healing it is scored as well.
+    """
+
+    candidate: Candidate
+    scores: Mapping[str, Score]
+    usage: Usage
+    is_sliced: bool
+    unscored_text: str = ""
+    first_difference: int | None = None
+
+
+def truncated(candidate: Candidate, tokens: int) -> Candidate:
+    """Return the first tokens of a candidate with the trace that they were generated with.
+
+    Its text is left to who can decode; `score_truncated_sequence` does.
+    """
+    if not 0 <= tokens <= len(candidate.token_ids):
+        raise ConfigurationError(
+            f"cannot keep {tokens} tokens; the candidate has {len(candidate.token_ids)}"
+        )
+    if tokens == len(candidate.token_ids):
+        return candidate
+    return replace(
+        candidate,
+        token_ids=candidate.token_ids[:tokens],
+        trace=candidate.trace[:tokens],
+        finish_reason=None,
+        stop_reason=None,
+    )
+
+
+def score_truncated_sequence(
+    backend: Backend,
+    prompt_ids: Ids,
+    text: str | Ids,
+    generated: Sequence[Candidate] = (),
+    methods: Sequence[str] = DEFAULT_METHODS,
+    *,
+    heal: bool = False,
+) -> TruncatedScore:
+    """Score a text, or token ids, behind a prompt, blocking.
+
+    Where it is the beginning of one of the `generated` candidates, their trace is sliced and the
+    model is not asked. All other text is scored by teacher forcing, behind the cached prompt.
+
+    A cut within a token keeps the whole tokens before it. What is left over of the text is told
+    and not scored, or, with `heal`, tokenised by itself and scored by a pass of its own.
+    """
+    scoring = ascore_truncated_sequences(backend, prompt_ids, [text], generated, methods, heal=heal)
+    return backend.run(scoring)[0]
+
+
+async def ascore_truncated_sequences(
+    backend: Backend,
+    prompt_ids: Ids,
+    texts: Sequence[str | Ids],
+    generated: Sequence[Candidate] = (),
+    methods: Sequence[str] = DEFAULT_METHODS,
+    *,
+    heal: bool = False,
+) -> list[TruncatedScore]:
+    """Score several texts behind one prompt; those that need a pass share one batch."""
+    check_available(methods, backend.capabilities)
+    started = time.perf_counter()
+    prompt_ids = tuple(prompt_ids)
+    own = [
+        (one, await backend.token_texts(one.token_ids))
+        for one in generated
+        if one.prompt_ids == prompt_ids
+    ]
+    cuts = [await _cut(backend, text, own) for text in texts]
+    foreign = [cut.ids for cut in cuts if cut.generated is None]
+    passes = iter(await backend.score_all(prompt_ids, foreign) if foreign else [])
+    to_heal = [_healed(backend, cut) for cut in cuts if heal and cut.rest]
+    heals = iter(await asyncio.gather(*to_heal))
+    found = []
+    for cut in cuts:
+        is_healed = bool(heal and cut.rest)
+        if is_healed:
+            candidate = next(heals)
+        else:
+            candidate = next(passes) if cut.generated is None else cut.slice()
+        found.append(await _scored(backend, candidate, cut, methods, started, is_healed=is_healed))
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class _Cut:
+    """What of a text is known: `ids` of `generated` say its beginning, `rest` is left over."""
+
+    ids: Ids
+    generated: Candidate | None
+    said: str = ""
+    """The text of `ids`."""
+    rest: str = ""
+    fresh: Ids | None = None
+    """The text tokenised afresh."""
+
+    def slice(self) -> Candidate:
+        """Return the whole tokens before the cut with the trace they were generated with."""
+        assert self.generated is not None
+        candidate = truncated(self.generated, len(self.ids))
+        return candidate if candidate is self.generated else replace(candidate, text=self.said)
+
+
+async def _cut(
+    backend: Backend, text: str | Ids, generated: Sequence[tuple[Candidate, list[str]]]
+) -> _Cut:
+    if not isinstance(text, str):
+        ids = tuple(text)
+        for one, pieces in generated:
+            if one.token_ids[: len(ids)] == ids:
+                return _Cut(ids, one, "".join(pieces[: len(ids)]))
+        return _Cut(ids, None)
+    fresh = await backend.encode_continuation(text) if text else ()
+    for one, pieces in generated:
+        if "".join(pieces).startswith(text):
+            tokens, rest = _whole_tokens(pieces, text)
+            return _Cut(one.token_ids[:tokens], one, text.removesuffix(rest), rest, fresh)
+    return _Cut(fresh, None)
+
+
+def _whole_tokens(pieces: Sequence[str], text: str) -> tuple[int, str]:
+    """Return how many tokens lie within the text, and what of the text is left over.
+
+    The bytes of a character that lies beyond the cut add no text yet; they stay outside.
+    """
+    if len(text) == sum(map(len, pieces)):
+        return len(pieces), ""
+    tokens, length, end = 0, 0, 0
+    for place, piece in enumerate(pieces, 1):
+        end += len(piece)
+        if end > len(text):
+            break
+        if piece:
+            tokens, length = place, end
+    return tokens, text[length:]
+
+
+async def _healed(backend: Backend, cut: _Cut) -> Candidate:
+    """Return the slice and, from a pass of its own, what a cut within a token left over."""
+    known, rest = cut.slice(), await backend.encode_continuation(cut.rest)
+    tail = await backend.score(known.prompt_ids + known.token_ids, rest)
+    return replace(
+        known,
+        token_ids=known.token_ids + rest,
+        text=known.text + cut.rest,
+        trace=known.trace.joined(tail.trace),
+    )
+
+
+async def _scored(
+    backend: Backend,
+    candidate: Candidate,
+    cut: _Cut,
+    methods: Sequence[str],
+    started: float,
+    *,
+    is_healed: bool,
+) -> TruncatedScore:
+    result = judge([candidate], methods, time.perf_counter() - started)
+    is_sliced = cut.generated is not None and not is_healed
+    known = len(cut.ids) if cut.generated is not None else 0
+    usage = replace(
+        result.usage,
+        prompt_tokens=0 if is_sliced else result.usage.prompt_tokens,
+        cached_tokens=0 if is_sliced else result.usage.cached_tokens,
+        generated_tokens=0,
+        scored_tokens=len(candidate.token_ids) - known,
+        saved_tokens=known,
+        forward_passes=0 if is_sliced else 1,
+    )
+    assessing = assessed(replace(result, usage=usage), Request(candidate.prompt_ids), methods)
+    result = await arun_steps(assessing, backend)
+    return TruncatedScore(
+        candidate=result.candidate,
+        scores=result.scores[0],
+        usage=result.usage,
+        is_sliced=is_sliced,
+        unscored_text="" if is_healed else cut.rest,
+        first_difference=_first_difference(cut),
+    )
+
+
+def _first_difference(cut: _Cut) -> int | None:
+    if cut.fresh is None or cut.fresh[: len(cut.ids)] == cut.ids:
+        return None
+    pairs = zip(cut.fresh, cut.ids, strict=False)
+    shorter = min(len(cut.fresh), len(cut.ids))
+    return next((i for i, (one, other) in enumerate(pairs) if one != other), shorter)
