@@ -4,29 +4,40 @@ UncertaintyError
 ├── ConfigurationError (ValueError)       an argument that can never work
 │   ├── UnknownMethodError                no such uncertainty method
 │   ├── MethodUnavailableError            the backend cannot give what the method needs
+│   │   └── NotShareableError             the engine's layers do not fit the model's definition
 │   ├── ModelNotFoundError                no such model folder or hub name
 │   └── MissingDependencyError            an optional package is not installed
 ├── InvalidRequestError (ValueError)      one request that can never work
 │   ├── EmptyPromptError
 │   └── PromptTooLongError
+├── EvidenceError                         what a method needs could not be gathered
 ├── HighUncertaintyError                  the answer is too uncertain; carries the Result
 └── EngineError (RuntimeError)            the engine failed, the request may be fine
     ├── EngineStartError
     ├── EngineDeadError                   retryable on a fresh engine
-    └── EngineTimeoutError                retryable on a fresh engine
+    └── EngineTimeoutError                no answer in time; retryable
 
-Each message says what was wrong and what is allowed; `is_retryable` says whether trying the same
-again can help.
+Each message says what was wrong and what is allowed; `is_retryable` is True where trying the same
+again can help. All of them can be pickled, with their message and attributes.
+
+Example:
+    >>> from uq_llm_integrations import ConfigurationError, ScriptedBackend, UncertaintyModel
+    >>> try:
+    ...     UncertaintyModel(ScriptedBackend(["Paris"]), methods=["entrpy"])
+    ... except ConfigurationError as error:
+    ...     print(error)
+    unknown uncertainty method 'entrpy'; did you mean 'entropy'?
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from typing import TypeVar
 
-if TYPE_CHECKING:
-    from uq_llm_integrations.records import Result
+from uq_llm_integrations.records import Result
+
+Error = TypeVar("Error", bound="UncertaintyError")
 
 
 class UncertaintyError(Exception):
@@ -35,7 +46,18 @@ class UncertaintyError(Exception):
     is_retryable: bool = False
 
     completed: Mapping[int, Result] = {}
-    """Results of the same batch that were finished before the error, by their place in it."""
+    """Results of the same batch that were finished before the error, by their index in it."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # The default calls the class with `args`, which is the message alone.
+        return _restored, (type(self), self.args, self.__dict__.copy())
+
+
+def _restored(kind: type[Error], args: tuple[object, ...], attributes: dict[str, object]) -> Error:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(attributes)
+    return error
 
 
 class ConfigurationError(UncertaintyError, ValueError):
@@ -51,6 +73,10 @@ class UnknownMethodError(ConfigurationError):
 
 class MethodUnavailableError(ConfigurationError):
     """The backend cannot give what a method needs."""
+
+
+class NotShareableError(MethodUnavailableError):
+    """A part of the model's definition has no counterpart in the engine; the message names it."""
 
 
 class ModelNotFoundError(ConfigurationError):
@@ -87,26 +113,28 @@ class PromptTooLongError(InvalidRequestError):
         )
 
 
+class EvidenceError(UncertaintyError):
+    """What a method needs could not be gathered; the message says why."""
+
+
 class HighUncertaintyError(UncertaintyError):
     """The answer met a condition of uncertainty.
 
     `result` has it with all its scores; where a framework's answer was judged afterwards, `text`
-    and `uncertainty` (its metadata) have it instead, and drawing again can help.
+    and `uncertainty` (its metadata) have it instead, and sampling again can help.
     """
 
     def __init__(
         self,
-        result: Result | None = None,
-        *,
         condition: str | None = None,
+        *,
+        result: Result | None = None,
         text: str = "",
-        uncertainty: Mapping[str, Any] | None = None,
+        uncertainty: Mapping[str, object] | None = None,
     ) -> None:
-        condition = result.decision.condition if result else condition
         super().__init__(f"the answer is too uncertain: {condition}")
-        self.result = result
-        self.text = result.text if result else text
-        self.uncertainty = uncertainty
+        self.condition = condition
+        self.result, self.text, self.uncertainty = result, text, uncertainty
         self.is_retryable = result is None
 
 
@@ -124,8 +152,10 @@ class EngineDeadError(EngineError):
     is_retryable = True
 
 
-class EngineTimeoutError(EngineDeadError):
+class EngineTimeoutError(EngineError):
     """The engine gave no sign of life within the deadline, or no answer within a call's timeout."""
+
+    is_retryable = True
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

@@ -1,7 +1,7 @@
-"""The nouns: what is asked of a backend, what comes back, and what it is worth.
+"""The nouns: what a backend is given, what comes back, and what it is worth.
 
 All log-probabilities and entropies are in nats. Arrays run over the T generated (or scored) tokens
-of one candidate; V is the size of the vocabulary, k the number of top log-probabilities asked for.
+of one candidate; V is the size of the vocabulary, k the number of top log-probabilities requested.
 """
 
 from __future__ import annotations
@@ -9,14 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    from uq_llm_integrations.errors import UncertaintyError
-    from uq_llm_integrations.methods.options import MethodOptions
 
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
@@ -52,8 +48,8 @@ class Conversation:
     @property
     def question(self) -> str | None:
         """The text of the last user's message."""
-        asked = [one.get("content") for one in self.messages if one.get("role") == "user"]
-        return asked[-1] if asked and isinstance(asked[-1], str) else None
+        texts = [one.get("content") for one in self.messages if one.get("role") == "user"]
+        return texts[-1] if texts and isinstance(texts[-1], str) else None
 
 
 @dataclass(frozen=True)
@@ -61,12 +57,15 @@ class Request:
     """A prompt in token ids and how to continue it.
 
     `sampling` holds vLLM's sampling parameters by their own names (`temperature`, `max_tokens`,
-    `stop`, `seed`, ...). `top_logprobs` is k, and -1 asks for the whole vocabulary. `until` ends a
-    sample with the first token after which it says True of the text so far. `text` is what the
+    `stop`, `seed`, ...). `top_logprobs` is k; -1 stands for the whole vocabulary. `until` ends a
+    sample with the first token after which it returns True for the text so far. `text` is what the
     prompt was encoded from (with `chat`, as a user's turn; with `conversation`, as all of it), for
-    a model with another vocabulary.
-    `method_options` says how methods are served that need more than a trace. `live` asks for the exact
-    statistics of each piece of a stream with it, which takes vLLM a call to its worker each.
+    a model with another vocabulary. `live` requests the exact statistics of each piece of a stream
+    with it, which costs vLLM a call to its worker each.
+
+    Example:
+        >>> Request((1, 2, 3), n=2, sampling={"temperature": 0.7}).n
+        2
     """
 
     prompt_ids: tuple[int, ...]
@@ -78,17 +77,16 @@ class Request:
     text: str | None = None
     chat: bool = False
     conversation: Conversation | None = None
-    method_options: MethodOptions | None = None
     live: bool = False
 
 
 @dataclass(frozen=True)
 class SampleMonitor:
-    """Tells while samples of one request are drawn which of them are needed no longer.
+    """Decides while samples of one request are generated which of them are needed no longer.
 
-    `enough` gets the finished ones and says whether the others can be left. `hopeless` gets the
-    log-probabilities of a running one's tokens and the finished ones, and says whether it can be
-    left. What was drawn of a sample that is left has the finish reason 'abort'.
+    `enough` gets the finished ones and returns whether the others can be aborted. `hopeless` gets
+    the log-probabilities of a running one's tokens and the finished ones, and returns whether it
+    can be aborted. An aborted sample has the finish reason 'abort' and what it had so far.
     """
 
     enough: Callable[[Sequence[Candidate]], bool] | None = None
@@ -97,7 +95,7 @@ class SampleMonitor:
 
 @dataclass(frozen=True, eq=False)
 class TokenTrace:
-    """What is known of the distribution that each of T tokens was drawn from.
+    """What is known of the distribution that each of T tokens was sampled from.
 
     The distribution is the model's own: before penalties, temperature, top-p and the like. Under a
     grammar (`grammar=True`) it is the distribution among the tokens that the grammar allows.
@@ -184,7 +182,7 @@ class Activations:
     logprob: Singles
     """[S - 1] log-probability of each token but the first."""
     hidden: Mapping[Layer, Singles] = field(default_factory=dict)
-    """Layer, as it was asked for -> [S, D] hidden states."""
+    """Layer, as it was requested -> [S, D] hidden states."""
     attention_self: Singles | None = None
     """[L, H, S] what each token attends to itself."""
     attention_last: Singles | None = None
@@ -207,13 +205,13 @@ class Candidate:
     trace: TokenTrace
     finish_reason: str | None = None
     """'stop' or 'length' where it ended by itself, 'boundary' where `Request.until` ended it,
-    'early_stop' where `Request.early_stop` did, 'abort' where it was left because it was needed no
-    longer, 'error' where it failed. None for text that was only scored."""
+    'early_stop' where `Request.early_stop` did, 'abort' where it was needed no longer, 'error' where
+    it failed. None for text that was only scored."""
     stop_reason: int | str | None = None
     """The stop token id or stop string that ended it; None for the end-of-text token."""
     cached_tokens: int = 0
     """Prompt tokens that were taken from the engine's prefix cache."""
-    error: UncertaintyError | None = None
+    error: Exception | None = None
     """Why there is nothing, where this one failed and others of the same request did not."""
 
     @property
@@ -228,7 +226,7 @@ class Claim:
 
     text: str
     tokens: tuple[int, ...]
-    """Places in the answer of the tokens that say it."""
+    """Indices, among the answer's tokens, of those that say it."""
     value: float | None = None
     """How uncertain it is by the method whose score it belongs to; higher is more uncertain."""
 
@@ -276,8 +274,8 @@ class Usage:
     cached_tokens: int = 0
     """Prompt tokens that the engine did not compute again."""
     saved_tokens: int = 0
-    """Tokens of a slice, which no pass had to score again, and the most that samples left early,
-    or never drawn, could still have taken; of those only where the request has `max_tokens`."""
+    """Tokens of a slice, which no pass had to score again, and the most that aborted samples, or
+    samples never started, could still have taken; of those only where `max_tokens` is set."""
     forward_passes: int = 0
     """Passes of the model one after the other: the longest sample's tokens, and one a scoring."""
     seconds: float = 0.0
@@ -286,16 +284,29 @@ class Usage:
         names = (f.name for f in fields(self))
         return Usage(**{name: getattr(self, name) + getattr(other, name) for name in names})
 
+    def __sub__(self, other: Usage) -> Usage:
+        names = (f.name for f in fields(self))
+        return Usage(**{name: getattr(self, name) - getattr(other, name) for name in names})
+
+
+@dataclass(frozen=True)
+class SamplingEnd:
+    """How the sampling ended: all samples complete, stopped before that, or cut by a failure."""
+
+    kind: Literal["complete", "stopped_early", "failed"] = "complete"
+    reason: str | None = None
+
 
 @dataclass(frozen=True)
 class Decision:
-    """What was made of the scores, and the condition that caused it.
+    """What was decided about the answer, and the condition that caused it.
 
-    `is_uncertain` says that a condition on the chosen candidate was met, or could not be known not
-    to be. `text` is what an abstention says in place of the candidate's own text.
+    `is_uncertain` is True where a condition on the chosen candidate was met, or cannot be known not
+    to be, and where the answer came to no end of its own. `text` is what an abstention returns in
+    place of the candidate's own text.
     """
 
-    action: Literal["accepted", "abstained", "retried", "stopped_early"] = "accepted"
+    action: Literal["accepted", "abstained", "retried"] = "accepted"
     condition: str | None = None
     is_uncertain: bool = False
     text: str | None = None
@@ -303,13 +314,21 @@ class Decision:
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """All candidates of one request, the best first, with their scores."""
+    """All candidates of one request, the best first, with their scores.
+
+    Example:
+        >>> from uq_llm_integrations import ScriptedBackend, UncertaintyModel
+        >>> result = UncertaintyModel(ScriptedBackend(["Paris"])).generate("Capital of France?")
+        >>> result.text, round(result.score("perplexity").value, 3)
+        ('Paris', 1.111)
+    """
 
     candidates: tuple[Candidate, ...]
     scores: tuple[Mapping[str, Score], ...]
-    """For each candidate, its scores by the names they were asked for."""
+    """For each candidate, its scores by the names they were requested by."""
     usage: Usage
     decision: Decision = Decision()
+    sampling_end: SamplingEnd = SamplingEnd()
     attempts: tuple[Result, ...] = ()
     """The results that were tried and not kept, in their order."""
 
@@ -322,6 +341,15 @@ class Result:
     def text(self) -> str:
         """The answer: the chosen candidate's text, or what an abstention says in its place."""
         return self.candidate.text if self.decision.text is None else self.decision.text
+
+    @property
+    def trace(self) -> TokenTrace:
+        """The chosen candidate's trace."""
+        return self.candidate.trace
+
+    def score(self, name: str) -> Score:
+        """Return the chosen candidate's score by the name that it was requested by."""
+        return self.scores[0].get(name) or Score(name, reason="it was not requested")
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,117 +1,152 @@
-"""What a method is: its estimator, what it needs, direction, level."""
+"""What a method is: its name, its paper, what it needs, how that is gathered, and its formula.
+
+A method of the trace alone has `values`, a formula for one number a token, and `reduce`, which
+makes one number of them. Any other method has `gather`, an `async def` that gathers its evidence
+and returns a value for each candidate. Both are made by a decorator:
+
+    @trace_method("longest_doubt", summary="Tokens below one half.", reference="my paper", reduce=np.sum)
+    def longest_doubt(trace):
+        return np.exp(trace.logprob) < 0.5
+
+    @evidence_method("brevity", summary="How short the answer is.", reference="my paper")
+    async def brevity(context):
+        return [1 / (1 + len(one.text)) for one in context.candidates]
+
+    register_method(brevity)
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+import math
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypedDict, Unpack
 
-from uq_llm_integrations.records import Candidate, Floats, TokenTrace
+import numpy as np
 
-Need = Literal["logprob", "entropy", "distribution", "evidence"]
+from uq_llm_integrations.backends.base import Capabilities
+from uq_llm_integrations.methods.context import Context
+from uq_llm_integrations.methods.options import MethodOptions
+from uq_llm_integrations.records import Floats, Inspection, TokenTrace
+
 Level = Literal["sequence", "token", "claim"]
-Own = Callable[[Candidate, Mapping[str, Any]], float | Floats | None]
 Category = Literal["logprob", "sampling", "hidden state", "attention", "prompting"]
 
+Ends = tuple[Floats, Floats]
+"""[T] lower and upper ends of what is known of each token's value; equal where it is exact."""
 
-@dataclass(frozen=True)
+TraceValues = Callable[[TokenTrace], Ends | None]
+"""A formula for one value a token, higher is more uncertain; None where nothing is known."""
+
+Value = float | Floats | Exception
+"""A candidate's value: one number, one for each token or claim, or why there is none."""
+
+Gather = Callable[[Context], Coroutine[object, object, Sequence[Value]]]
+"""Returns one value for each candidate, in their order; higher is more uncertain."""
+
+
+class Reduce(Protocol):
+    """Makes one number of all tokens'; it must not decrease where a token's value grows."""
+
+    def __call__(self, values: Floats, /) -> float | np.floating: ...
+
+
+Requirement = Callable[[Capabilities, MethodOptions], str | None]
+"""Returns what is missing for a method on a backend and with these options, None for nothing."""
+
+
+@dataclass(frozen=True, eq=False)
 class Method:
-    """One uncertainty method.
+    """One uncertainty method; higher values are more uncertain, always.
 
-    `needs` is what it reads of a trace: the log-probabilities of the tokens, the entropies, or the
-    whole distributions. The latter have `exact` and `bounds`, formulas for one value a token from
-    the probe's sums and from the top k. A method that needs `evidence` names what must be gathered
-    beside the trace, and has an estimator with `options`, or `own`, a function of the candidate and
-    of what was gathered, which returns a number, or one for each token or claim. `sign` turns
-    lm-polygraph's value so that higher is more uncertain. A method that is not `listed` is no part
-    of the catalogue but made of an estimator of the installed lm-polygraph, whose value is taken
-    as it is.
+    `summary` is a sentence with the unit, `range` the least and the greatest value, `reference` the
+    paper or source. `other_names` are further names that find it, such as lm-polygraph's class.
+    `cost` says what a score costs beside the generation of the answer. `inspection` is what it
+    needs of the model's inside, and `judged_by` which of the options' judges it rests on.
     """
 
     name: str
-    alias: str | None
-    estimator: str
-    needs: Need
-    level: Level
-    reference: str
     summary: str
-    sign: Literal[1, -1] = 1
-    exact: Callable[[TokenTrace], Floats] | None = None
-    bounds: Callable[[TokenTrace], tuple[Floats, Floats]] | None = None
+    reference: str
+    alias: str | None = None
+    other_names: tuple[str, ...] = ()
     category: Category = "logprob"
-    evidence: tuple[str, ...] = ()
-    options: Mapping[str, Any] = field(default_factory=dict)
-    own: Own | None = None
-    listed: bool = True
+    level: Level = "sequence"
+    range: tuple[float, float] = (-math.inf, math.inf)
+    cost: str = "nothing"
+    requirements: tuple[Requirement, ...] = ()
+    inspection: Callable[[MethodOptions], Inspection | None] | None = None
+    judged_by: Literal["entailment", "similarity"] | None = None
+    values: TraceValues | None = None
+    reduce: Reduce | None = None
+    gather: Gather | None = None
 
     @property
-    def requirements(self) -> tuple[str, ...]:
-        """What the backend (internals) or the method_options must have, such as a density."""
-        found = {part for name in self.evidence for part in _REQUIRED.get(name, ())}
-        return tuple(sorted(found, key=lambda part: (part != "internals", part)))
+    def names(self) -> tuple[str, ...]:
+        """All names that find the method, its own first."""
+        return (self.name, *((self.alias,) if self.alias else ()), *self.other_names)
 
-    @property
-    def cost(self) -> str:
-        """What a score costs beside the generation of the answer."""
-        costs = [words for start, words in _COSTS.items() if self._gathers(start)]
-        return ", ".join(costs) or "nothing"
-
-    def _gathers(self, start: str) -> bool:
-        return any(name.startswith(start) for name in self.evidence)
+    def missing(
+        self, capabilities: Capabilities, options: MethodOptions | None = None
+    ) -> str | None:
+        """Return what the method lacks on a backend, and where it can be had; None for nothing."""
+        options = options or MethodOptions()
+        found = (requirement(capabilities, options) for requirement in self.requirements)
+        return next((words for words in found if words), None)
 
 
-def evidence_method(
-    name: str,
-    alias: str | None,
-    estimator: str,
-    category: Category,
-    evidence: str,
-    reference: str,
-    summary: str,
-    **more: Any,
-) -> Method:
-    """Return a method that needs more than a trace; `evidence` has names between spaces."""
-    return Method(
-        name,
-        alias,
-        estimator,
-        "evidence",
-        more.pop("level", "sequence"),
-        reference,
-        summary,
-        category=category,
-        evidence=tuple(evidence.split()),
-        **more,
+class MethodFields(TypedDict, total=False):
+    """What can be said of a method beside its name and formula."""
+
+    summary: str
+    reference: str
+    alias: str | None
+    other_names: tuple[str, ...]
+    category: Category
+    level: Level
+    range: tuple[float, float]
+    cost: str
+    requirements: tuple[Requirement, ...]
+    inspection: Callable[[MethodOptions], Inspection | None]
+    judged_by: Literal["entailment", "similarity"]
+
+
+def trace_method(
+    name: str, reduce: Reduce | None = np.mean, **fields: Unpack[MethodFields]
+) -> Callable[[Callable[[TokenTrace], Floats | Ends | None]], Method]:
+    """Make a method of a formula for [T] values; without `reduce`, it has one value a token."""
+
+    def make(formula: Callable[[TokenTrace], Floats | Ends | None]) -> Method:
+        def values(trace: TokenTrace) -> Ends | None:
+            found = formula(trace)
+            if isinstance(found, np.ndarray):
+                exact = np.asarray(found, np.float64)
+                return exact, exact
+            return found
+
+        level: Level = "token" if reduce is None else "sequence"
+        return Method(name, values=values, reduce=reduce, **{"level": level, **fields})  # type: ignore[misc]  # mypy does not join typed dicts
+
+    return make
+
+
+def evidence_method(name: str, **fields: Unpack[MethodFields]) -> Callable[[Gather], Method]:
+    """Make a method of an `async def` that returns one value for each of the context's candidates."""
+    return lambda gather: Method(name, gather=gather, **fields)  # type: ignore[misc]  # required keys are the caller's
+
+
+def needs_exact_statistics(capabilities: Capabilities, options: MethodOptions) -> str | None:
+    """Require that the backend sees whole distributions."""
+    if capabilities.why_inexact is None:
+        return None
+    return f"exact statistics, which {capabilities.model} has not: {capabilities.why_inexact}"
+
+
+def needs_activations(capabilities: Capabilities, options: MethodOptions) -> str | None:
+    """Require hidden states and attention."""
+    if (why := capabilities.why_no_activations) is None:
+        return None
+    return (
+        f"hidden states or attention, which cannot be had: {why}; "
+        "HuggingFaceBackend and HybridBackend can show them"
     )
-
-
-_REQUIRED: dict[str, tuple[str, ...]] = {
-    "attention_self": ("internals",),
-    "attention_weights_eliciting_prompt": ("internals",),
-    "sample_embeddings": ("internals",),
-    "embeddings_decoder": ("internals", "density"),
-    "background": ("background",),
-    "ranks": ("ranks",),
-    "head_doubt": ("internals", "head"),
-    "head_claim_doubts": ("internals", "claim head"),
-}
-
-_COSTS = {
-    "sample": "samples",
-    "semantic": "entailment of each pair of samples",
-    "concat": "entailment of each sample",
-    "greedy_sentence": "similarity of each sample",
-    "token_similarity": "similarity for each token",
-    "sample_token_similarity": "similarity for each token of each sample",
-    "greedy_lm": "one pass without the prompt",
-    "attention": "one pass",
-    "embeddings": "one pass",
-    "head": "one pass",
-    "greedy_tokens_alternatives": "one pass unless 10 top log-probabilities were asked for",
-    "greedy_tokens_alternatives_nli": "entailment of the alternatives of each token",
-    "boosted": "one pass unless enough top log-probabilities were asked for",
-    "nli_to_sample_texts": "samples, entailment of each claim by each sample",
-    "p_true": "one pass of another prompt",
-    "p_true_claim": "for each claim",
-    "stated_confidence_2s": "one more answer",
-}

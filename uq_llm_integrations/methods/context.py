@@ -1,84 +1,81 @@
-"""Gathers what methods ask for, each thing once for all candidates of a prompt.
+"""Evidence: what methods need beyond a candidate's trace, gathered once however many await it.
 
-What is gathered has lm-polygraph's names. Its values are lists with one entry for each candidate;
-what belongs to the prompt is the same in every entry.
+A piece of evidence is an `async def` that takes the `Context` and returns what it has gathered.
+`await context.of(evidence)` runs it as a task the first time and returns the same result to all
+others; what is independent runs at the same time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import TypeVar, cast
 
-from uq_llm_integrations.errors import UncertaintyError
+from uq_llm_integrations.backends.metering import MeteredBackend
 from uq_llm_integrations.methods.options import MethodOptions
-from uq_llm_integrations.methods.wishes import Asking, Decode
-from uq_llm_integrations.records import Candidate, Request
+from uq_llm_integrations.records import Candidate, Inspection, Request
 
-Provider = Callable[["Gathering"], Asking[list[Any]]]
+T = TypeVar("T")
 
-PROVIDERS: dict[str, Provider] = {}
-"""What can be gathered, and how."""
+Evidence = Callable[["Context"], Coroutine[object, object, T]]
 
 
-class EvidenceError(UncertaintyError):
-    """What a method needs could not be gathered; the message says why."""
+class Context:
+    """The candidates of one prompt, and the evidence that was gathered about them.
 
+    `inspection` is what all requested methods together need of the model's inside, so that one
+    forward pass serves them all.
 
-def provides(*names: str) -> Callable[[Provider], Provider]:
-    """Enter a provider; one of several names returns a list of dicts with these keys."""
+    Example:
+        >>> async def lengths(context: Context) -> list[int]:
+        ...     return [len(one.text) for one in context.candidates]
+        >>> async def mean_length(context: Context) -> float:
+        ...     return sum(await context.of(lengths)) / len(context.candidates)
+    """
 
-    def enter(provider: Provider) -> Provider:
-        for name in names:
-            PROVIDERS[name] = provider
-        return provider
+    def __init__(
+        self,
+        backend: MeteredBackend,
+        request: Request,
+        candidates: Sequence[Candidate],
+        options: MethodOptions | None = None,
+        inspection: Inspection | None = None,
+    ) -> None:
+        self.backend, self.request, self.candidates = backend, request, tuple(candidates)
+        self.options, self.inspection = options or MethodOptions(), inspection or Inspection()
+        self._tasks: dict[Evidence[object], asyncio.Task[object]] = {}
 
-    return enter
+    async def of(self, evidence: Evidence[T]) -> T:
+        """Return a piece of evidence; raise what its gathering raised, to all who await it."""
+        task = self._tasks.get(evidence)
+        if task is None:
+            task = self._tasks[evidence] = asyncio.ensure_future(evidence(self))
+        return cast(T, await asyncio.shield(task))
 
-
-@dataclass
-class Gathering:
-    """What is known so far of the candidates of one prompt."""
-
-    request: Request
-    candidates: Sequence[Candidate]
-    method_options: MethodOptions
-    wanted: frozenset[str] = frozenset()
-    """All names that will be asked for, so that one look inside the model can serve several."""
-    _found: dict[Provider, list[Any] | UncertaintyError] = field(default_factory=dict)
-    _question: str | None = None
-
-    def get(self, name: str) -> Asking[list[Any]]:
-        """Return one entry for each candidate; raise EvidenceError where it cannot be had."""
-        provider = PROVIDERS[name]
-        if provider not in self._found:
-            try:
-                self._found[provider] = yield from provider(self)
-            except UncertaintyError as error:
-                self._found[provider] = error
-        found = self._found[provider]
-        if isinstance(found, UncertaintyError):
-            raise found
-        return [one[name] if isinstance(one, dict) and name in one else one for one in found]
-
-    def one(self, name: str) -> Asking[Any]:
-        """Return what belongs to the prompt."""
-        return (yield from self.get(name))[0]
-
-    def question(self) -> Asking[str]:
+    async def question(self) -> str:
         """Return the prompt's text."""
-        if self._question is None:
-            self._question = self.request.text or (yield Decode(self.request.prompt_ids))
-        return self._question
+        return self.request.text or await self.of(_decoded_prompt)
 
-    def source(self, names: Sequence[str]) -> str | None:
-        """Return what judged entailment or similarity, where some evidence rests on it."""
-        if any("semantic" in name or "nli" in name for name in names):
-            return self.method_options.entailment.name
-        if any("similarity" in name for name in names):
-            return self.method_options.similarity.name
-        return None
+    async def close(self) -> None:
+        """Cancel what is still being gathered."""
+        await _cancelled(list(self._tasks.values()))
 
-    def for_each(self, value: Any) -> list[Any]:
-        """Return what belongs to the prompt, once for each candidate."""
-        return [value] * len(self.candidates)
+
+async def _decoded_prompt(context: Context) -> str:
+    return await context.backend.decode(context.request.prompt_ids)
+
+
+async def together(runs: Sequence[Awaitable[T]]) -> list[T]:
+    """Await several at the same time; where one fails, the others are cancelled."""
+    tasks = [asyncio.ensure_future(run) for run in runs]
+    try:
+        return await asyncio.gather(*tasks)
+    except BaseException:
+        await _cancelled(tasks)
+        raise
+
+
+async def _cancelled(tasks: Sequence[asyncio.Future[T]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

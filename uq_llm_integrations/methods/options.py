@@ -5,16 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from uq_llm_integrations.errors import ConfigurationError
 from uq_llm_integrations.methods.entailment import Entailment, ServedJudge, Similarity
 from uq_llm_integrations.methods.sentences import Spans, sentences
-from uq_llm_integrations.records import Layer
-
-if TYPE_CHECKING:
-    from uq_llm_integrations.methods.fitted.density import DensityFit
-    from uq_llm_integrations.methods.fitted.head import Head
+from uq_llm_integrations.records import Activations, Candidate, Inspection, Layer, Singles
 
 HEDGES: Mapping[str, float] = {
     "almost certain": 0.95,
@@ -32,7 +28,50 @@ HEDGES: Mapping[str, float] = {
 """Expression -> the confidence that it stands for: the medians that readers gave to Kent's words of
 estimative probability (https://arxiv.org/abs/2305.14975), and the usual ways of not knowing."""
 
-CONFIDENCE = r"(?i)confiden\w*\D{0,20}?([01]?\.\d+|[01])(?![\d%])"
+STATED_CONFIDENCE = r"(?i)confiden\w*\D{0,20}?([01]?\.\d+|[01])(?![\d%])"
+
+
+class Density(Protocol):
+    """Embeddings of training texts as `DensityFit` keeps them; distances are higher further away."""
+
+    @property
+    def layer(self) -> Layer:
+        """The layer whose mean hidden state it compares."""
+
+    @property
+    def has_background(self) -> bool:
+        """Whether the relative distance is known."""
+
+    @property
+    def has_ranks(self) -> bool:
+        """Whether the ranks among the training texts are known."""
+
+    def mahalanobis(self, embedding: Singles) -> float:
+        """Return the distance of an embedding [D]."""
+
+    def relative_mahalanobis(self, embedding: Singles) -> float:
+        """Return the distance less that from the background."""
+
+    def rde(self, embedding: Singles) -> float:
+        """Return the robust density estimate."""
+
+    def ppl_md(self, embedding: Singles, mean_nll: float) -> float:
+        """Return the mean of two ranks, 0 to 1."""
+
+
+class Head(Protocol):
+    """A supervised head: from the model's activations to how likely an answer is to be wrong."""
+
+    @property
+    def inspection(self) -> Inspection:
+        """What it reads inside the model."""
+
+    @property
+    def top_logprobs(self) -> int:
+        """How many top log-probabilities of each token it reads."""
+
+    def doubt(self, candidate: Candidate, seen: Activations) -> float:
+        """Return the probability from 0 to 1 that the answer is wrong."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +79,11 @@ class MethodOptions:
     """How methods are served that need more than a candidate's trace.
 
     Sampling methods compare the candidates of a request among themselves; where there is only one,
-    `samples` more are drawn at `temperature`.
+    `samples` more are generated at `temperature`.
+
+    Example:
+        >>> MethodOptions(samples=8, temperature=0.7).samples
+        8
     """
 
     samples: int = 5
@@ -49,16 +92,16 @@ class MethodOptions:
     """What says whether one text follows from another."""
     similarity: Similarity = field(default_factory=ServedJudge)
     """What says how alike two texts are."""
-    density: DensityFit | None = None
-    """What Mahalanobis distance and its kin were fitted on."""
+    density: Density | None = None
+    """What Mahalanobis distance and its kin were fitted on: a `DensityFit`."""
     head: Head | None = None
-    """A supervised head on what is inside the model: an `UncertaintyHead` or a `LuhHead`."""
+    """A supervised head on activations: an `UncertaintyHead` or a `LuhHead`."""
     claims: Spans = sentences
-    """Tells where in an answer each of its claims is, as a pair of a first character and the one
+    """Returns where in an answer each of its claims is, as a pair of a first character and the one
     after the last. It runs on a thread of its own; claims may overlap."""
     layer: Layer = "middle"
     """The layer whose hidden states EigenScore compares."""
-    confidence: str = CONFIDENCE
+    stated_confidence: str = STATED_CONFIDENCE
     """Finds the confidence, from 0 to 1, that an answer states, as the one group of a pattern."""
     hedges: Mapping[str, float] = field(default_factory=lambda: HEDGES)
     """Expression -> the confidence that it stands for; the first that an answer holds counts."""
@@ -70,5 +113,5 @@ class MethodOptions:
             raise ConfigurationError(
                 f"temperature is {self.temperature}; samples differ only above 0"
             )
-        if re.compile(self.confidence).groups != 1:
-            raise ConfigurationError(f"{self.confidence!r} must have exactly one group")
+        if re.compile(self.stated_confidence).groups != 1:
+            raise ConfigurationError(f"{self.stated_confidence!r} must have exactly one group")
