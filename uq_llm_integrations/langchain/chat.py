@@ -17,12 +17,12 @@ from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import Field, SecretStr, model_validator
 
-from uq_llm_integrations import __version__
 from uq_llm_integrations.errors import ConfigurationError
 from uq_llm_integrations.faces import HuggingFaceFace, HybridFace, ModelFace, VLLMFace
 from uq_llm_integrations.langchain.events import achat_events, chat_events
 from uq_llm_integrations.langchain.messages import chat_chunk, chat_result, turn_of
 from uq_llm_integrations.langchain.structured import Method, structured
+from uq_llm_integrations.version import __version__
 
 _TURN = ("tools", "tool_choice", "response_format")
 
