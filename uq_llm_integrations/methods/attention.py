@@ -14,10 +14,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from uq_llm_integrations.errors import ConfigurationError, EvidenceError, MethodUnavailableError
+from uq_llm_integrations.methods.activations import ONE_PASS, inspect_candidates, values_of
 from uq_llm_integrations.methods.base import Method, Value, evidence_method, needs_activations
 from uq_llm_integrations.methods.claims import claims
 from uq_llm_integrations.methods.context import Context
-from uq_llm_integrations.methods.hidden_states import ONE_PASS, inspect_candidates, values_of
 from uq_llm_integrations.methods.options import MethodOptions
 from uq_llm_integrations.records import Activations, Floats, Inspection, Singles, TokenTrace
 
@@ -169,7 +169,7 @@ def attention_score(attention_self: Singles, layer: int | None = None) -> float:
 @evidence_method(
     "AttentionScore",
     alias="attention_score",
-    summary="Negated summed log attention of each token to itself, mean over a middle layer's heads.",
+    summary="Negated sum of each token's log attention to itself, mean of a middle layer's heads.",
     reference="https://openreview.net/forum?id=LYx4w3CAgy",
     category="attention",
     cost=ONE_PASS,

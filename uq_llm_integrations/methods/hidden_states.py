@@ -1,21 +1,26 @@
 """Methods that read hidden states: distances from training texts, EigenScore, supervised heads.
 
-What all requested methods need of the model's inside comes from one forward pass of prompt and
-answer. Layers count as in `Inspection`. All scores are higher where the model is less certain.
+Layers count as in `Inspection`. All scores are higher where the model is less certain.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Protocol, TypeVarTuple, Unpack, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from uq_llm_integrations.backends.base import Capabilities
-from uq_llm_integrations.errors import ConfigurationError, EvidenceError, UncertaintyError
+from uq_llm_integrations.errors import ConfigurationError, EvidenceError
+from uq_llm_integrations.methods.activations import (
+    ONE_PASS,
+    forward_pass,
+    inspect_candidates,
+    values_of,
+)
 from uq_llm_integrations.methods.alternatives import top_traces
 from uq_llm_integrations.methods.base import Method, Value, evidence_method, needs_activations
 from uq_llm_integrations.methods.claims import claims
@@ -25,10 +30,6 @@ from uq_llm_integrations.methods.options import Density, Head, MethodOptions
 from uq_llm_integrations.methods.polygraph import statistic
 from uq_llm_integrations.methods.sampling import samples
 from uq_llm_integrations.records import Activations, Candidate, Floats, Inspection, Singles
-
-Row = TypeVarTuple("Row")
-
-ONE_PASS = "one pass"
 
 
 @runtime_checkable
@@ -74,54 +75,6 @@ def needs_claim_head(capabilities: Capabilities, options: MethodOptions) -> str 
     if isinstance(options.head, ClaimHead):
         return None
     return "a head for claims: MethodOptions(head=LuhHead.from_pretrained(...))"
-
-
-async def activations(context: Context) -> list[Activations]:
-    """Return what all requested methods together need of each candidate, from one forward pass."""
-    return await _forward_pass(context, context.candidates, context.inspection)
-
-
-async def inspect_candidates(context: Context, own: Inspection) -> list[Activations]:
-    """Return at least what one method needs of each candidate.
-
-    Where the forward pass for all methods fails, each is left to its own, so that what one of them
-    cannot have is no other's loss.
-    """
-    if not _covers(context.inspection, own):
-        return await _forward_pass(context, context.candidates, own)
-    try:
-        return await context.of(activations)
-    except UncertaintyError:
-        if _covers(own, context.inspection):
-            raise
-    return await _forward_pass(context, context.candidates, own)
-
-
-async def _forward_pass(
-    context: Context, candidates: Sequence[Candidate], inspection: Inspection
-) -> list[Activations]:
-    texts = [one.prompt_ids + one.token_ids for one in candidates]
-    return await context.backend.inspect_all(texts, inspection)
-
-
-def _covers(joint: Inspection, own: Inspection) -> bool:
-    has_attention = own.attention in {None, joint.attention} or joint.attention == "maps"
-    return has_attention and set(own.hidden_layers) <= set(joint.hidden_layers)
-
-
-def values_of(
-    formula: Callable[[Unpack[Row]], float | Floats], rows: Iterable[tuple[Unpack[Row]]]
-) -> list[Value]:
-    """Return the formula's value of each candidate's row, or the UncertaintyError it raises."""
-
-    def value(row: tuple[Unpack[Row]]) -> Value:
-        try:
-            return formula(*row)
-        except UncertaintyError as error:
-            return error
-
-    with np.errstate(all="ignore"):  # a value that is not finite becomes a reason
-        return [value(row) for row in rows]
 
 
 @statistic("embeddings_decoder", requirements=(needs_activations, needs_density))
@@ -229,7 +182,7 @@ async def sample_embeddings(context: Context) -> Singles:
         every = await inspect_candidates(context, Inspection((layer,)))
         seen = [every[index[id(one)]] for one in compared]
     else:
-        seen = await _forward_pass(context, compared, Inspection((layer,)))
+        seen = await forward_pass(context, compared, Inspection((layer,)))
     return np.stack([sample_embedding(one.hidden[layer]) for one in seen])
 
 

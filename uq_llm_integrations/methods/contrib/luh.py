@@ -132,9 +132,7 @@ class LuhHead:
         (whole,) = self.doubts(candidate, seen, [range(len(candidate.token_ids))])
         return float(whole)
 
-    def doubts(
-        self, candidate: Candidate, seen: Activations, claims: Sequence[Indices]
-    ) -> Floats:
+    def doubts(self, candidate: Candidate, seen: Activations, claims: Sequence[Indices]) -> Floats:
         """Return [claims] probabilities that each is wrong, given the indices of its tokens.
 
         `seen` is of prompt and answer, and the candidate's trace has the top log-probabilities.

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from uq_llm_integrations.errors import ConfigurationError, MissingDependencyError
-from uq_llm_integrations.records import Floats, Layer, Singles
+from uq_llm_integrations.records import Layer
 
 FORMAT = 1
 """Version of the files; another one is refused."""
@@ -24,7 +25,8 @@ FORMAT = 1
 EXTRA = "polygraph"
 """The extra of this package that brings what a fit is made and kept with."""
 
-Arrays = Mapping[str, Floats | Singles]
+Arrays = Mapping[str, NDArray[Any]]
+"""Name -> array, of single or double precision as the fit has it."""
 
 
 def save_fit(folder: Path | str, kind: str, arrays: Arrays, *, model: str, layer: Layer) -> None:
