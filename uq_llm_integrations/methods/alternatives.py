@@ -13,7 +13,7 @@ from itertools import islice
 import numpy as np
 
 from uq_llm_integrations.errors import EvidenceError
-from uq_llm_integrations.methods.base import Method, MethodFields, evidence_method
+from uq_llm_integrations.methods.base import Method, evidence_method
 from uq_llm_integrations.methods.context import Context
 from uq_llm_integrations.methods.polygraph import polygraph_method, statistic
 from uq_llm_integrations.methods.sampling import LABELS, judged_entailments
@@ -48,9 +48,7 @@ async def top_traces(
 async def _top_trace(context: Context, candidate: Candidate, count: int) -> TokenTrace:
     if _known(candidate.trace) >= min(count, candidate.trace.vocabulary_size):
         return candidate.trace
-    (scored,) = await context.backend.score_all(
-        candidate.prompt_ids, (candidate.token_ids,), count
-    )
+    (scored,) = await context.backend.score_all(candidate.prompt_ids, (candidate.token_ids,), count)
     if scored.error:
         raise scored.error
     if _known(scored.trace) < min(count, scored.trace.vocabulary_size):
@@ -174,12 +172,10 @@ def _log_ccp(row: Sequence[tuple[int, float]], labels: Sequence[Sequence[str | N
     return float(np.logaddexp.reduce(logprobs[same]) - total)
 
 
-_CCP: MethodFields = {
-    "reference": CCP,
-    "judged_by": "entailment",
-    "cost": "one pass unless 10 top log-probabilities were requested, "
-    "entailment of the alternatives of each token",
-}
+LABELLED = (
+    "one pass unless 10 top log-probabilities were requested, "
+    "entailment of the alternatives of each token"
+)
 
 
 @evidence_method(
@@ -189,7 +185,9 @@ _CCP: MethodFields = {
     summary="Negative log of the probability of what each token means, among alternatives that "
     "mean it or contradict it; nats.",
     range=(0, np.inf),
-    **_CCP,
+    reference=CCP,
+    judged_by="entailment",
+    cost=LABELLED,
 )
 async def token_ccp(context: Context) -> list[Floats]:
     given, labels = await context.of(alternatives), await context.of(alternative_labels)
@@ -212,13 +210,15 @@ METHODS: tuple[Method, ...] = (
     boosted_prob,
     polygraph_method(
         "ClaimConditionedProbability",
-        "ccp",
         "ClaimConditionedProbability",
         "greedy_tokens_alternatives greedy_tokens_alternatives_nli",
+        alias="ccp",
         summary="Negated probability of what is meant, among alternatives that mean it or "
         "contradict it; -1 to 0.",
         range=(-1, 0),
-        **_CCP,
+        reference=CCP,
+        judged_by="entailment",
+        cost=LABELLED,
     ),
     token_ccp,
 )

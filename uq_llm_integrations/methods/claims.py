@@ -12,7 +12,6 @@ from uq_llm_integrations.errors import EvidenceError
 from uq_llm_integrations.methods.alternatives import boosted
 from uq_llm_integrations.methods.base import (
     Method,
-    MethodFields,
     evidence_method,
     needs_exact_statistics,
 )
@@ -133,15 +132,13 @@ async def _parts(context: Context, evidence: Evidence[list[Floats]]) -> list[lis
     return [[row[list(claim.tokens)] for claim in found] for row, found in pairs]
 
 
-_CLAIM: MethodFields = {"level": "claim", "reference": TUTORIAL}
-
-
 @evidence_method(
     "MaximumClaimProbability",
     alias="claim_maxprob",
     summary="Negative log-probability of each claim's tokens; nats.",
     range=(0, np.inf),
-    **_CLAIM,
+    level="claim",
+    reference=TUTORIAL,
 )
 async def claim_maxprob(context: Context) -> list[Floats]:
     rows = await _parts(context, _token_logprobs)
@@ -160,7 +157,8 @@ async def _mean_nlls(context: Context) -> list[Floats]:
     summary="Mean negative log-probability of each claim's tokens, in nats; lm-polygraph calls it "
     "PerplexityClaim.",
     range=(0, np.inf),
-    **_CLAIM,
+    level="claim",
+    reference=TUTORIAL,
 )
 async def claim_mean_nll(context: Context) -> list[Floats]:
     return await context.of(_mean_nlls)
@@ -170,7 +168,8 @@ async def claim_mean_nll(context: Context) -> list[Floats]:
     "claim_perplexity",
     summary="exp of the mean negative log-probability of each claim's tokens, at least 1.",
     range=(1, np.inf),
-    **_CLAIM,
+    level="claim",
+    reference=TUTORIAL,
 )
 async def claim_perplexity(context: Context) -> list[Floats]:
     return [np.exp(row) for row in await context.of(_mean_nlls)]
@@ -182,7 +181,8 @@ async def claim_perplexity(context: Context) -> list[Floats]:
     summary="Highest entropy at each claim's tokens; nats.",
     range=(0, np.inf),
     requirements=(needs_exact_statistics,),
-    **_CLAIM,
+    level="claim",
+    reference=TUTORIAL,
 )
 async def claim_entropy(context: Context) -> list[Floats]:
     rows = await _parts(context, entropies)
@@ -222,7 +222,8 @@ async def claim_boosted_prob(context: Context) -> list[Floats]:
     alias="claim_pmi",
     summary="What the prompt takes from each claim's negative log-probability, negated; nats.",
     cost="one pass without the prompt",
-    **_CLAIM,
+    level="claim",
+    reference=TUTORIAL,
 )
 async def claim_pmi(context: Context) -> list[Floats]:
     rows = await _parts(context, pointwise_information)
@@ -274,10 +275,10 @@ METHODS: tuple[Method, ...] = (
     claim_pmi,
     polygraph_method(
         "ClaimConditionedProbabilityClaim",
-        "claim_ccp",
         "ClaimConditionedProbabilityClaim",
         "claims greedy_tokens_alternatives greedy_tokens_alternatives_nli",
         {"is_stopword": _is_no_stop_word},
+        alias="claim_ccp",
         level="claim",
         summary="Negated probability of what each claim means, among alternatives to its tokens; "
         "-1 to 0.",
@@ -290,9 +291,9 @@ METHODS: tuple[Method, ...] = (
     claim_frequency,
     polygraph_method(
         "TokenSARClaim",
-        "claim_token_sar",
         "TokenSARClaim",
         "claims token_similarity",
+        alias="claim_token_sar",
         level="claim",
         category="sampling",
         summary="Each claim's part of TokenSAR; nats.",

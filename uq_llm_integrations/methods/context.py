@@ -56,7 +56,9 @@ class Context:
 
     async def question(self) -> str:
         """Return the prompt's text."""
-        return self.request.text or await self.of(_decoded_prompt)
+        if self.request.text:
+            return self.request.text
+        return await self.of(_decoded_prompt)
 
     async def close(self) -> None:
         """Cancel what is still being gathered."""

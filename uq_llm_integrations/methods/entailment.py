@@ -157,8 +157,8 @@ def _cosine(means: Mapping[str, Singles], first: str, second: str) -> float:
 class Classifier:
     """A classifier of text pairs from a folder or the hub, run by transformers.
 
-    With entailment labels (such as microsoft/deberta-large-mnli) it judges entailment, with a single
-    output (such as cross-encoder/stsb-roberta-large) similarity.
+    With entailment labels (such as microsoft/deberta-large-mnli) it judges entailment, with a
+    single output (such as cross-encoder/stsb-roberta-large) similarity.
 
     Example:
         >>> MethodOptions(entailment=Classifier("microsoft/deberta-large-mnli"))

@@ -165,7 +165,7 @@ def renyi_neg(trace: TokenTrace) -> Ends | None:
     range=(-1, 0),
 )
 def fisher_rao(trace: TokenTrace) -> Ends | None:
-    """Return [T] values at temperature 2: -2 / pi arccos(sum((q / V) ** (1/2))), with q as above."""
+    """Return [T] values at temperature 2: -2 / pi arccos(sum((q / V) ** (1/2))), q as above."""
     if (ratios := _ratios(trace)) is None:
         return None
     cosines = (np.clip(end / np.sqrt(trace.vocabulary_size), -1.0, 1.0) for end in ratios)
@@ -233,7 +233,9 @@ async def conditional_information(context: Context) -> list[Floats]:
     """Return [T] negated CPMI: tokens of high entropy count what they have without the prompt."""
     alone, entropy = await context.of(logprobs_without_prompt), await context.of(entropies)
     rows = zip(alone, entropy, context.candidates, strict=True)
-    return [SCALE * lm * (ent >= THRESHOLD) - one.trace.logprob for lm, ent, one in rows]
+    return [
+        np.where(ent >= THRESHOLD, SCALE * lm, 0.0) - one.trace.logprob for lm, ent, one in rows
+    ]
 
 
 @evidence_method(

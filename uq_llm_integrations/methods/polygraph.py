@@ -1,7 +1,7 @@
 """lm-polygraph's estimators: how they are imported, what they read, and methods made of them.
 
-`import lm_polygraph` brings torch, transformers, spaCy, datasets and more, and takes from ten seconds
-to a minute, so it happens only once a method that needs an estimator is really used.
+`import lm_polygraph` brings torch, transformers, spaCy, datasets and more, and takes from ten
+seconds to a minute, so it happens only once a method that needs an estimator is really used.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from uq_llm_integrations.methods.tasks import together
 from uq_llm_integrations.records import Candidate, Claim, Floats
 
 T = TypeVar("T")
+Entries = TypeVar("Entries", bound=Evidence[Sequence[object]])
 
 SLOW_IMPORT = 2.0
 """Seconds from which on an import of lm-polygraph is worth a line in the log."""
@@ -62,7 +63,7 @@ REQUIREMENTS: dict[str, tuple[Requirement, ...]] = {}
 
 def statistic(
     *names: str, requirements: tuple[Requirement, ...] = ()
-) -> Callable[[Evidence[Sequence[T]]], Evidence[Sequence[T]]]:
+) -> Callable[[Entries], Entries]:
     """Enter evidence, one entry for each candidate, under lm-polygraph's names of it.
 
     Example:
@@ -71,7 +72,7 @@ def statistic(
             return [await context.question()] * len(context.candidates)
     """
 
-    def enter(evidence: Evidence[Sequence[T]]) -> Evidence[Sequence[T]]:
+    def enter(evidence: Entries) -> Entries:
         STATISTICS.update(dict.fromkeys(names, evidence))
         REQUIREMENTS.update(dict.fromkeys(names, requirements))
         return evidence
@@ -155,7 +156,6 @@ def needs_polygraph(capabilities: Capabilities, options: MethodOptions) -> str |
 
 def polygraph_method(
     name: str,
-    alias: str | None,
     class_name: str,
     statistics: str = "",
     options: Mapping[str, object] | None = None,
@@ -186,9 +186,8 @@ def polygraph_method(
         return [_value(class_name, options or {}, level, sign, *pair) for pair in pairs]
 
     needed = (needs_polygraph, *(one for key in names for one in REQUIREMENTS.get(key, ())))
-    requirements = tuple(dict.fromkeys([*needed, *fields.get("requirements", ())]))
-    every: MethodFields = {**fields, "alias": alias, "requirements": requirements}
-    return Method(name, gather=gather, **every)  # type: ignore[misc]  # required keys are the caller's
+    fields["requirements"] = tuple(dict.fromkeys([*needed, *fields.get("requirements", ())]))
+    return Method(name, gather=gather, **fields)
 
 
 async def _imported(context: Context) -> Sequence[object]:
@@ -272,7 +271,6 @@ def unlisted_method(name: str) -> Method | None:
         needs.append("claims")  # TokenSARClaim forgets to declare them
     return polygraph_method(
         name,
-        None,
         name,
         " ".join(needs),
         level=estimator.level,

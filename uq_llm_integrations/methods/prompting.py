@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from uq_llm_integrations.errors import EvidenceError
-from uq_llm_integrations.methods.base import Method, MethodFields, Value, evidence_method
+from uq_llm_integrations.methods.base import Method, Value, evidence_method
 from uq_llm_integrations.methods.context import Context
 from uq_llm_integrations.methods.entailment import reply_logprobs
 from uq_llm_integrations.methods.polygraph import statistic
@@ -37,9 +37,6 @@ HOW_CONFIDENT = (
 
 KADAVATH = "https://arxiv.org/abs/2207.05221"
 TIAN = "https://arxiv.org/abs/2305.14975"
-
-_P_TRUE: MethodFields = {"category": "prompting", "reference": KADAVATH}
-_STATED: MethodFields = {"category": "prompting", "reference": TIAN, "range": (0, 1)}
 
 
 async def true_logprobs(
@@ -91,7 +88,8 @@ async def _replies(
     summary="Negative log-probability that the model calls its answer true; nats.",
     range=(0, np.inf),
     cost="one pass of another prompt",
-    **_P_TRUE,
+    reference=KADAVATH,
+    category="prompting",
 )
 async def p_true(context: Context) -> list[float]:
     return [-logprob for logprob in await context.of(true_answers)]
@@ -103,7 +101,8 @@ async def p_true(context: Context) -> list[float]:
     summary="The same where the model is shown the samples, too; nats.",
     range=(0, np.inf),
     cost="samples, one pass of another prompt",
-    **_P_TRUE,
+    reference=KADAVATH,
+    category="prompting",
 )
 async def p_true_sampling(context: Context) -> list[float]:
     return [-logprob for logprob in await context.of(true_among_samples)]
@@ -115,7 +114,8 @@ async def p_true_sampling(context: Context) -> list[float]:
     summary="Share of ten replies that do not call the answer true; 0 to 1.",
     range=(0, 1),
     cost="ten replies of one token",
-    **_P_TRUE,
+    reference=KADAVATH,
+    category="prompting",
 )
 async def p_true_empirical(context: Context) -> list[float]:
     replies = await _replies(context, P_TRUE_EMPIRICAL, chat=False, tokens=1, n=10)
@@ -127,7 +127,9 @@ async def p_true_empirical(context: Context) -> list[float]:
     "Verbalized1S",
     alias="verbalized_1s",
     summary="1 less the confidence that the answer itself states; 0 to 1.",
-    **_STATED,
+    reference=TIAN,
+    category="prompting",
+    range=(0, 1),
 )
 async def verbalized_1s(context: Context) -> list[Value]:
     pattern = context.options.stated_confidence
@@ -139,7 +141,9 @@ async def verbalized_1s(context: Context) -> list[Value]:
     alias="verbalized_2s",
     summary="1 less the confidence that the model states in reply to a question for it; 0 to 1.",
     cost="one more answer",
-    **_STATED,
+    reference=TIAN,
+    category="prompting",
+    range=(0, 1),
 )
 async def verbalized_2s(context: Context) -> list[Value]:
     replies = await _replies(context, HOW_CONFIDENT, chat=True, tokens=10, n=1)
@@ -150,7 +154,9 @@ async def verbalized_2s(context: Context) -> list[Value]:
     "Linguistic1S",
     alias="linguistic",
     summary="1 less the confidence that the answer's words stand for; 0 to 1.",
-    **_STATED,
+    reference=TIAN,
+    category="prompting",
+    range=(0, 1),
 )
 async def linguistic(context: Context) -> list[Value]:
     hedges = context.options.hedges.items()

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from uq_llm_integrations.errors import EvidenceError
 from uq_llm_integrations.methods.base import (
     Method,
-    MethodFields,
     evidence_method,
     needs_exact_statistics,
 )
@@ -216,17 +215,8 @@ COCOA = "https://arxiv.org/abs/2502.04964"
 SEMANTIC = "https://arxiv.org/abs/2302.09664"
 GAL = "https://aclanthology.org/2020.tacl-1.35"
 
-_SAMPLES: MethodFields = {"category": "sampling", "cost": "samples"}
-_ENTAILED: MethodFields = {
-    "category": "sampling",
-    "cost": "samples, entailment of each pair of samples",
-    "judged_by": "entailment",
-}
-_ALIKE: MethodFields = {
-    "category": "sampling",
-    "cost": "samples, similarity of each sample to the answer",
-    "judged_by": "similarity",
-}
+PAIRS = "samples, entailment of each pair of samples"
+ALIKE = "samples, similarity of each sample to the answer"
 
 
 @evidence_method(
@@ -235,7 +225,9 @@ _ALIKE: MethodFields = {
     summary="Share of the samples outside the most frequent meaning; 0 to 1.",
     reference=TUTORIAL,
     range=(0, 1),
-    **_ENTAILED,
+    category="sampling",
+    cost=PAIRS,
+    judged_by="entailment",
 )
 async def label_prob(context: Context) -> list[float]:
     classes = await context.of(meanings)
@@ -246,10 +238,12 @@ async def label_prob(context: Context) -> list[float]:
 @evidence_method(
     "MonteCarloSequenceEntropy",
     alias="mc_entropy",
-    summary="Mean negative log-probability of the samples, an estimate of the text's entropy; nats.",
+    summary="Mean negative log-probability of the samples, which estimates the text's entropy; "
+    "nats.",
     reference=SEMANTIC,
     range=(0, np.inf),
-    **_SAMPLES,
+    category="sampling",
+    cost="samples",
 )
 async def mc_entropy(context: Context) -> list[float]:
     logprobs = _sample_logprobs(await context.of(samples))
@@ -262,7 +256,8 @@ async def mc_entropy(context: Context) -> list[float]:
     summary="The same, each sample's divided by its number of tokens; nats.",
     reference=GAL,
     range=(0, np.inf),
-    **_SAMPLES,
+    category="sampling",
+    cost="samples",
 )
 async def mc_normalized_entropy(context: Context) -> list[float]:
     found = await context.of(samples)
@@ -282,7 +277,9 @@ async def _dissimilar(context: Context) -> list[float]:
     summary="Negative log-probability times the mean dissimilarity of the samples; nats.",
     reference=COCOA,
     range=(0, np.inf),
-    **_ALIKE,
+    category="sampling",
+    cost=ALIKE,
+    judged_by="similarity",
 )
 async def cocoa_msp(context: Context) -> list[float]:
     pairs = zip(context.candidates, await context.of(_dissimilar), strict=True)
@@ -295,7 +292,9 @@ async def cocoa_msp(context: Context) -> list[float]:
     summary="Mean negative log-probability times the mean dissimilarity of the samples; nats.",
     reference=COCOA,
     range=(0, np.inf),
-    **_ALIKE,
+    category="sampling",
+    cost=ALIKE,
+    judged_by="similarity",
 )
 async def cocoa_ppl(context: Context) -> list[float]:
     pairs = zip(context.candidates, await context.of(_dissimilar), strict=True)
@@ -309,7 +308,9 @@ async def cocoa_ppl(context: Context) -> list[float]:
     reference=COCOA,
     range=(0, np.inf),
     requirements=(needs_exact_statistics,),
-    **_ALIKE,
+    category="sampling",
+    cost=ALIKE,
+    judged_by="similarity",
 )
 async def cocoa_mte(context: Context) -> list[float]:
     pairs = zip(await context.of(entropies), await context.of(_dissimilar), strict=True)
@@ -318,101 +319,128 @@ async def cocoa_mte(context: Context) -> list[float]:
 
 METHODS: tuple[Method, ...] = (
     polygraph_method(
-        "SemanticEntropy", "semantic_entropy", "SemanticEntropy",
+        "SemanticEntropy", "SemanticEntropy",
         "sample_log_probs sample_texts semantic_classes_entail",
+        alias="semantic_entropy",
         summary="Entropy over meanings: samples that entail one another count as one; nats.",
-        reference=SEMANTIC, range=(0, np.inf), **_ENTAILED,
+        reference=SEMANTIC, range=(0, np.inf),
+        category="sampling", cost=PAIRS, judged_by="entailment",
     ),
     polygraph_method(
-        "SemanticEntropyEmpirical", "semantic_entropy_empirical", "SemanticEntropy",
+        "SemanticEntropyEmpirical", "SemanticEntropy",
         "sample_texts semantic_classes_entail", {"class_probability_estimation": "frequency"},
+        alias="semantic_entropy_empirical",
         summary="The same with the share of the samples in place of their probability; nats.",
-        reference="https://doi.org/10.1038/s41586-024-07421-0", range=(0, np.inf), **_ENTAILED,
+        reference="https://doi.org/10.1038/s41586-024-07421-0", range=(0, np.inf),
+        category="sampling", cost=PAIRS, judged_by="entailment",
     ),
     polygraph_method(
-        "LexicalSimilarity", "lexical_similarity", "LexicalSimilarity", "sample_texts",
+        "LexicalSimilarity", "LexicalSimilarity", "sample_texts",
+        alias="lexical_similarity",
         summary="Negated mean ROUGE-L between the samples; -1 to 0.",
-        reference=GAL, range=(-1, 0), **_SAMPLES,
+        reference=GAL, range=(-1, 0),
+        category="sampling", cost="samples",
     ),
     polygraph_method(
-        "NumSemSets", "num_sem_sets", "NumSemSets",
+        "NumSemSets", "NumSemSets",
         "semantic_matrix_entail semantic_matrix_contra sample_texts",
+        alias="num_sem_sets",
         summary="Number of meanings among the samples.",
-        reference=GRAPH, range=(1, np.inf), **_ENTAILED,
+        reference=GRAPH, range=(1, np.inf),
+        category="sampling", cost=PAIRS, judged_by="entailment",
     ),
     polygraph_method(
-        "DegMat", "deg_mat", "DegMat", "semantic_matrix_entail sample_texts",
+        "DegMat", "DegMat", "semantic_matrix_entail sample_texts",
+        alias="deg_mat",
         summary="How little the samples entail one another, by their degrees in the graph; 0 to 1.",
-        reference=GRAPH, range=(0, 1), **_ENTAILED,
+        reference=GRAPH, range=(0, 1),
+        category="sampling", cost=PAIRS, judged_by="entailment",
     ),
     polygraph_method(
-        "DegMatJaccard", "deg_mat_jaccard", "DegMat", "sample_texts",
+        "DegMatJaccard", "DegMat", "sample_texts",
         {"similarity_score": "Jaccard_score"},
+        alias="deg_mat_jaccard",
         summary="The same with the share of common words in place of entailment; 0 to 1.",
-        reference=GRAPH, range=(0, 1), **_SAMPLES,
+        reference=GRAPH, range=(0, 1),
+        category="sampling", cost="samples",
     ),
     polygraph_method(
-        "Eccentricity", "eccentricity", "Eccentricity", "semantic_matrix_entail sample_texts",
+        "Eccentricity", "Eccentricity", "semantic_matrix_entail sample_texts",
+        alias="eccentricity",
         summary="Spread of the samples in the graph's spectral embedding.",
-        reference=GRAPH, range=(0, np.inf), **_ENTAILED,
+        reference=GRAPH, range=(0, np.inf),
+        category="sampling", cost=PAIRS, judged_by="entailment",
     ),
     polygraph_method(
-        "EccentricityJaccard", "eccentricity_jaccard", "Eccentricity", "sample_texts",
+        "EccentricityJaccard", "Eccentricity", "sample_texts",
         {"similarity_score": "Jaccard_score"},
+        alias="eccentricity_jaccard",
         summary="The same with the share of common words in place of entailment.",
-        reference=GRAPH, range=(0, np.inf), **_SAMPLES,
+        reference=GRAPH, range=(0, np.inf),
+        category="sampling", cost="samples",
     ),
     polygraph_method(
-        "EigValLaplacian", "eigval_laplacian", "EigValLaplacian",
-        "semantic_matrix_entail sample_texts",
+        "EigValLaplacian", "EigValLaplacian", "semantic_matrix_entail sample_texts",
+        alias="eigval_laplacian",
         summary="A continuous number of meanings, from the eigenvalues of the graph's Laplacian.",
-        reference=GRAPH, range=(0, np.inf), **_ENTAILED,
+        reference=GRAPH, range=(0, np.inf),
+        category="sampling", cost=PAIRS, judged_by="entailment",
     ),
     polygraph_method(
-        "EigValLaplacianJaccard", "eigval_laplacian_jaccard", "EigValLaplacian", "sample_texts",
+        "EigValLaplacianJaccard", "EigValLaplacian", "sample_texts",
         {"similarity_score": "Jaccard_score"},
+        alias="eigval_laplacian_jaccard",
         summary="The same with the share of common words in place of entailment.",
-        reference=GRAPH, range=(0, np.inf), **_SAMPLES,
+        reference=GRAPH, range=(0, np.inf),
+        category="sampling", cost="samples",
     ),
     label_prob,
     mc_entropy,
     mc_normalized_entropy,
     polygraph_method(
-        "KernelLanguageEntropy", "kernel_language_entropy", "KernelLanguageEntropy",
+        "KernelLanguageEntropy", "KernelLanguageEntropy",
         "semantic_matrix_entail semantic_matrix_contra",
+        alias="kernel_language_entropy",
         summary="Von Neumann entropy of a heat kernel over the samples' meanings.",
-        reference="https://arxiv.org/abs/2405.20003", range=(0, np.inf), **_ENTAILED,
+        reference="https://arxiv.org/abs/2405.20003", range=(0, np.inf),
+        category="sampling", cost=PAIRS, judged_by="entailment",
     ),
     polygraph_method(
-        "LUQ", "luq", "LUQ", "semantic_matrix_entail_logits semantic_matrix_contra_logits",
+        "LUQ", "LUQ", "semantic_matrix_entail_logits semantic_matrix_contra_logits",
+        alias="luq",
         summary="How little the samples support one another; 0 to 1.",
-        reference="https://arxiv.org/abs/2403.20279", range=(0, 1), **_ENTAILED,
+        reference="https://arxiv.org/abs/2403.20279", range=(0, 1),
+        category="sampling", cost=PAIRS, judged_by="entailment",
     ),
     polygraph_method(
-        "SemanticDensity", "semantic_density", "SemanticDensity",
+        "SemanticDensity", "SemanticDensity",
         "sample_log_probs sample_tokens sample_texts concat_greedy_semantic_matrix_contra_forward "
         "concat_greedy_semantic_matrix_neutral_forward",
+        alias="semantic_density",
         summary="Negated share of the samples' probability that means what the answer means; "
         "-1 to 0.",
         reference="https://arxiv.org/abs/2405.13845", category="sampling", range=(-1, 0),
         cost="samples, entailment of each sample by the answer", judged_by="entailment",
     ),
     polygraph_method(
-        "TokenSAR", "token_sar", "TokenSAR", "token_similarity",
+        "TokenSAR", "TokenSAR", "token_similarity",
+        alias="token_sar",
         summary="Negative log-probability, each token weighed by what the text loses without it; "
         "nats.",
         reference=SAR, category="sampling", range=(0, np.inf),
         cost="similarity for each token", judged_by="similarity",
     ),
     polygraph_method(
-        "SentenceSAR", "sentence_sar", "SentenceSAR", "sample_sentence_similarity sample_log_probs",
+        "SentenceSAR", "SentenceSAR", "sample_sentence_similarity sample_log_probs",
+        alias="sentence_sar",
         summary="Negative log of the samples' probabilities, raised by that of similar ones; nats.",
         reference=SAR, category="sampling",
         cost="samples, similarity of each pair of samples", judged_by="similarity",
     ),
     polygraph_method(
-        "SAR", "sar", "SAR",
+        "SAR", "SAR",
         "sample_sentence_similarity sample_log_likelihoods sample_token_similarity",
+        alias="sar",
         summary="Both: similar samples, and tokens weighed by what they matter; nats.",
         reference=SAR, category="sampling", judged_by="similarity",
         cost="samples, similarity of each pair of samples and for each token of each",
