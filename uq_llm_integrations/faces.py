@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from uq_llm_integrations.backends.base import Backend
-from uq_llm_integrations.backends.build import Mode, hybrid_backend
 from uq_llm_integrations.backends.huggingface.backend import HuggingFaceBackend
+from uq_llm_integrations.backends.hybrid import Mode, hybrid_backend
 from uq_llm_integrations.backends.vllm.backend import VLLMEngineBackend
 from uq_llm_integrations.errors import ConfigurationError
 from uq_llm_integrations.settings import UncertaintySettings

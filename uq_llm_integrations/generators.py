@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Self, TypedDict
 
 from uq_llm_integrations.backends.base import Backend
-from uq_llm_integrations.backends.build import Mode, hybrid_backend
+from uq_llm_integrations.backends.hybrid import Mode, hybrid_backend
 from uq_llm_integrations.errors import ConfigurationError
 from uq_llm_integrations.methods.options import MethodOptions
 from uq_llm_integrations.methods.registry import DEFAULT_METHODS

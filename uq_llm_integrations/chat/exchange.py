@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from uq_llm_integrations.backends.texts import GrowingTexts, top_texts
+from uq_llm_integrations.backends.codec import GrowingTexts, top_texts
 from uq_llm_integrations.chat.parts import Parts
 from uq_llm_integrations.chat.reading import ReplyFormat, reader_of
 from uq_llm_integrations.chat.reply import PlainReader, Reply, ReplyPart, ReplyReader

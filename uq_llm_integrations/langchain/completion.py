@@ -13,7 +13,7 @@ from langchain_core.language_models.llms import BaseLLM
 from langchain_core.outputs import GenerationChunk, LLMResult
 from langchain_core.runnables import RunnableConfig
 
-from uq_llm_integrations.backends.texts import GrowingTexts
+from uq_llm_integrations.backends.codec import GrowingTexts
 from uq_llm_integrations.langchain.translate import generation_chunk, llm_result
 from uq_llm_integrations.settings import UncertaintySettings
 from uq_llm_integrations.strategies.drive import adrive_all
