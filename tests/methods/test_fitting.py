@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from uq_llm_integrations.backends.scripted import Said, ScriptedBackend
+from uq_llm_integrations.backends.scripted import ScriptedBackend, ScriptedLine
 from uq_llm_integrations.errors import ConfigurationError
 from uq_llm_integrations.methods.fitted.fitting import (
     afit_density,
@@ -22,7 +22,7 @@ def texts(seed: int) -> list[str]:
 
 EXAMPLES = texts(0)
 SCRIPT = {
-    example: [Said(answer, 0.5 + 0.1 * (i % 4))]
+    example: [ScriptedLine(answer, 0.5 + 0.1 * (i % 4))]
     for i, (example, answer) in enumerate(zip(EXAMPLES, texts(1), strict=True))
 }
 WRONG = [i % 3 == 0 for i in range(120)]
