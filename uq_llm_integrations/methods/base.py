@@ -4,8 +4,8 @@ A method of the trace alone has `values`, a formula for one number a token, and 
 makes one number of them. Any other method has `gather`, an `async def` that gathers its evidence
 and returns a value for each candidate. Both are made by a decorator:
 
-    @trace_method("longest_doubt", summary="Tokens below one half.", reference="my paper", reduce=np.sum)
-    def longest_doubt(trace):
+    @trace_method("doubts", np.sum, summary="Tokens below one half.", reference="my paper")
+    def doubts(trace):
         return np.exp(trace.logprob) < 0.5
 
     @evidence_method("brevity", summary="How short the answer is.", reference="my paper")
@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypedDict, Unpack
+from typing import Literal, Protocol, Required, TypedDict, Unpack
 
 import numpy as np
 
@@ -48,7 +48,8 @@ Gather = Callable[[Context], Coroutine[object, object, Sequence[Value]]]
 class Reduce(Protocol):
     """Makes one number of all tokens'; it must not decrease where a token's value grows."""
 
-    def __call__(self, values: Floats, /) -> float | np.floating: ...
+    def __call__(self, values: Floats, /) -> float | np.floating:
+        """Return the one number of [T] values."""
 
 
 Requirement = Callable[[Capabilities, MethodOptions], str | None]
@@ -98,8 +99,8 @@ class Method:
 class MethodFields(TypedDict, total=False):
     """What can be said of a method beside its name and formula."""
 
-    summary: str
-    reference: str
+    summary: Required[str]
+    reference: Required[str]
     alias: str | None
     other_names: tuple[str, ...]
     category: Category
@@ -124,15 +125,16 @@ def trace_method(
                 return exact, exact
             return found
 
-        level: Level = "token" if reduce is None else "sequence"
-        return Method(name, values=values, reduce=reduce, **{"level": level, **fields})  # type: ignore[misc]  # mypy does not join typed dicts
+        if reduce is None:
+            fields["level"] = "token"
+        return Method(name, values=values, reduce=reduce, **fields)
 
     return make
 
 
 def evidence_method(name: str, **fields: Unpack[MethodFields]) -> Callable[[Gather], Method]:
-    """Make a method of an `async def` that returns one value for each of the context's candidates."""
-    return lambda gather: Method(name, gather=gather, **fields)  # type: ignore[misc]  # required keys are the caller's
+    """Make a method of an `async def` that returns one value for each candidate, in their order."""
+    return lambda gather: Method(name, gather=gather, **fields)
 
 
 def needs_exact_statistics(capabilities: Capabilities, options: MethodOptions) -> str | None:

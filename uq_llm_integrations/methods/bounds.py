@@ -51,16 +51,16 @@ class Known:
 
 
 def known_part(trace: TokenTrace) -> Known:
-    """Collect what is known: the top k, and the drawn token where it is not among them."""
+    """Collect what is known: the top k, and the sampled token where it is not among them."""
     rank, top = trace.rank, trace.top_logprobs
     assert rank is not None
     top = np.zeros((len(trace), 0)) if top is None else np.exp(top)
     k = top.shape[1]
-    drawn = np.where(rank > k, np.exp(trace.logprob), 0.0)
-    probabilities = np.column_stack([top, drawn])
+    sampled = np.where(rank > k, np.exp(trace.logprob), 0.0)
+    probabilities = np.column_stack([top, sampled])
     missing = np.clip(1.0 - probabilities.sum(-1), 0.0, 1.0)
-    # Without a top k only a drawn token of rank 1 says how large the others can be.
-    cap = top[:, -1] if k else np.where(rank == 1, drawn, 1.0)
+    # Without a top k only a sampled token of rank 1 says how large the others can be.
+    cap = top[:, -1] if k else np.where(rank == 1, sampled, 1.0)
     return Known(probabilities, k + (rank > k), missing, cap, trace.vocabulary_size)
 
 

@@ -1,38 +1,57 @@
-"""What an answer claims, in which of its tokens, and what is said of each claim by itself."""
+"""Methods that give each claim of an answer its own score, and the claims themselves."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
-from functools import partial
-from itertools import accumulate, pairwise, product
-from typing import Any
+from itertools import accumulate, islice, pairwise, product
 
-from uq_llm_integrations.methods.context import EvidenceError, Gathering, provides
-from uq_llm_integrations.methods.prompting import P_TRUE_CLAIM, called_true
-from uq_llm_integrations.methods.sampling import VERDICTS, entailments
+import numpy as np
+
+from uq_llm_integrations.errors import EvidenceError
+from uq_llm_integrations.methods.alternatives import boosted
+from uq_llm_integrations.methods.base import (
+    Method,
+    evidence_method,
+    needs_exact_statistics,
+)
+from uq_llm_integrations.methods.context import Context, Evidence
+from uq_llm_integrations.methods.logprob import entropies, pointwise_information, with_sums
+from uq_llm_integrations.methods.polygraph import polygraph_method, statistic
+from uq_llm_integrations.methods.prompting import true_logprobs
+from uq_llm_integrations.methods.sampling import LABELS, judged_entailments, samples
 from uq_llm_integrations.methods.sentences import Span, Spans
-from uq_llm_integrations.methods.wishes import Asking, Compute, Split
-from uq_llm_integrations.records import Claim
+from uq_llm_integrations.records import Claim, Floats
+
+# lm-polygraph's words, so that scores can be compared.
+P_TRUE_CLAIM = (
+    "Question: {question}\n Possible answer:{answer}\n "
+    "Is the possible answer True or False? The possible answer is: "
+)
+
+TUTORIAL = "https://arxiv.org/abs/2406.15627"
+CCP = "https://arxiv.org/abs/2403.04696"
+BOOSTED = "https://aclanthology.org/2025.emnlp-main.166"
 
 
-@provides("claims")
-def claims(gathering: Gathering) -> Asking[list[Any]]:
+@statistic("claims")
+async def claims(context: Context) -> list[list[Claim]]:
     """Return the claims of each candidate: its parts, and the tokens that hold some of each."""
     rows = []
-    for candidate in gathering.candidates:
-        spans = yield Compute(partial(_told, gathering.method_options.claims, candidate.text))
-        pieces: list[str] = yield Split(candidate.token_ids)
+    for candidate in context.candidates:
+        spans = await asyncio.to_thread(_found, context.options.claims, candidate.text)
+        pieces = await context.backend.token_texts(candidate.token_ids)
         if not "".join(pieces).startswith(candidate.text):
             raise EvidenceError("the answer's text is not that of its tokens")
         rows.append(_aligned(candidate.text, pieces, spans))
     return rows
 
 
-def _told(spans: Spans, text: str) -> list[Span]:
+def _found(spans: Spans, text: str) -> list[Span]:
     try:
         found = [(int(start), int(end)) for start, end in spans(text)]
     except Exception as error:  # the caller's own function, and so anything
-        raise EvidenceError(f"the claims of an answer cannot be told: {error}") from error
+        raise EvidenceError(f"the claims of an answer cannot be found: {error}") from error
     for start, end in found:
         if not 0 <= start < end <= len(text):
             raise EvidenceError(
@@ -53,34 +72,235 @@ def _aligned(text: str, pieces: Sequence[str], spans: Sequence[Span]) -> list[Cl
 
 
 def _edges(pieces: Sequence[str]) -> list[Span]:
-    """Return the part of the text that each token says.
+    """Return the span of the text that each token says.
 
-    A token without text of its own begins a character that a later one completes; it has its part.
+    A token without text of its own begins a character that a later one completes; it has its span.
     """
     edges = list(pairwise(accumulate(map(len, pieces), initial=0)))
-    for place in reversed(range(len(pieces) - 1)):
-        if not pieces[place]:
-            edges[place] = edges[place + 1]
+    for index in reversed(range(len(pieces) - 1)):
+        if not pieces[index]:
+            edges[index] = edges[index + 1]
     return edges
 
 
-@provides("nli_to_sample_texts")
-def sample_verdicts(gathering: Gathering) -> Asking[list[Any]]:
-    """Return for each candidate, for each claim: what each sample entails of it."""
-    texts: list[str] = yield from gathering.one("sample_texts")
-    rows = yield from gathering.get("claims")
+async def claim_labels(context: Context) -> list[Floats]:
+    """Return [claims, N, 3] for each candidate: probabilities of `LABELS`, given each sample."""
+    texts = [one.text for one in await context.of(samples)]
+    rows = await context.of(claims)
     pairs = [(text, claim.text) for row in rows for claim, text in product(row, texts)]
     if not pairs:
-        return gathering.for_each([])
-    shares = yield from entailments(gathering, pairs)
-    verdicts = iter([dict(zip(VERDICTS, share, strict=True)) for share in shares.tolist()])
-    return [[[next(verdicts) for _ in texts] for _ in row] for row in rows]
+        return [np.zeros((0, len(texts), len(LABELS))) for _ in rows]
+    shares = await judged_entailments(context, pairs)
+    ends = np.cumsum([len(row) for row in rows])[:-1]
+    return np.split(shares.reshape(-1, len(texts), len(LABELS)), ends)
 
 
-@provides("p_true_claim")
-def true_claims(gathering: Gathering) -> Asking[list[Any]]:
-    """Return for each candidate the log-probability of True for each claim."""
-    rows = yield from gathering.get("claims")
+@statistic("nli_to_sample_texts")
+async def _claim_label_tables(context: Context) -> list[list[list[dict[str, float]]]]:
+    return [
+        [[dict(zip(LABELS, share, strict=True)) for share in claim] for claim in one.tolist()]
+        for one in await context.of(claim_labels)
+    ]
+
+
+@statistic("p_true_claim")
+async def true_claims(context: Context) -> list[list[float]]:
+    """Return for each candidate the log-probability, in nats, of True for each claim."""
+    rows = await context.of(claims)
     texts = [claim.text for row in rows for claim in row]
-    found = iter((yield from called_true(gathering, P_TRUE_CLAIM, texts)))
-    return [[next(found) for _ in row] for row in rows]
+    found = iter(await true_logprobs(context, P_TRUE_CLAIM, texts))
+    return [list(islice(found, len(row))) for row in rows]
+
+
+async def _token_logprobs(context: Context) -> list[Floats]:
+    return [one.trace.logprob for one in context.candidates]
+
+
+async def _token_self_certainty(context: Context) -> list[Floats]:
+    values = []
+    for trace in (with_sums(one.trace) for one in context.candidates):
+        if trace.mean_logprob is None or trace.support is None:
+            raise EvidenceError(str(trace.why_inexact))
+        values.append(trace.mean_logprob + np.log(trace.support))
+    return values
+
+
+async def _parts(context: Context, evidence: Evidence[list[Floats]]) -> list[list[Floats]]:
+    """Return for each candidate, for each claim: the values of its tokens."""
+    rows, values = await context.of(claims), await context.of(evidence)
+    pairs = zip(values, rows, strict=True)
+    return [[row[list(claim.tokens)] for claim in found] for row, found in pairs]
+
+
+@evidence_method(
+    "MaximumClaimProbability",
+    alias="claim_maxprob",
+    summary="Negative log-probability of each claim's tokens; nats.",
+    range=(0, np.inf),
+    level="claim",
+    reference=TUTORIAL,
+)
+async def claim_maxprob(context: Context) -> list[Floats]:
+    rows = await _parts(context, _token_logprobs)
+    return [np.array([-part.sum() for part in row]) for row in rows]
+
+
+async def _mean_nlls(context: Context) -> list[Floats]:
+    rows = await _parts(context, _token_logprobs)
+    return [np.array([-part.mean() for part in row]) for row in rows]
+
+
+@evidence_method(
+    "MeanNegativeLogLikelihoodClaim",
+    alias="claim_mean_nll",
+    other_names=("PerplexityClaim",),
+    summary="Mean negative log-probability of each claim's tokens, in nats; lm-polygraph calls it "
+    "PerplexityClaim.",
+    range=(0, np.inf),
+    level="claim",
+    reference=TUTORIAL,
+)
+async def claim_mean_nll(context: Context) -> list[Floats]:
+    return await context.of(_mean_nlls)
+
+
+@evidence_method(
+    "claim_perplexity",
+    summary="exp of the mean negative log-probability of each claim's tokens, at least 1.",
+    range=(1, np.inf),
+    level="claim",
+    reference=TUTORIAL,
+)
+async def claim_perplexity(context: Context) -> list[Floats]:
+    return [np.exp(row) for row in await context.of(_mean_nlls)]
+
+
+@evidence_method(
+    "MaxTokenEntropyClaim",
+    alias="claim_entropy",
+    summary="Highest entropy at each claim's tokens; nats.",
+    range=(0, np.inf),
+    requirements=(needs_exact_statistics,),
+    level="claim",
+    reference=TUTORIAL,
+)
+async def claim_entropy(context: Context) -> list[Floats]:
+    rows = await _parts(context, entropies)
+    return [np.array([part.max() for part in row]) for row in rows]
+
+
+@evidence_method(
+    "SelfCertaintyClaim",
+    alias="claim_self_certainty",
+    level="claim",
+    summary="SelfCertainty of each claim's tokens; nats, <= 0.",
+    reference="https://arxiv.org/abs/2502.18581",
+    range=(-np.inf, 0),
+    requirements=(needs_exact_statistics,),
+)
+async def claim_self_certainty(context: Context) -> list[Floats]:
+    rows = await _parts(context, _token_self_certainty)
+    return [np.array([part.mean() for part in row]) for row in rows]
+
+
+@evidence_method(
+    "BoostedProbClaim",
+    alias="claim_boosted_prob",
+    level="claim",
+    summary="Negated mean boosted probability of each claim's tokens; -1 to 0.",
+    reference=BOOSTED,
+    range=(-1, 0),
+    cost="one pass unless enough top log-probabilities were requested",
+)
+async def claim_boosted_prob(context: Context) -> list[Floats]:
+    rows = await _parts(context, boosted)
+    return [np.array([-part.mean() for part in row]) for row in rows]
+
+
+@evidence_method(
+    "PointwiseMutualInformationClaim",
+    alias="claim_pmi",
+    summary="What the prompt takes from each claim's negative log-probability, negated; nats.",
+    cost="one pass without the prompt",
+    level="claim",
+    reference=TUTORIAL,
+)
+async def claim_pmi(context: Context) -> list[Floats]:
+    rows = await _parts(context, pointwise_information)
+    return [np.array([part.sum() for part in row]) for row in rows]
+
+
+@evidence_method(
+    "FrequencyScoringClaim",
+    alias="claim_frequency",
+    level="claim",
+    category="sampling",
+    summary="Number of samples that contradict each claim, less those that entail it.",
+    reference="https://arxiv.org/abs/2402.10978",
+    cost="samples, entailment of each claim by each sample",
+    judged_by="entailment",
+)
+async def claim_frequency(context: Context) -> list[Floats]:
+    best = [shares.argmax(-1) for shares in await context.of(claim_labels)]
+    entails, contradicts = LABELS.index("entail"), LABELS.index("contra")
+    return [np.sum((one == contradicts) * 1.0 - (one == entails), axis=1) for one in best]
+
+
+@evidence_method(
+    "PTrueClaim",
+    alias="claim_p_true",
+    level="claim",
+    category="prompting",
+    summary="Negative log-probability that the model calls each claim true; nats.",
+    reference="https://arxiv.org/abs/2207.05221",
+    range=(0, np.inf),
+    cost="one pass of another prompt for each claim",
+)
+async def claim_p_true(context: Context) -> list[Floats]:
+    return [-np.array(row) for row in await context.of(true_claims)]
+
+
+def _is_no_stop_word(word: object) -> bool:
+    """Return False: in lm-polygraph's own pipeline words are ids, none of which is a stop word."""
+    return False
+
+
+METHODS: tuple[Method, ...] = (
+    claim_maxprob,
+    claim_mean_nll,
+    claim_perplexity,
+    claim_entropy,
+    claim_self_certainty,
+    claim_boosted_prob,
+    claim_pmi,
+    polygraph_method(
+        "ClaimConditionedProbabilityClaim",
+        "ClaimConditionedProbabilityClaim",
+        "claims greedy_tokens_alternatives greedy_tokens_alternatives_nli",
+        {"is_stopword": _is_no_stop_word},
+        alias="claim_ccp",
+        level="claim",
+        summary="Negated probability of what each claim means, among alternatives to its tokens; "
+        "-1 to 0.",
+        reference=CCP,
+        range=(-1, 0),
+        cost="one pass unless 10 top log-probabilities were requested, "
+        "entailment of the alternatives of each token",
+        judged_by="entailment",
+    ),
+    claim_frequency,
+    polygraph_method(
+        "TokenSARClaim",
+        "TokenSARClaim",
+        "claims token_similarity",
+        alias="claim_token_sar",
+        level="claim",
+        category="sampling",
+        summary="Each claim's part of TokenSAR; nats.",
+        reference="https://arxiv.org/abs/2307.01379",
+        range=(0, np.inf),
+        cost="similarity for each token",
+        judged_by="similarity",
+    ),
+    claim_p_true,
+)

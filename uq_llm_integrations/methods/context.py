@@ -8,11 +8,13 @@ others; what is independent runs at the same time.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import TypeVar, cast
 
 from uq_llm_integrations.backends.metering import MeteredBackend
 from uq_llm_integrations.methods.options import MethodOptions
+from uq_llm_integrations.methods.tasks import cancel
+from uq_llm_integrations.methods.tasks import together as together  # what evidence gathers with
 from uq_llm_integrations.records import Candidate, Inspection, Request
 
 T = TypeVar("T")
@@ -54,28 +56,14 @@ class Context:
 
     async def question(self) -> str:
         """Return the prompt's text."""
-        return self.request.text or await self.of(_decoded_prompt)
+        if self.request.text:
+            return self.request.text
+        return await self.of(_decoded_prompt)
 
     async def close(self) -> None:
         """Cancel what is still being gathered."""
-        await _cancelled(list(self._tasks.values()))
+        await cancel(list(self._tasks.values()))
 
 
 async def _decoded_prompt(context: Context) -> str:
     return await context.backend.decode(context.request.prompt_ids)
-
-
-async def together(runs: Sequence[Awaitable[T]]) -> list[T]:
-    """Await several at the same time; where one fails, the others are cancelled."""
-    tasks = [asyncio.ensure_future(run) for run in runs]
-    try:
-        return await asyncio.gather(*tasks)
-    except BaseException:
-        await _cancelled(tasks)
-        raise
-
-
-async def _cancelled(tasks: Sequence[asyncio.Future[T]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)

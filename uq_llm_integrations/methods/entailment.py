@@ -1,8 +1,9 @@
-"""Whether texts mean the same: entailment and similarity, each from whatever can tell."""
+"""Whether texts mean the same: entailment and similarity, by a judge that can be replaced."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
@@ -11,45 +12,63 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from uq_llm_integrations.backends.metering import MeteredBackend
 from uq_llm_integrations.errors import (
     ConfigurationError,
     MissingDependencyError,
     ModelNotFoundError,
 )
-from uq_llm_integrations.methods.wishes import Asking, Compute, Encode, Inspect, Rescore, Together
-from uq_llm_integrations.records import Activations, Candidate, Floats, Inspection
+from uq_llm_integrations.methods.tasks import together
+from uq_llm_integrations.records import Floats, Inspection, Singles
 
 Pairs = Sequence[tuple[str, str]]
 
 
 class Entailment(Protocol):
-    """Tells whether the second text of a pair follows from the first."""
+    """Judges whether the second text of a pair follows from the first.
+
+    Example:
+        class Equal:
+            name = "equality"
+
+            async def entailments(self, pairs, question, backend):
+                return np.array([[1.0, 0, 0] if a == b else [0, 1.0, 0] for a, b in pairs])
+
+        MethodOptions(entailment=Equal())
+    """
 
     @property
     def name(self) -> str:
         """What it is, for the score that rests on it."""
 
-    def entailments(self, pairs: Pairs, question: str) -> Asking[Floats]:
-        """Return [pairs, 3] probabilities: it follows, neither, it is contradicted."""
+    async def entailments(self, pairs: Pairs, question: str, backend: MeteredBackend) -> Floats:
+        """Return [pairs, 3] probabilities: it follows, neither, it is contradicted.
+
+        `question` is the prompt that the texts answer, and `backend` serves the model that wrote
+        them.
+        """
 
 
 class Similarity(Protocol):
-    """Tells how alike the two texts of a pair are."""
+    """Judges how alike the two texts of a pair are."""
 
     @property
     def name(self) -> str:
         """What it is, for the score that rests on it."""
 
-    def similarities(self, pairs: Pairs, question: str) -> Asking[Floats]:
+    async def similarities(self, pairs: Pairs, question: str, backend: MeteredBackend) -> Floats:
         """Return [pairs] similarities from 0 to 1."""
 
 
 @dataclass(frozen=True)
 class ServedJudge:
-    """Asks the served model itself, and reads the probabilities of the answers it may give.
+    """The served model itself as judge, by the probabilities of the answers it may give.
 
     The answers are single words; what the model gives to each is taken relative to all of them, so
     nothing is generated. The larger the model, the better the judge.
+
+    Example:
+        >>> MethodOptions(entailment=ServedJudge(), similarity=EmbeddingSimilarity())
     """
 
     name: str = "the served model as judge"
@@ -62,31 +81,41 @@ class ServedJudge:
         "Do both answers mean the same? Reply with one word: Yes or No."
     )
 
-    def entailments(self, pairs: Pairs, question: str) -> Asking[Floats]:
+    async def entailments(self, pairs: Pairs, question: str, backend: MeteredBackend) -> Floats:
         """Return [pairs, 3] probabilities of Yes, Unknown and No."""
-        return (yield from self._asked(self.entails, ("Yes", "Unknown", "No"), pairs, question))
+        replies = ("Yes", "Unknown", "No")
+        return await self._shares(self.entails, replies, pairs, question, backend)
 
-    def similarities(self, pairs: Pairs, question: str) -> Asking[Floats]:
+    async def similarities(self, pairs: Pairs, question: str, backend: MeteredBackend) -> Floats:
         """Return [pairs] probabilities of Yes, against No."""
-        both = yield from self._asked(self.same, ("Yes", "No"), pairs, question)
+        both = await self._shares(self.same, ("Yes", "No"), pairs, question, backend)
         return np.asarray(both[:, 0])
 
-    def _asked(
-        self, template: str, options: Sequence[str], pairs: Pairs, question: str
-    ) -> Asking[Floats]:
+    async def _shares(
+        self,
+        template: str,
+        replies: Sequence[str],
+        pairs: Pairs,
+        question: str,
+        backend: MeteredBackend,
+    ) -> Floats:
         prompts = [template.format(question=question, first=a, second=b) for a, b in pairs]
-        asked = tuple(option_logprobs(prompt, options, chat=True) for prompt in prompts)
-        logprobs = np.asarray((yield Together(asked)))
+        logprobs = np.asarray(
+            await together([reply_logprobs(backend, one, replies, chat=True) for one in prompts])
+        )
         return np.asarray(np.exp(logprobs - np.logaddexp.reduce(logprobs, axis=1, keepdims=True)))
 
 
-def option_logprobs(prompt: str, options: Sequence[str], *, chat: bool) -> Asking[list[float]]:
-    """Return the log-probability of each option as the model's reply to a prompt, in one pass."""
-    prompt_ids = yield Encode(prompt, chat)
-    replies = []
-    for option in options:
-        replies.append((yield Encode(option, follows=True)))
-    candidates: list[Candidate] = yield Rescore(prompt_ids, tuple(replies))
+async def reply_logprobs(
+    backend: MeteredBackend, prompt: str, replies: Sequence[str], *, chat: bool
+) -> list[float]:
+    """Return the log-probability of each text as the model's reply to a prompt, in one pass.
+
+    In nats, over all of the reply's tokens; with `chat` the prompt is a user's turn.
+    """
+    prompt_ids = await backend.encode(prompt, chat=chat)
+    continuations = [await backend.encode_continuation(reply) for reply in replies]
+    candidates = await backend.score_all(prompt_ids, continuations)
     failed = next((one.error for one in candidates if one.error), None)
     if failed is not None:
         raise failed
@@ -104,22 +133,20 @@ class EmbeddingSimilarity:
         """Say which layer the hidden states are of."""
         return f"hidden states of layer {self.layer}"
 
-    def similarities(self, pairs: Pairs, question: str) -> Asking[Floats]:
+    async def similarities(self, pairs: Pairs, question: str, backend: MeteredBackend) -> Floats:
         """Return [pairs] cosines; an empty text is like nothing but itself."""
         texts = sorted({text for pair in pairs for text in pair})
-        ids = []
-        for text in texts:
-            ids.append((yield Encode(text)))
-        known = [i for i, tokens in enumerate(ids) if tokens]
-        asked = tuple(ids[i] for i in known)
-        seen: list[Activations] = yield Inspect(asked, Inspection((self.layer,)))
+        ids = await together([backend.encode(text) for text in texts])
+        known = {text: tokens for text, tokens in zip(texts, ids, strict=True) if tokens}
+        seen = await backend.inspect_all(list(known.values()), Inspection((self.layer,)))
         means = {
-            texts[i]: one.hidden[self.layer].mean(0) for i, one in zip(known, seen, strict=True)
+            text: np.asarray(one.hidden[self.layer].mean(0))
+            for text, one in zip(known, seen, strict=True)
         }
         return np.array([_cosine(means, a, b) for a, b in pairs])
 
 
-def _cosine(means: dict[str, Any], first: str, second: str) -> float:
+def _cosine(means: Mapping[str, Singles], first: str, second: str) -> float:
     if first not in means or second not in means:
         return float(first == second)
     a, b = means[first], means[second]
@@ -130,15 +157,18 @@ def _cosine(means: dict[str, Any], first: str, second: str) -> float:
 class Classifier:
     """A classifier of text pairs from a folder or the hub, run by transformers.
 
-    With entailment labels (such as microsoft/deberta-large-mnli) it tells entailment, with a single
-    output (such as cross-encoder/stsb-roberta-large) similarity.
+    With entailment labels (such as microsoft/deberta-large-mnli) it judges entailment, with a
+    single output (such as cross-encoder/stsb-roberta-large) similarity.
+
+    Example:
+        >>> MethodOptions(entailment=Classifier("microsoft/deberta-large-mnli"))
     """
 
     model: str
     batch_size: int = 16
 
     def __post_init__(self) -> None:
-        """Refuse what can never be loaded; whether the hub has a model is told on first use."""
+        """Refuse what can never be loaded; whether the hub has a model shows on first use."""
         folder = Path(self.model).expanduser()
         if self.model.startswith((".", "/", "~")) and not folder.is_dir():
             raise ModelNotFoundError(f"there is no classifier in the folder {self.model!r}")
@@ -153,9 +183,9 @@ class Classifier:
         """The model's name."""
         return self.model
 
-    def entailments(self, pairs: Pairs, question: str) -> Asking[Floats]:
+    async def entailments(self, pairs: Pairs, question: str, backend: MeteredBackend) -> Floats:
         """Return [pairs, 3] probabilities by the model's own labels."""
-        logits = yield Compute(lambda: self._logits(pairs))
+        logits = await asyncio.to_thread(self._logits, pairs)
         labels = {str(k).upper(): i for k, i in self._loaded[1].config.label2id.items()}
         if not {"ENTAILMENT", "NEUTRAL", "CONTRADICTION"} <= labels.keys():
             raise ConfigurationError(f"{self.model} has no entailment labels but {sorted(labels)}")
@@ -163,9 +193,9 @@ class Classifier:
         order = [labels[name] for name in ("ENTAILMENT", "NEUTRAL", "CONTRADICTION")]
         return np.asarray(shares[:, order])
 
-    def similarities(self, pairs: Pairs, question: str) -> Asking[Floats]:
+    async def similarities(self, pairs: Pairs, question: str, backend: MeteredBackend) -> Floats:
         """Return [pairs] similarities: the logistic function of the single output."""
-        logits = yield Compute(lambda: self._logits(pairs))
+        logits = await asyncio.to_thread(self._logits, pairs)
         if logits.shape[1] != 1:
             raise ConfigurationError(f"{self.model} has {logits.shape[1]} outputs instead of one")
         return np.asarray(1.0 / (1.0 + np.exp(-logits[:, 0])))

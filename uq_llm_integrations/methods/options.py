@@ -32,7 +32,7 @@ STATED_CONFIDENCE = r"(?i)confiden\w*\D{0,20}?([01]?\.\d+|[01])(?![\d%])"
 
 
 class Density(Protocol):
-    """Embeddings of training texts as `DensityFit` keeps them; distances are higher further away."""
+    """Embeddings of training texts, as `DensityFit` keeps them; what is further away is higher."""
 
     @property
     def layer(self) -> Layer:

@@ -1,17 +1,20 @@
-"""What the model says when it is asked about its answer, or about the answer alone."""
+"""Methods that ask the model about its answer, or read what the answer says of itself."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
-from uq_llm_integrations.methods.context import Gathering, provides
-from uq_llm_integrations.methods.entailment import option_logprobs
-from uq_llm_integrations.methods.wishes import Asking, Encode, Generate, Rescore, Together
-from uq_llm_integrations.records import Candidate, Floats, Request
+from uq_llm_integrations.errors import EvidenceError
+from uq_llm_integrations.methods.base import Method, Value, evidence_method
+from uq_llm_integrations.methods.context import Context
+from uq_llm_integrations.methods.entailment import reply_logprobs
+from uq_llm_integrations.methods.polygraph import statistic
+from uq_llm_integrations.methods.sampling import samples
+from uq_llm_integrations.methods.tasks import together
+from uq_llm_integrations.records import Candidate, Request
 
 # lm-polygraph's words, so that scores can be compared.
 P_TRUE = (
@@ -23,10 +26,6 @@ P_TRUE_SAMPLING = (
     " Possible answer:{answer}\n Is the possible answer:\n (A) True\n (B) False\n"
     " The possible answer is:"
 )
-P_TRUE_CLAIM = (
-    "Question: {question}\n Possible answer:{answer}\n "
-    "Is the possible answer True or False? The possible answer is: "
-)
 P_TRUE_EMPIRICAL = (
     "Question:\n\n{question}\n\nProposed Answer: {answer}\n\nIs the proposed answer:\n\tTrue or\n"
     "\tFalse?\nThe proposed answer is: "
@@ -36,112 +35,154 @@ HOW_CONFIDENT = (
     "right? Reply with a number from 0.0 to 1.0 only.\nConfidence:"
 )
 
-
-@provides("p_true")
-def p_true(gathering: Gathering) -> Asking[list[Any]]:
-    """Return the log-probability of True for each candidate (https://arxiv.org/abs/2207.05221)."""
-    return (yield from _true(gathering, P_TRUE, ""))
+KADAVATH = "https://arxiv.org/abs/2207.05221"
+TIAN = "https://arxiv.org/abs/2305.14975"
 
 
-@provides("p_true_sampling")
-def p_true_sampling(gathering: Gathering) -> Asking[list[Any]]:
-    """Return the same where the prompt shows the samples, too."""
-    ideas = ", ".join((yield from gathering.one("sample_texts")))
-    return (yield from _true(gathering, P_TRUE_SAMPLING, ideas))
-
-
-def _true(gathering: Gathering, template: str, ideas: str) -> Asking[list[Any]]:
-    texts = [one.text for one in gathering.candidates]
-    return (yield from called_true(gathering, template, texts, ideas))
-
-
-def called_true(
-    gathering: Gathering, template: str, texts: Sequence[str], ideas: str = ""
-) -> Asking[list[float]]:
-    """Return the log-probability that the model calls each text true."""
-    question = yield from gathering.question()
-    asked = tuple(
-        option_logprobs(
-            template.format(question=question, answer=text, ideas=ideas), ["True"], chat=False
-        )
-        for text in texts
+async def true_logprobs(
+    context: Context, template: str, texts: Sequence[str], ideas: str = ""
+) -> list[float]:
+    """Return the log-probability, in nats, that the model calls each text true."""
+    question = await context.question()
+    prompts = [template.format(question=question, answer=text, ideas=ideas) for text in texts]
+    replies = await together(
+        [reply_logprobs(context.backend, prompt, ["True"], chat=False) for prompt in prompts]
     )
-    return [logprobs[0] for logprobs in (yield Together(asked))]
+    return [logprob for (logprob,) in replies]
 
 
-@provides("p_true_empirical")
-def p_true_empirical(gathering: Gathering) -> Asking[list[Any]]:
-    """Return the share of drawn replies that hold True, for each candidate."""
-    replies = yield from _replies(gathering, P_TRUE_EMPIRICAL, chat=False, tokens=1, n=10)
-    given = [[one.text for one in drawn if not one.error] for drawn in replies]
-    return [float(np.mean(["True" in text for text in texts])) for texts in given]
+@statistic("p_true")
+async def true_answers(context: Context) -> list[float]:
+    """Return the log-probability of True for each candidate."""
+    return await true_logprobs(context, P_TRUE, [one.text for one in context.candidates])
 
 
-@provides("stated_confidence_2s")
-def confidence_asked_for(gathering: Gathering) -> Asking[list[Any]]:
-    """Return what the model says when asked for its confidence, None where it gives no number."""
-    replies = yield from _replies(gathering, HOW_CONFIDENT, chat=True, tokens=10, n=1)
-    return [_number(r"([01]?\.\d+|[01])", drawn[0].text) for drawn in replies]
+@statistic("p_true_sampling")
+async def true_among_samples(context: Context) -> list[float]:
+    """Return the same where the prompt shows the samples, too."""
+    ideas = ", ".join(one.text for one in await context.of(samples))
+    texts = [one.text for one in context.candidates]
+    return await true_logprobs(context, P_TRUE_SAMPLING, texts, ideas)
 
 
-@provides("stated_confidence_1s")
-def confidence_in_the_answer(gathering: Gathering) -> Asking[list[Any]]:
-    """Return the confidence that each answer itself states, None where it states none."""
-    yield from ()
-    return [_number(gathering.method_options.confidence, one.text) for one in gathering.candidates]
+async def _replies(
+    context: Context, template: str, *, chat: bool, tokens: int, n: int
+) -> list[list[Candidate]]:
+    """Return the model's replies to a prompt about each candidate."""
+    question = await context.question()
+    sampling: dict[str, object] = {"max_tokens": tokens, "temperature": 1.0 if n > 1 else 0.0}
+    if context.request.sampling.get("seed") is not None:
+        sampling["seed"] = context.request.sampling["seed"]
+
+    async def replies_about(answer: str) -> list[Candidate]:
+        prompt = template.format(question=question, answer=answer)
+        ids = await context.backend.encode(prompt, chat=chat)
+        return await context.backend.generate(Request(ids, n, sampling=sampling))
+
+    return await together([replies_about(one.text) for one in context.candidates])
 
 
-@provides("hedge")
-def hedge(gathering: Gathering) -> Asking[list[Any]]:
-    """Return the confidence of the first expression that each answer holds, None where none."""
-    yield from ()
-    hedges = gathering.method_options.hedges.items()
+@evidence_method(
+    "PTrue",
+    alias="p_true",
+    summary="Negative log-probability that the model calls its answer true; nats.",
+    range=(0, np.inf),
+    cost="one pass of another prompt",
+    reference=KADAVATH,
+    category="prompting",
+)
+async def p_true(context: Context) -> list[float]:
+    return [-logprob for logprob in await context.of(true_answers)]
+
+
+@evidence_method(
+    "PTrueSampling",
+    alias="p_true_sampling",
+    summary="The same where the model is shown the samples, too; nats.",
+    range=(0, np.inf),
+    cost="samples, one pass of another prompt",
+    reference=KADAVATH,
+    category="prompting",
+)
+async def p_true_sampling(context: Context) -> list[float]:
+    return [-logprob for logprob in await context.of(true_among_samples)]
+
+
+@evidence_method(
+    "PTrueEmpirical",
+    alias="p_true_empirical",
+    summary="Share of ten replies that do not call the answer true; 0 to 1.",
+    range=(0, 1),
+    cost="ten replies of one token",
+    reference=KADAVATH,
+    category="prompting",
+)
+async def p_true_empirical(context: Context) -> list[float]:
+    replies = await _replies(context, P_TRUE_EMPIRICAL, chat=False, tokens=1, n=10)
+    given = [[one.text for one in row if not one.error] for row in replies]
+    return [1.0 - float(np.mean(["True" in text for text in texts])) for texts in given]
+
+
+@evidence_method(
+    "Verbalized1S",
+    alias="verbalized_1s",
+    summary="1 less the confidence that the answer itself states; 0 to 1.",
+    reference=TIAN,
+    category="prompting",
+    range=(0, 1),
+)
+async def verbalized_1s(context: Context) -> list[Value]:
+    pattern = context.options.stated_confidence
+    return [_doubt(_number(pattern, one.text)) for one in context.candidates]
+
+
+@evidence_method(
+    "Verbalized2S",
+    alias="verbalized_2s",
+    summary="1 less the confidence that the model states in reply to a question for it; 0 to 1.",
+    cost="one more answer",
+    reference=TIAN,
+    category="prompting",
+    range=(0, 1),
+)
+async def verbalized_2s(context: Context) -> list[Value]:
+    replies = await _replies(context, HOW_CONFIDENT, chat=True, tokens=10, n=1)
+    return [_doubt(_number(r"([01]?\.\d+|[01])", reply.text)) for (reply,) in replies]
+
+
+@evidence_method(
+    "Linguistic1S",
+    alias="linguistic",
+    summary="1 less the confidence that the answer's words stand for; 0 to 1.",
+    reference=TIAN,
+    category="prompting",
+    range=(0, 1),
+)
+async def linguistic(context: Context) -> list[Value]:
+    hedges = context.options.hedges.items()
     return [
-        next((sure for words, sure in hedges if words in one.text.lower()), None)
-        for one in gathering.candidates
+        _doubt(next((sure for words, sure in hedges if words in one.text.lower()), None))
+        for one in context.candidates
     ]
 
 
-@provides("greedy_lm_log_likelihoods")
-def without_the_prompt(gathering: Gathering) -> Asking[list[Any]]:
-    """Return [T] log-probabilities of each candidate's tokens without the prompt before them.
-
-    The first token has nothing before it and none; the estimators do not read it.
-    """
-    asked = tuple(_alone(one) for one in gathering.candidates)
-    rows: list[Floats] = yield Together(asked)
-    return rows
-
-
-def _alone(candidate: Candidate) -> Asking[Floats]:
-    first, *rest = candidate.token_ids
-    if not rest:
-        return np.zeros(1)
-    (scored,) = yield Rescore((first,), (tuple(rest),))
-    if scored.error:
-        raise scored.error
-    return np.concatenate([np.zeros(1), scored.trace.logprob])
-
-
-def _replies(
-    gathering: Gathering, template: str, *, chat: bool, tokens: int, n: int
-) -> Asking[list[list[Candidate]]]:
-    question = yield from gathering.question()
-    sampling: dict[str, Any] = {"max_tokens": tokens, "temperature": 1.0 if n > 1 else 0.0}
-    if gathering.request.sampling.get("seed") is not None:
-        sampling["seed"] = gathering.request.sampling["seed"]
-
-    def reply(answer: str) -> Asking[list[Candidate]]:
-        ids = yield Encode(template.format(question=question, answer=answer), chat)
-        drawn: list[Candidate] = yield Generate(Request(ids, n, sampling=sampling))
-        return drawn
-
-    asked = tuple(reply(one.text) for one in gathering.candidates)
-    replies: list[list[Candidate]] = yield Together(asked)
-    return replies
+def _doubt(confidence: float | None) -> Value:
+    if confidence is None:
+        return EvidenceError("the text says nothing of the kind")
+    return 1.0 - confidence
 
 
 def _number(pattern: str, text: str) -> float | None:
     found = re.search(pattern, text)
     number = float(found.group(1)) if found else None
     return number if number is not None and 0.0 <= number <= 1.0 else None
+
+
+METHODS: tuple[Method, ...] = (
+    p_true,
+    p_true_sampling,
+    p_true_empirical,
+    verbalized_1s,
+    verbalized_2s,
+    linguistic,
+)

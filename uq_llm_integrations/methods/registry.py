@@ -1,55 +1,93 @@
-"""The catalogue of methods, and how a name finds its method."""
+"""The catalogue of methods, and how a name finds its method.
+
+A method of another package is registered by `register_method`, or by an entry point of the group
+`uq_llm_integrations.methods` that names a `Method` or a tuple of them:
+
+    [project.entry-points."uq_llm_integrations.methods"]
+    mine = "my_package.my_module:my_method"
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
+from importlib.metadata import EntryPoint, entry_points
 
-from uq_llm_integrations.errors import UnknownMethodError
-from uq_llm_integrations.methods.base import Method
-from uq_llm_integrations.methods.catalogue.alternatives import ALTERNATIVES_METHODS
-from uq_llm_integrations.methods.catalogue.claims import CLAIM_METHODS
-from uq_llm_integrations.methods.catalogue.internals import ATTENTION_METHODS, HIDDEN_METHODS
-from uq_llm_integrations.methods.catalogue.prompting import PROMPTING_METHODS
-from uq_llm_integrations.methods.catalogue.sampling import SAMPLING_METHODS
-from uq_llm_integrations.methods.catalogue.trace import TRACE_METHODS
-from uq_llm_integrations.methods.catalogue.unconditional import UNCONDITIONAL_METHODS
-from uq_llm_integrations.methods.unlisted import unlisted_method
-
-_CATALOGUE = (
-    *TRACE_METHODS,
-    *UNCONDITIONAL_METHODS,
-    *ALTERNATIVES_METHODS,
-    *SAMPLING_METHODS,
-    *HIDDEN_METHODS,
-    *ATTENTION_METHODS,
-    *PROMPTING_METHODS,
-    *CLAIM_METHODS,
+from uq_llm_integrations.backends.base import Backend, Capabilities
+from uq_llm_integrations.errors import (
+    ConfigurationError,
+    MethodUnavailableError,
+    UnknownMethodError,
 )
+from uq_llm_integrations.methods import (
+    alternatives,
+    attention,
+    claims,
+    hidden_states,
+    logprob,
+    prompting,
+    sampling,
+)
+from uq_llm_integrations.methods.base import Method
+from uq_llm_integrations.methods.options import MethodOptions
+from uq_llm_integrations.methods.polygraph import unlisted_method
 
-METHODS: dict[str, Method] = {method.name: method for method in _CATALOGUE}
-"""The catalogue, by lm-polygraph's names."""
-
-ALIASES: dict[str, str] = {method.alias: method.name for method in _CATALOGUE if method.alias}
-"""Shorter names."""
+ENTRY_POINTS = "uq_llm_integrations.methods"
+"""The group of entry points that other packages offer methods in."""
 
 DEFAULT_METHODS = ("entropy", "perplexity", "maxprob")
 
+METHODS: dict[str, Method] = {}
+"""The methods registered so far, by name; `list_methods` loads those of other packages, too."""
 
-_CLASSES = {method.estimator.partition(":")[2]: method.name for method in reversed(_CATALOGUE)}
-"""lm-polygraph's classes -> the first method of each, for classes with other names."""
+_log = logging.getLogger(__name__)
+_by_name: dict[str, Method] = {}
+_loaded: set[EntryPoint] = set()
+
+
+def register_method(method: Method) -> Method:
+    """Enter a method under all its names and return it.
+
+    Raises ConfigurationError for a name that another method has already.
+
+    Example:
+        @register_method
+        @evidence_method("brevity", summary="How short the answer is.", reference="my paper")
+        async def brevity(context):
+            return [1 / (1 + len(one.text)) for one in context.candidates]
+    """
+    taken = [name for name in method.names if _by_name.get(name, method) is not method]
+    if taken:
+        raise ConfigurationError(f"there is a method named {taken[0]!r} already")
+    METHODS[method.name] = method
+    _by_name.update(dict.fromkeys(method.names, method))
+    return method
+
+
+def list_methods() -> tuple[Method, ...]:
+    """Return all methods, those of other packages' entry points last."""
+    _load_entry_points()
+    return tuple(METHODS.values())
 
 
 def find_method(name: str) -> Method:
     """Return the method of this name, alias or lm-polygraph class.
 
     A class of the installed lm-polygraph that is not in the catalogue is made into a method where
-    what it reads can be gathered; otherwise MethodUnavailableError tells what is missing. Any
-    other name raises UnknownMethodError.
+    what it reads can be gathered; otherwise MethodUnavailableError says what is missing. Any other
+    name raises UnknownMethodError, which names the nearest.
+
+    Example:
+        >>> find_method("entropy").name
+        'MeanTokenEntropy'
     """
-    method = METHODS.get(ALIASES.get(name, name)) or METHODS.get(_CLASSES.get(name, ""))
-    method = method or unlisted_method(name)
+    method = _by_name.get(name)
     if method is None:
-        raise UnknownMethodError(name, [*METHODS, *ALIASES])
+        _load_entry_points()
+        method = _by_name.get(name) or unlisted_method(name)
+        if method is None:
+            raise UnknownMethodError(name, _by_name)
+        _by_name[name] = method
     return method
 
 
@@ -59,3 +97,52 @@ def check_methods(names: Iterable[str]) -> tuple[str, ...]:
     for name in checked:
         find_method(name)
     return checked
+
+
+def check_available(
+    methods: Iterable[str], capabilities: Capabilities, options: MethodOptions | None = None
+) -> None:
+    """Raise MethodUnavailableError for a method that the backend can give no number for."""
+    for name in methods:
+        if missing := find_method(name).missing(capabilities, options):
+            raise MethodUnavailableError(f"{name} needs {missing}")
+
+
+def missing_requirements(
+    methods: Iterable[str] | None, backend: Backend, options: MethodOptions | None = None
+) -> dict[str, str | None]:
+    """Return for each method what it lacks on the backend, None where it works.
+
+    None stands for all methods that are listed.
+
+    Example:
+        >>> missing_requirements(["entropy", "uhead"], ScriptedBackend(["Paris"]))["entropy"]
+    """
+    names = (one.name for one in list_methods()) if methods is None else methods
+    return {name: find_method(name).missing(backend.capabilities, options) for name in names}
+
+
+def affordable_methods(
+    capabilities: Capabilities, options: MethodOptions | None = None
+) -> tuple[str, ...]:
+    """Return the names of all listed methods that lack nothing, of the backend or the options."""
+    return tuple(one.name for one in list_methods() if one.missing(capabilities, options) is None)
+
+
+def _load_entry_points() -> None:
+    """Register what entry points name; one that fails is logged, and costs no other method."""
+    for point in entry_points(group=ENTRY_POINTS):
+        if point in _loaded:
+            continue
+        _loaded.add(point)
+        try:
+            offered = point.load()
+            for method in (offered,) if isinstance(offered, Method) else offered:
+                register_method(method)
+        except Exception as error:  # another package's code, and so anything
+            _log.warning("the methods of the entry point %r are left out: %s", point.value, error)
+
+
+for _family in (logprob, alternatives, sampling, hidden_states, attention, prompting, claims):
+    for _method in _family.METHODS:
+        register_method(_method)

@@ -1,40 +1,52 @@
-"""Samples of the same prompt, and what they say of one another."""
+"""Methods that compare samples of the same prompt, and the evidence that they share.
+
+Where a request has several candidates, they are the samples themselves; else `MethodOptions` says
+how many more are generated, at which temperature.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import product
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from uq_llm_integrations.methods.context import EvidenceError, Gathering, provides
+from uq_llm_integrations.errors import EvidenceError
+from uq_llm_integrations.methods.base import (
+    Method,
+    evidence_method,
+    needs_exact_statistics,
+)
+from uq_llm_integrations.methods.context import Context
 from uq_llm_integrations.methods.entailment import Pairs
-from uq_llm_integrations.methods.wishes import Asking, Decode, Generate
+from uq_llm_integrations.methods.logprob import entropies
+from uq_llm_integrations.methods.polygraph import polygraph_method, shared_statistic, statistic
+from uq_llm_integrations.methods.tasks import together
 from uq_llm_integrations.records import Candidate, Floats
 
-VERDICTS = "entail", "neutral", "contra"
-"""What a text can be to another, in the order of an entailment's probabilities."""
+LABELS = "entail", "neutral", "contra"
+"""The entailment labels, in the order of a judge's probabilities."""
 
 
-@provides("samples")
-def samples(gathering: Gathering) -> Asking[list[Any]]:
+async def samples(context: Context) -> list[Candidate]:
     """Return at least two samples: the candidates themselves, or new ones."""
-    drawn = _usable(gathering.candidates)
-    if len(gathering.candidates) < 2:
-        method_options, request = gathering.method_options, gathering.request
-        sampling = {**request.sampling, "temperature": method_options.temperature}
+    found = _usable(context.candidates)
+    if len(context.candidates) < 2:
+        sampling = {**context.request.sampling, "temperature": context.options.temperature}
         if sampling.get("seed") is not None:
             sampling["seed"] += 1
-        asked = replace(request, n=method_options.samples, sampling=sampling, early_stop=None)
-        drawn = _usable((yield Generate(asked)))
-    if len(drawn) < 2:
+        request = replace(
+            context.request, n=context.options.samples, sampling=sampling, early_stop=None
+        )
+        found = _usable(await context.backend.generate(request))
+    if len(found) < 2:
         raise EvidenceError("fewer than two samples have a text to compare")
-    return gathering.for_each(drawn)
+    return found
 
 
-def _usable(candidates: Sequence[Candidate]) -> list[Candidate]:
+def _usable(candidates: Iterable[Candidate]) -> list[Candidate]:
     return [one for one in candidates if one.is_whole and one.text]
 
 
@@ -44,49 +56,63 @@ def _without_end(candidate: Candidate) -> slice:
     return slice(0, max(1, len(candidate.token_ids) - ended))
 
 
-@provides("sample_texts", "sample_tokens", "sample_log_probs", "sample_log_likelihoods")
-def sample_statistics(gathering: Gathering) -> Asking[list[Any]]:
-    """Return what the samples are: texts, tokens, log-probabilities in all and of each token."""
-    drawn: list[Candidate] = yield from gathering.one("samples")
-    parts = [_without_end(one) for one in drawn]
-    each = list(zip(drawn, parts, strict=True))
-    return gathering.for_each(
-        {
-            "sample_texts": [one.text for one in drawn],
-            "sample_tokens": [list(one.token_ids[part]) for one, part in each],
-            "sample_log_probs": [float(one.trace.logprob.sum()) for one in drawn],
-            "sample_log_likelihoods": [one.trace.logprob[part] for one, part in each],
-        }
-    )
+def _sample_texts(found: Sequence[Candidate]) -> list[str]:
+    return [one.text for one in found]
 
 
-@provides(
-    "semantic_matrix_entail",
-    "semantic_matrix_contra",
-    "semantic_matrix_entail_logits",
-    "semantic_matrix_contra_logits",
-    "semantic_classes_entail",
-)
-def sample_entailments(gathering: Gathering) -> Asking[list[Any]]:
-    """Return which samples follow from which: [N, N], the first text in rows."""
-    texts: list[str] = yield from gathering.one("sample_texts")
-    shares = yield from entailments(gathering, list(product(texts, texts)))
-    matrix = shares.reshape(len(texts), len(texts), 3)
-    with np.errstate(divide="ignore"):
-        logits = np.log(matrix)
-    follows = matrix.argmax(-1) == 0
-    return gathering.for_each(
-        {
-            "semantic_matrix_entail": matrix[..., 0],
-            "semantic_matrix_contra": matrix[..., 2],
-            "semantic_matrix_entail_logits": logits[..., 0],
-            "semantic_matrix_contra_logits": logits[..., 2],
-            "semantic_classes_entail": meaning_classes(follows & follows.T),
-        }
-    )
+def _sample_tokens(found: Sequence[Candidate]) -> list[list[int]]:
+    return [list(one.token_ids[_without_end(one)]) for one in found]
 
 
-def meaning_classes(same: np.ndarray[Any, Any]) -> list[list[int]]:
+def _sample_logprobs(found: Sequence[Candidate]) -> list[float]:
+    return [float(one.trace.logprob.sum()) for one in found]
+
+
+def _sample_token_logprobs(found: Sequence[Candidate]) -> list[Floats]:
+    return [one.trace.logprob[_without_end(one)] for one in found]
+
+
+shared_statistic("sample_texts", samples, _sample_texts)
+shared_statistic("sample_tokens", samples, _sample_tokens)
+shared_statistic("sample_log_probs", samples, _sample_logprobs)
+shared_statistic("sample_log_likelihoods", samples, _sample_token_logprobs)
+
+
+async def judged_entailments(context: Context, pairs: Pairs) -> Floats:
+    """Return [pairs, 3] probabilities of `LABELS`: of the second text, given the first."""
+    unique = sorted(set(pairs))
+    question = await context.question()
+    shares = await context.options.entailment.entailments(unique, question, context.backend)
+    return _in_order(shares, unique, pairs)
+
+
+async def judged_similarities(context: Context, pairs: Pairs) -> Floats:
+    """Return [pairs] similarities from 0 to 1."""
+    unique = sorted(set(pairs))
+    question = await context.question()
+    alike = await context.options.similarity.similarities(unique, question, context.backend)
+    return _in_order(alike, unique, pairs)
+
+
+def _in_order(values: Floats, unique: Pairs, pairs: Pairs) -> Floats:
+    index = {pair: i for i, pair in enumerate(unique)}
+    return np.asarray(values[[index[pair] for pair in pairs]])
+
+
+async def sample_entailments(context: Context) -> Floats:
+    """Return [N, N, 3] probabilities that samples follow from samples, the first text in rows."""
+    texts = _sample_texts(await context.of(samples))
+    shares = await judged_entailments(context, list(product(texts, texts)))
+    return shares.reshape(len(texts), len(texts), len(LABELS))
+
+
+async def meanings(context: Context) -> list[list[int]]:
+    """Return the samples by meaning; those mean the same that entail one another."""
+    follows = (await context.of(sample_entailments)).argmax(-1) == 0
+    return meaning_classes(follows & follows.T)
+
+
+def meaning_classes(same: NDArray[np.bool_]) -> list[list[int]]:
     """Return the samples by meaning: each joins the first class whose first member means the same.
 
     `same` is [N, N]. The clustering of semantic entropy, https://arxiv.org/abs/2302.09664.
@@ -101,86 +127,325 @@ def meaning_classes(same: np.ndarray[Any, Any]) -> list[list[int]]:
     return classes
 
 
-@provides(
-    "concat_greedy_semantic_matrix_contra_forward",
-    "concat_greedy_semantic_matrix_neutral_forward",
+def _logits(shares: Floats) -> Floats:
+    with np.errstate(divide="ignore"):
+        return np.log(shares)
+
+
+shared_statistic("semantic_matrix_entail", sample_entailments, lambda all_: all_[..., 0])
+shared_statistic("semantic_matrix_contra", sample_entailments, lambda all_: all_[..., 2])
+shared_statistic(
+    "semantic_matrix_entail_logits", sample_entailments, lambda all_: _logits(all_[..., 0])
 )
-def candidate_entailments(gathering: Gathering) -> Asking[list[Any]]:
-    """Return [N] for each candidate: whether each sample follows from it, behind the prompt."""
-    texts: list[str] = yield from gathering.one("sample_texts")
-    question = yield from gathering.question()
+shared_statistic(
+    "semantic_matrix_contra_logits", sample_entailments, lambda all_: _logits(all_[..., 2])
+)
+shared_statistic("semantic_classes_entail", meanings, lambda classes: classes)
+
+
+async def candidate_entailments(context: Context) -> list[Floats]:
+    """Return [N, 3] for each candidate: whether each sample follows from it, behind the prompt."""
+    texts = _sample_texts(await context.of(samples))
+    question = await context.question()
     behind = [question + text for text in texts]
-    pairs = list(product([question + one.text for one in gathering.candidates], behind))
-    shares = yield from entailments(gathering, pairs)
-    return [
-        {
-            "concat_greedy_semantic_matrix_contra_forward": rows[:, 2],
-            "concat_greedy_semantic_matrix_neutral_forward": rows[:, 1],
-        }
-        for rows in shares.reshape(len(gathering.candidates), len(texts), 3)
-    ]
+    pairs = list(product([question + one.text for one in context.candidates], behind))
+    shares = await judged_entailments(context, pairs)
+    return list(shares.reshape(len(context.candidates), len(texts), len(LABELS)))
 
 
-@provides("sample_sentence_similarity")
-def sample_similarities(gathering: Gathering) -> Asking[list[Any]]:
-    """Return how alike the samples are: [N, N]."""
-    texts: list[str] = yield from gathering.one("sample_texts")
-    alike = yield from _similarities(gathering, list(product(texts, texts)))
-    return gathering.for_each(alike.reshape(len(texts), len(texts)))
+@statistic("concat_greedy_semantic_matrix_contra_forward")
+async def _candidate_contradictions(context: Context) -> list[Floats]:
+    return [shares[:, 2] for shares in await context.of(candidate_entailments)]
 
 
-@provides("greedy_sentence_similarity")
-def candidate_similarities(gathering: Gathering) -> Asking[list[Any]]:
+@statistic("concat_greedy_semantic_matrix_neutral_forward")
+async def _candidate_neutralities(context: Context) -> list[Floats]:
+    return [shares[:, 1] for shares in await context.of(candidate_entailments)]
+
+
+async def sample_similarities(context: Context) -> Floats:
+    """Return [N, N] how alike the samples are."""
+    texts = _sample_texts(await context.of(samples))
+    alike = await judged_similarities(context, list(product(texts, texts)))
+    return alike.reshape(len(texts), len(texts))
+
+
+shared_statistic("sample_sentence_similarity", sample_similarities, lambda alike: alike)
+
+
+@statistic("greedy_sentence_similarity")
+async def candidate_similarities(context: Context) -> list[Floats]:
     """Return [N] for each candidate: how alike each sample is to it, mean of both directions."""
-    texts: list[str] = yield from gathering.one("sample_texts")
-    pairs = list(product([one.text for one in gathering.candidates], texts))
-    there = yield from _similarities(gathering, pairs)
-    back = yield from _similarities(gathering, [(b, a) for a, b in pairs])
-    return list(((there + back) / 2).reshape(len(gathering.candidates), len(texts)))
+    texts = _sample_texts(await context.of(samples))
+    pairs = list(product([one.text for one in context.candidates], texts))
+    both = [*pairs, *((b, a) for a, b in pairs)]
+    alike = (await judged_similarities(context, both)).reshape(2, len(context.candidates), -1)
+    return list(alike.mean(0))
 
 
-@provides("token_similarity")
-def token_similarities(gathering: Gathering) -> Asking[list[Any]]:
+@statistic("token_similarity")
+async def token_similarities(context: Context) -> list[Floats]:
     """Return [T] for each candidate: how alike the text is to itself without each token."""
-    rows = []
-    for one in gathering.candidates:
-        rows.append((yield from _without_each(gathering, one.token_ids)))
-    return rows
+    return await together([_without_each(context, one.token_ids) for one in context.candidates])
 
 
-@provides("sample_token_similarity")
-def sample_token_similarities(gathering: Gathering) -> Asking[list[Any]]:
+async def sample_token_similarities(context: Context) -> list[Floats]:
     """Return the same of each sample."""
-    rows = []
-    for ids in (yield from gathering.one("sample_tokens")):
-        rows.append((yield from _without_each(gathering, ids)))
-    return gathering.for_each(rows)
+    tokens = _sample_tokens(await context.of(samples))
+    return await together([_without_each(context, ids) for ids in tokens])
 
 
-def _without_each(gathering: Gathering, ids: Sequence[int]) -> Asking[Floats]:
+shared_statistic("sample_token_similarity", sample_token_similarities, lambda rows: rows)
+
+
+async def _without_each(context: Context, ids: Sequence[int]) -> Floats:
     if len(ids) < 2:
         return np.full(len(ids), 0.5)  # lm-polygraph's value where nothing would be left
-    question = yield from gathering.question()
-    whole = f"{question} {yield Decode(tuple(ids))}"
-    pairs = []
-    for place in range(len(ids)):
-        rest = yield Decode((*ids[:place], *ids[place + 1 :]))
-        pairs.append((whole, f"{question} {rest}"))
-    return (yield from _similarities(gathering, pairs))
+    question = await context.question()
+    shorter = [(*ids[:index], *ids[index + 1 :]) for index in range(len(ids))]
+    whole, *rests = await together([context.backend.decode(one) for one in (ids, *shorter)])
+    pairs = [(f"{question} {whole}", f"{question} {rest}") for rest in rests]
+    return await judged_similarities(context, pairs)
 
 
-def entailments(gathering: Gathering, pairs: Pairs) -> Asking[Floats]:
-    """Return [pairs, 3] probabilities of `VERDICTS`: of the second text, given the first."""
-    question, entailment = (yield from gathering.question()), gathering.method_options.entailment
-    unique = sorted(set(pairs))
-    shares = yield from entailment.entailments(unique, question)
-    places = {pair: place for place, pair in enumerate(unique)}
-    return np.asarray(shares[[places[pair] for pair in pairs]])
+TUTORIAL = "https://arxiv.org/abs/2406.15627"
+GRAPH = "https://arxiv.org/abs/2305.19187"
+SAR = "https://arxiv.org/abs/2307.01379"
+COCOA = "https://arxiv.org/abs/2502.04964"
+SEMANTIC = "https://arxiv.org/abs/2302.09664"
+GAL = "https://aclanthology.org/2020.tacl-1.35"
+
+PAIRS = "samples, entailment of each pair of samples"
+ALIKE = "samples, similarity of each sample to the answer"
 
 
-def _similarities(gathering: Gathering, pairs: Pairs) -> Asking[Floats]:
-    question, similarity = (yield from gathering.question()), gathering.method_options.similarity
-    unique = sorted(set(pairs))
-    alike = yield from similarity.similarities(unique, question)
-    places = {pair: place for place, pair in enumerate(unique)}
-    return np.asarray(alike[[places[pair] for pair in pairs]])
+@evidence_method(
+    "LabelProb",
+    alias="consistency",
+    summary="Share of the samples outside the most frequent meaning; 0 to 1.",
+    reference=TUTORIAL,
+    range=(0, 1),
+    category="sampling",
+    cost=PAIRS,
+    judged_by="entailment",
+)
+async def label_prob(context: Context) -> list[float]:
+    classes = await context.of(meanings)
+    largest = max(map(len, classes)) / sum(map(len, classes))
+    return [1.0 - largest] * len(context.candidates)
+
+
+@evidence_method(
+    "MonteCarloSequenceEntropy",
+    alias="mc_entropy",
+    summary="Mean negative log-probability of the samples, which estimates the text's entropy; "
+    "nats.",
+    reference=SEMANTIC,
+    range=(0, np.inf),
+    category="sampling",
+    cost="samples",
+)
+async def mc_entropy(context: Context) -> list[float]:
+    logprobs = _sample_logprobs(await context.of(samples))
+    return [-float(np.mean(logprobs))] * len(context.candidates)
+
+
+@evidence_method(
+    "MonteCarloNormalizedSequenceEntropy",
+    alias="mc_normalized_entropy",
+    summary="The same, each sample's divided by its number of tokens; nats.",
+    reference=GAL,
+    range=(0, np.inf),
+    category="sampling",
+    cost="samples",
+)
+async def mc_normalized_entropy(context: Context) -> list[float]:
+    found = await context.of(samples)
+    pairs = zip(_sample_logprobs(found), _sample_tokens(found), strict=True)
+    means = [logprob / len(tokens) for logprob, tokens in pairs if tokens]
+    return [-float(np.mean(means))] * len(context.candidates)
+
+
+async def _dissimilar(context: Context) -> list[float]:
+    """Return each candidate's mean dissimilarity to the samples, 0 to 1."""
+    return [float(np.mean(1 - alike)) for alike in await context.of(candidate_similarities)]
+
+
+@evidence_method(
+    "CocoaMSP",
+    alias="cocoa_msp",
+    summary="Negative log-probability times the mean dissimilarity of the samples; nats.",
+    reference=COCOA,
+    range=(0, np.inf),
+    category="sampling",
+    cost=ALIKE,
+    judged_by="similarity",
+)
+async def cocoa_msp(context: Context) -> list[float]:
+    pairs = zip(context.candidates, await context.of(_dissimilar), strict=True)
+    return [-float(one.trace.logprob.sum()) * dissimilar for one, dissimilar in pairs]
+
+
+@evidence_method(
+    "CocoaPPL",
+    alias="cocoa_ppl",
+    summary="Mean negative log-probability times the mean dissimilarity of the samples; nats.",
+    reference=COCOA,
+    range=(0, np.inf),
+    category="sampling",
+    cost=ALIKE,
+    judged_by="similarity",
+)
+async def cocoa_ppl(context: Context) -> list[float]:
+    pairs = zip(context.candidates, await context.of(_dissimilar), strict=True)
+    return [-float(one.trace.logprob.mean()) * dissimilar for one, dissimilar in pairs]
+
+
+@evidence_method(
+    "CocoaMTE",
+    alias="cocoa_mte",
+    summary="Mean entropy times the mean dissimilarity of the samples; nats.",
+    reference=COCOA,
+    range=(0, np.inf),
+    requirements=(needs_exact_statistics,),
+    category="sampling",
+    cost=ALIKE,
+    judged_by="similarity",
+)
+async def cocoa_mte(context: Context) -> list[float]:
+    pairs = zip(await context.of(entropies), await context.of(_dissimilar), strict=True)
+    return [float(entropy.mean()) * dissimilar for entropy, dissimilar in pairs]
+
+
+METHODS: tuple[Method, ...] = (
+    polygraph_method(
+        "SemanticEntropy", "SemanticEntropy",
+        "sample_log_probs sample_texts semantic_classes_entail",
+        alias="semantic_entropy",
+        summary="Entropy over meanings: samples that entail one another count as one; nats.",
+        reference=SEMANTIC, range=(0, np.inf),
+        category="sampling", cost=PAIRS, judged_by="entailment",
+    ),
+    polygraph_method(
+        "SemanticEntropyEmpirical", "SemanticEntropy",
+        "sample_texts semantic_classes_entail", {"class_probability_estimation": "frequency"},
+        alias="semantic_entropy_empirical",
+        summary="The same with the share of the samples in place of their probability; nats.",
+        reference="https://doi.org/10.1038/s41586-024-07421-0", range=(0, np.inf),
+        category="sampling", cost=PAIRS, judged_by="entailment",
+    ),
+    polygraph_method(
+        "LexicalSimilarity", "LexicalSimilarity", "sample_texts",
+        alias="lexical_similarity",
+        summary="Negated mean ROUGE-L between the samples; -1 to 0.",
+        reference=GAL, range=(-1, 0),
+        category="sampling", cost="samples",
+    ),
+    polygraph_method(
+        "NumSemSets", "NumSemSets",
+        "semantic_matrix_entail semantic_matrix_contra sample_texts",
+        alias="num_sem_sets",
+        summary="Number of meanings among the samples.",
+        reference=GRAPH, range=(1, np.inf),
+        category="sampling", cost=PAIRS, judged_by="entailment",
+    ),
+    polygraph_method(
+        "DegMat", "DegMat", "semantic_matrix_entail sample_texts",
+        alias="deg_mat",
+        summary="How little the samples entail one another, by their degrees in the graph; 0 to 1.",
+        reference=GRAPH, range=(0, 1),
+        category="sampling", cost=PAIRS, judged_by="entailment",
+    ),
+    polygraph_method(
+        "DegMatJaccard", "DegMat", "sample_texts",
+        {"similarity_score": "Jaccard_score"},
+        alias="deg_mat_jaccard",
+        summary="The same with the share of common words in place of entailment; 0 to 1.",
+        reference=GRAPH, range=(0, 1),
+        category="sampling", cost="samples",
+    ),
+    polygraph_method(
+        "Eccentricity", "Eccentricity", "semantic_matrix_entail sample_texts",
+        alias="eccentricity",
+        summary="Spread of the samples in the graph's spectral embedding.",
+        reference=GRAPH, range=(0, np.inf),
+        category="sampling", cost=PAIRS, judged_by="entailment",
+    ),
+    polygraph_method(
+        "EccentricityJaccard", "Eccentricity", "sample_texts",
+        {"similarity_score": "Jaccard_score"},
+        alias="eccentricity_jaccard",
+        summary="The same with the share of common words in place of entailment.",
+        reference=GRAPH, range=(0, np.inf),
+        category="sampling", cost="samples",
+    ),
+    polygraph_method(
+        "EigValLaplacian", "EigValLaplacian", "semantic_matrix_entail sample_texts",
+        alias="eigval_laplacian",
+        summary="A continuous number of meanings, from the eigenvalues of the graph's Laplacian.",
+        reference=GRAPH, range=(0, np.inf),
+        category="sampling", cost=PAIRS, judged_by="entailment",
+    ),
+    polygraph_method(
+        "EigValLaplacianJaccard", "EigValLaplacian", "sample_texts",
+        {"similarity_score": "Jaccard_score"},
+        alias="eigval_laplacian_jaccard",
+        summary="The same with the share of common words in place of entailment.",
+        reference=GRAPH, range=(0, np.inf),
+        category="sampling", cost="samples",
+    ),
+    label_prob,
+    mc_entropy,
+    mc_normalized_entropy,
+    polygraph_method(
+        "KernelLanguageEntropy", "KernelLanguageEntropy",
+        "semantic_matrix_entail semantic_matrix_contra",
+        alias="kernel_language_entropy",
+        summary="Von Neumann entropy of a heat kernel over the samples' meanings.",
+        reference="https://arxiv.org/abs/2405.20003", range=(0, np.inf),
+        category="sampling", cost=PAIRS, judged_by="entailment",
+    ),
+    polygraph_method(
+        "LUQ", "LUQ", "semantic_matrix_entail_logits semantic_matrix_contra_logits",
+        alias="luq",
+        summary="How little the samples support one another; 0 to 1.",
+        reference="https://arxiv.org/abs/2403.20279", range=(0, 1),
+        category="sampling", cost=PAIRS, judged_by="entailment",
+    ),
+    polygraph_method(
+        "SemanticDensity", "SemanticDensity",
+        "sample_log_probs sample_tokens sample_texts concat_greedy_semantic_matrix_contra_forward "
+        "concat_greedy_semantic_matrix_neutral_forward",
+        alias="semantic_density",
+        summary="Negated share of the samples' probability that means what the answer means; "
+        "-1 to 0.",
+        reference="https://arxiv.org/abs/2405.13845", category="sampling", range=(-1, 0),
+        cost="samples, entailment of each sample by the answer", judged_by="entailment",
+    ),
+    polygraph_method(
+        "TokenSAR", "TokenSAR", "token_similarity",
+        alias="token_sar",
+        summary="Negative log-probability, each token weighed by what the text loses without it; "
+        "nats.",
+        reference=SAR, category="sampling", range=(0, np.inf),
+        cost="similarity for each token", judged_by="similarity",
+    ),
+    polygraph_method(
+        "SentenceSAR", "SentenceSAR", "sample_sentence_similarity sample_log_probs",
+        alias="sentence_sar",
+        summary="Negative log of the samples' probabilities, raised by that of similar ones; nats.",
+        reference=SAR, category="sampling",
+        cost="samples, similarity of each pair of samples", judged_by="similarity",
+    ),
+    polygraph_method(
+        "SAR", "SAR",
+        "sample_sentence_similarity sample_log_likelihoods sample_token_similarity",
+        alias="sar",
+        summary="Both: similar samples, and tokens weighed by what they matter; nats.",
+        reference=SAR, category="sampling", judged_by="similarity",
+        cost="samples, similarity of each pair of samples and for each token of each",
+    ),
+    cocoa_msp,
+    cocoa_ppl,
+    cocoa_mte,
+)  # fmt: skip  # a table, one method a block

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, Self
+from types import ModuleType, SimpleNamespace
+from typing import TYPE_CHECKING, Protocol, Self, cast
 
 import numpy as np
 
@@ -28,6 +28,9 @@ from uq_llm_integrations.errors import (
     ModelNotFoundError,
 )
 from uq_llm_integrations.records import Activations, Candidate, Floats, Inspection
+
+if TYPE_CHECKING:
+    import torch
 
 _SOURCE = "git+https://github.com/IINemo/llm-uncertainty-head"
 _PROBABILITIES = "FeatureExtractorTokenProbabilities"
@@ -40,6 +43,52 @@ _READERS = {
 }
 _FILES = ["config.yaml", "weights.pth"]
 
+Indices = Sequence[int]
+
+
+class Reader(Protocol):
+    """A part of a head that takes features out of a model's output; its class is known by name.
+
+    `top_n` and `temperature` are of those that read probabilities, `_layer_nums` of those that
+    read hidden states.
+    """
+
+    top_n: int
+    temperature: float
+    _layer_nums: Sequence[int]
+
+    def __call__(
+        self, inputs: Mapping[str, object], outputs: Mapping[str, object], /
+    ) -> torch.Tensor:
+        """Return [1, S - 1, features]."""
+
+
+class Readers(Protocol):
+    """All readers of a head."""
+
+    _feature_extractors: Sequence[Reader]
+
+
+class HeadModule(Protocol):
+    """What is used of a head of `luh`, a torch module."""
+
+    model_type: str
+    output_attentions: bool
+    feature_extractor: Readers
+
+    def parameters(self) -> Iterator[torch.Tensor]:
+        """Return its weights."""
+
+    def to(self, device: str, /) -> Self:
+        """Move it to a device."""
+
+    def eval(self) -> Self:
+        """Set it to inference."""
+
+    def _compute_tensors(
+        self, inputs: Mapping[str, object], features: torch.Tensor, attended: torch.Tensor, /
+    ) -> torch.Tensor: ...
+
 
 @dataclass(frozen=True, eq=False)
 class LuhHead:
@@ -48,10 +97,14 @@ class LuhHead:
     It is given what its own teacher-forced pass gives it: at each token of prompt and answer but
     the last, hidden states, attention and the most probable next tokens. A head for claims scores
     the answer as one claim of all its tokens, one for tokens as the mean over them.
+
+    Example:
+        head = LuhHead.from_pretrained("llm-uncertainty-head/uhead_Mistral-7B", "mistralai/...")
+        options = MethodOptions(head=head)
     """
 
     name: str
-    head: Any
+    head: HeadModule
     inspection: Inspection
     top_logprobs: int
 
@@ -79,12 +132,11 @@ class LuhHead:
         (whole,) = self.doubts(candidate, seen, [range(len(candidate.token_ids))])
         return float(whole)
 
-    def doubts(
-        self, candidate: Candidate, seen: Activations, claims: Sequence[Sequence[int]]
-    ) -> Floats:
-        """Return the probability that each claim is wrong, given the places of its tokens.
+    def doubts(self, candidate: Candidate, seen: Activations, claims: Sequence[Indices]) -> Floats:
+        """Return [claims] probabilities that each is wrong, given the indices of its tokens.
 
         `seen` is of prompt and answer, and the candidate's trace has the top log-probabilities.
+        Raises ConfigurationError where the head fails.
         """
         import torch
 
@@ -96,32 +148,33 @@ class LuhHead:
         found = torch.sigmoid(logits).double().cpu().numpy()
         if self.head.model_type == "claim":
             return np.asarray(found)
-        before = len(candidate.prompt_ids) - 1
-        return np.array([found[[before + place for place in places]].mean() for places in claims])
+        first = len(candidate.prompt_ids) - 1
+        return np.array([found[[first + index for index in tokens]].mean() for tokens in claims])
 
-    def _logits(self, candidate: Candidate, seen: Activations, claims: Sequence[Any]) -> Any:
+    def _logits(
+        self, candidate: Candidate, seen: Activations, claims: Sequence[Indices]
+    ) -> torch.Tensor:
         """Return [claims] logits; a head for tokens gives [S - 1], for each token but the first."""
         import torch
 
         device = next(self.head.parameters()).device
-        places, start = (
-            len(candidate.prompt_ids + candidate.token_ids) - 1,
-            len(candidate.prompt_ids),
-        )
-        masks = torch.zeros(len(claims), places, dtype=torch.long)
+        ids, start = candidate.prompt_ids + candidate.token_ids, len(candidate.prompt_ids)
+        masks = torch.zeros(len(claims), len(ids) - 1, dtype=torch.long)
         for row, tokens in zip(masks, claims, strict=True):
-            row[[start - 1 + token for token in tokens]] = 1
+            row[[start - 1 + index for index in tokens]] = 1
         inputs = {
-            "input_ids": torch.tensor([candidate.prompt_ids + candidate.token_ids]),
-            "attention_mask": torch.ones(1, places + 1, dtype=torch.long),
+            "input_ids": torch.tensor([ids]),
+            "attention_mask": torch.ones(1, len(ids), dtype=torch.long),
             "context_lengths": torch.tensor([start]),
             "claims": [masks.to(device)],
         }
         features = self._features(candidate, seen, inputs).to(device)
-        attended = torch.ones(1, places, dtype=torch.long, device=device)
+        attended = torch.ones(1, len(ids) - 1, dtype=torch.long, device=device)
         return self.head._compute_tensors(inputs, features, attended)[0, :, 0]
 
-    def _features(self, candidate: Candidate, seen: Activations, inputs: Mapping[str, Any]) -> Any:
+    def _features(
+        self, candidate: Candidate, seen: Activations, inputs: Mapping[str, object]
+    ) -> torch.Tensor:
         """Return [1, S - 1, features], as the head's own readers make them."""
         import torch
 
@@ -137,16 +190,16 @@ class LuhHead:
         )
 
 
-class _Outputs(dict[str, Any]):
+class _Outputs(dict[str, object]):
     """A model's output as transformers returns it: read by key and by attribute."""
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         if name in self:
             return self[name]
         raise AttributeError(name)
 
 
-def _outputs(seen: Activations, inputs: Mapping[str, Any]) -> _Outputs:
+def _outputs(seen: Activations, inputs: Mapping[str, object]) -> _Outputs:
     import torch
 
     hidden = {layer: torch.tensor(states)[None] for layer, states in seen.hidden.items()}
@@ -159,26 +212,26 @@ def _outputs(seen: Activations, inputs: Mapping[str, Any]) -> _Outputs:
     )
 
 
-def _probabilities(candidate: Candidate, count: int) -> Any:
-    """Return [1, S - 1, count] the highest probabilities where the answer's tokens were drawn.
+def _probabilities(candidate: Candidate, count: int) -> torch.Tensor:
+    """Return [1, S - 1, count] the highest probabilities where the answer's tokens were sampled.
 
     0 within the prompt, as in the passes that heads are trained on.
     """
     import torch
 
     top = candidate.trace.top_logprobs
-    assert top is not None
+    if top is None:
+        raise ConfigurationError("the head reads top log-probabilities, which the trace has not")
     highest = np.exp(-np.sort(-top, axis=1)[:, :count])
     prompt = np.zeros((len(candidate.prompt_ids) - 1, count))
     return torch.tensor(np.concatenate([prompt, highest]), dtype=torch.float32)[None]
 
 
-def _readers(head: Any) -> Sequence[Any]:
-    readers: Sequence[Any] = head.feature_extractor._feature_extractors
-    return readers
+def _readers(head: HeadModule) -> Sequence[Reader]:
+    return head.feature_extractor._feature_extractors
 
 
-def _inspection(head: Any) -> Inspection:
+def _inspection(head: HeadModule) -> Inspection:
     kinds = {type(reader).__name__ for reader in _readers(head)}
     if unknown := kinds - _READERS:
         raise MethodUnavailableError(f"the head reads the model with {', '.join(sorted(unknown))}")
@@ -191,7 +244,7 @@ def _inspection(head: Any) -> Inspection:
     return Inspection(tuple(dict.fromkeys(layers)), "maps" if head.output_attentions else None)
 
 
-def _top_logprobs(head: Any) -> int:
+def _top_logprobs(head: HeadModule) -> int:
     readers = [one for one in _readers(head) if type(one).__name__ == _PROBABILITIES]
     if any(reader.temperature != 1.0 for reader in readers):
         raise MethodUnavailableError("the head reads probabilities at another temperature than 1")
@@ -210,16 +263,16 @@ def _folder(name: str, revision: str | None) -> str:
         raise ModelNotFoundError(f"there is no luh head {name!r}: {error}") from error
 
 
-def _model_configuration(model: str) -> Any:
+def _model_configuration(model: str) -> object:
     from transformers import AutoConfig
 
     try:
-        return AutoConfig.from_pretrained(model)
+        return cast(object, AutoConfig.from_pretrained(model))
     except (OSError, ValueError) as error:
         raise ModelNotFoundError(f"there is no model {model!r}: {error}") from error
 
 
-def _luh() -> Any:
+def _luh() -> ModuleType:
     if find_spec("luh") is None:
         raise MissingDependencyError("luh", source=_SOURCE)
     from uq_llm_integrations.backends.vision_guard import hide_mismatched_builds

@@ -9,27 +9,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from uq_llm_integrations.errors import ConfigurationError
-from uq_llm_integrations.methods.fitted.storage import (
-    Arrays,
-    check_embedding,
-    check_training,
-    load_fit,
-    optional_module,
-    save_fit,
-)
-from uq_llm_integrations.methods.polygraph import load_estimator
+from uq_llm_integrations.methods.fitted.embeddings import check_embedding, check_training
+from uq_llm_integrations.methods.fitted.storage import Arrays, load_fit, optional_module, save_fit
 from uq_llm_integrations.records import Floats, Layer, Singles
 
 COMPONENTS = 100
 """Dimensions that RDE reduces embeddings to; it needs more texts than that."""
 
 _KIND = "density"
+_STORED = {"mean_nlls": "perplexities"}
+"""Field -> its name in the files, where that is another."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,11 +36,21 @@ class _Gaussian:
 
     @classmethod
     def fit(cls, embeddings: Singles) -> Self:
-        """Fit as lm-polygraph's estimator does, which adds to the diagonal where it has to."""
-        estimator: Any = load_estimator("mahalanobis_distance:MahalanobisDistanceSeq")
-        estimator({"train_embeddings_decoder": embeddings, "embeddings_decoder": embeddings[:1]})
-        precision = np.ascontiguousarray(estimator.sigma_inv.cpu().numpy())
-        return cls(estimator.centroid.cpu().numpy(), precision)
+        """Fit as lm-polygraph's MahalanobisDistanceSeq does, operation by operation.
+
+        In torch, since with fewer texts than dimensions rounding decides which power of ten is
+        the smallest that makes the eigenvalues come out positive.
+        """
+        torch = optional_module("torch")
+        texts = torch.from_numpy(embeddings).to("cuda" if torch.cuda.is_available() else "cpu")
+        covariance = torch.nan_to_num(torch.cov(texts.T), nan=0.0, posinf=0.0, neginf=0.0)
+        identity = torch.eye(len(covariance), device=texts.device)
+        for exponent in range(-15, 0):
+            padded = covariance + 10**exponent * identity
+            if (torch.linalg.eigh(padded).eigenvalues >= 0).all():
+                break
+        precision = torch.inverse(padded.double()).float().cpu().numpy()
+        return cls(texts.mean(0).cpu().numpy(), np.ascontiguousarray(precision))
 
     def distance(self, embedding: Singles) -> float:
         difference = (embedding - self.centroid).astype(np.float64)
@@ -73,7 +78,7 @@ class _RobustGaussian:
     def fit(cls, embeddings: Singles, seed: int) -> Self:
         decomposition = optional_module("sklearn.decomposition")
         pca = decomposition.KernelPCA(n_components=COMPONENTS, kernel="rbf", random_state=seed)
-        scatter = _robust_covariance(pca.fit_transform(embeddings), seed)
+        location, precision = _robust_covariance(pca.fit_transform(embeddings), seed)
         # scikit-learn leaves out components without variance in this way too.
         roots = np.sqrt(np.where(pca.eigenvalues_ > 0, pca.eigenvalues_, np.inf))
         centerer = pca._centerer
@@ -85,8 +90,8 @@ class _RobustGaussian:
                     centerer.K_fit_rows_,
                     centerer.K_fit_all_,
                     pca.eigenvectors_ / roots,
-                    scatter.location_,
-                    scatter.precision_,
+                    location,
+                    precision,
                 )
             ),
         )
@@ -103,15 +108,15 @@ class _RobustGaussian:
 class _Ranks:
     """What perplexity and distance were among the training texts, for their ranks there.
 
-    `perplexities` [N] are mean negative log-probabilities. `distances` [M] are those of held-out
-    texts, since a fit is too near to its own.
+    `mean_nlls` [N] are mean negative log-probabilities, whose ranks are those of the perplexities.
+    `distances` [M] are those of held-out texts, since a fit is too near to its own.
     """
 
-    perplexities: Floats
+    mean_nlls: Floats
     distances: Floats
 
     @classmethod
-    def fit(cls, embeddings: Singles, perplexities: ArrayLike) -> Self | None:
+    def fit(cls, embeddings: Singles, mean_nlls: ArrayLike) -> Self | None:
         """Hold out the texts that lm-polygraph does; None where the others make no distance."""
         split = optional_module("sklearn.model_selection").train_test_split
         kept, held_out = split(embeddings, test_size=0.3, random_state=42)
@@ -120,11 +125,11 @@ class _Ranks:
             distances = np.array([gaussian.distance(one) for one in held_out])
         except ConfigurationError:
             return None
-        known = np.asarray(perplexities, np.float64)
+        known = np.asarray(mean_nlls, np.float64)
         return cls(known[np.isfinite(known)], distances)
 
-    def mean(self, perplexity: float, distance: float) -> float:
-        shares = (perplexity >= self.perplexities).mean(), (distance >= self.distances).mean()
+    def mean(self, mean_nll: float, distance: float) -> float:
+        shares = (mean_nll >= self.mean_nlls).mean(), (distance >= self.distances).mean()
         return float(np.mean(shares))
 
 
@@ -134,8 +139,13 @@ class DensityFit:
 
     Follows lm-polygraph's estimators, which fit in single precision. With no more texts than
     dimensions the covariance is singular; lm-polygraph then adds the smallest power of ten to its
-    diagonal that makes the eigenvalues come out positive, and distances tell above all how much
+    diagonal that makes the eigenvalues come out positive, and distances show above all how much
     of an embedding lies where no training text does.
+
+    Example:
+        density = DensityFit.fit(embeddings, model="smollm2", layer=-1)
+        density.mahalanobis(embedding)
+        density.save("folder")
     """
 
     model: str
@@ -147,12 +157,12 @@ class DensityFit:
 
     @property
     def has_ranks(self) -> bool:
-        """Whether PPLMD can be told."""
+        """Whether PPLMD is known."""
         return self._ranks is not None
 
     @property
     def has_background(self) -> bool:
-        """Whether the relative distance can be told."""
+        """Whether the relative distance is known."""
         return self._background is not None
 
     @classmethod
@@ -163,16 +173,16 @@ class DensityFit:
         *,
         model: str,
         layer: Layer,
-        perplexities: ArrayLike | None = None,
+        mean_nlls: ArrayLike | None = None,
         robust: bool = True,
         seed: int = 42,
     ) -> Self:
         """Fit on embeddings [N, D] of training texts.
 
         `background` [M, D] are embeddings of texts of all kinds, for the relative distance, and
-        `perplexities` [N] mean negative log-probabilities of the training texts, for PPLMD. RDE
-        needs more than 100 texts; fitting it takes most of the time, and is left out where it is
-        not wanted (`robust=False`). `seed` is lm-polygraph's own.
+        `mean_nlls` [N] mean negative log-probabilities of the training texts, for PPLMD. RDE needs
+        more than 100 texts; fitting it takes most of the time, and is left out with
+        `robust=False`. `seed` is lm-polygraph's own.
         """
         texts = check_training(embeddings)
         other = None if background is None else check_training(background)
@@ -187,7 +197,7 @@ class DensityFit:
             _Gaussian.fit(texts),
             None if other is None else _Gaussian.fit(other),
             _RobustGaussian.fit(texts, seed) if robust and len(texts) > COMPONENTS else None,
-            None if perplexities is None else _Ranks.fit(texts, perplexities),
+            None if mean_nlls is None else _Ranks.fit(texts, mean_nlls),
         )
 
     def save(self, folder: Path | str) -> None:
@@ -199,7 +209,7 @@ class DensityFit:
             "ranks": self._ranks,
         }
         arrays = {
-            f"{part}.{field.name}": getattr(fitted, field.name)
+            f"{part}.{_STORED.get(field.name, field.name)}": getattr(fitted, field.name)
             for part, fitted in parts.items()
             if fitted is not None
             for field in fields(fitted)
@@ -253,15 +263,15 @@ class DensityFit:
             )
         return self._robust.distance(self._check(embedding))
 
-    def ppl_md(self, embedding: ArrayLike, perplexity: float) -> float:
+    def ppl_md(self, embedding: ArrayLike, mean_nll: float) -> float:
         """Return PPLMD, https://arxiv.org/abs/2209.15558: the mean of two ranks, 0 to 1.
 
         lm-polygraph's PPLMDSeq: the shares of the training texts whose mean negative
-        log-probability is not above `perplexity`, and whose distance is not above this one's.
+        log-probability is not above `mean_nll`, and whose distance is not above this one's.
         """
         if self._ranks is None:
-            raise ConfigurationError("PPLMD needs a fit with the training texts' `perplexities`")
-        return self._ranks.mean(perplexity, self.mahalanobis(embedding))
+            raise ConfigurationError("PPLMD needs a fit with the training texts' `mean_nlls`")
+        return self._ranks.mean(mean_nll, self.mahalanobis(embedding))
 
     def _check(self, embedding: ArrayLike) -> Singles:
         return check_embedding(embedding, len(self._gaussian.centroid))
@@ -271,22 +281,24 @@ _Part = TypeVar("_Part", _Gaussian, _RobustGaussian, _Ranks)
 
 
 def _part(arrays: Arrays, part: str, kind: type[_Part]) -> _Part | None:
-    own: dict[str, NDArray[Any]] = {
-        name.removeprefix(f"{part}."): array
-        for name, array in arrays.items()
-        if name.startswith(f"{part}.")
-    }
-    return kind(**own) if own else None
+    stored = {field.name: f"{part}.{_STORED.get(field.name, field.name)}" for field in fields(kind)}
+    if not arrays.keys() & set(stored.values()):
+        return None
+    return kind(**{name: arrays[key] for name, key in stored.items()})
 
 
-def _robust_covariance(components: Floats, seed: int) -> Any:
-    """Return the covariance of the least determinant, of as many texts as it takes to exist."""
+def _robust_covariance(components: Floats, seed: int) -> tuple[Floats, Floats]:
+    """Return centre and inverse of the covariance of least determinant.
+
+    Of as many texts as it takes for one to exist.
+    """
     covariance = optional_module("sklearn.covariance")
     for fraction in (None, 0.9, 1.0):
+        robust = covariance.MinCovDet(random_state=seed, support_fraction=fraction)
         try:
-            return covariance.MinCovDet(random_state=seed, support_fraction=fraction).fit(
-                components
-            )
+            robust.fit(components)
         except ValueError as error:
             last = error
+        else:
+            return robust.location_, robust.precision_
     raise ConfigurationError(f"RDE finds no covariance of these embeddings: {last}") from last

@@ -1,41 +1,24 @@
-"""Supervised heads: from what is inside the model to the probability that its answer is wrong."""
+"""A supervised head: from a model's hidden states to the probability that its answer is wrong."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from uq_llm_integrations.errors import ConfigurationError
-from uq_llm_integrations.methods.embeddings import mean_embedding
-from uq_llm_integrations.methods.fitted.storage import (
+from uq_llm_integrations.methods.fitted.embeddings import (
     check_embedding,
     check_training,
-    load_fit,
-    optional_module,
-    save_fit,
+    mean_embedding,
 )
+from uq_llm_integrations.methods.fitted.storage import load_fit, optional_module, save_fit
 from uq_llm_integrations.records import Activations, Candidate, Floats, Inspection, Layer
 
 _KIND = "head"
-
-
-class Head(Protocol):
-    """What tells from inside the model how likely an answer is to be wrong."""
-
-    @property
-    def inspection(self) -> Inspection:
-        """What it reads inside the model."""
-
-    @property
-    def top_logprobs(self) -> int:
-        """How many top log-probabilities of each token it reads."""
-
-    def doubt(self, candidate: Candidate, seen: Activations) -> float:
-        """Return the probability from 0 to 1 that the answer is wrong."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +28,11 @@ class UncertaintyHead:
     The embeddings are standardised, and where they have more numbers than half as many as there
     are texts, reduced to a quarter as many principal components as texts. Since all of that is
     linear, what is kept is one weight [D] for each number, and a bias.
+
+    Example:
+        head = UncertaintyHead.fit(embeddings, is_wrong, model="smollm2", layer=15)
+        head.score(embedding)
+        head.save("folder")
     """
 
     model: str
@@ -85,7 +73,7 @@ class UncertaintyHead:
 
     @property
     def top_logprobs(self) -> int:
-        """None."""
+        """None are read."""
         return 0
 
     def doubt(self, candidate: Candidate, seen: Activations) -> float:

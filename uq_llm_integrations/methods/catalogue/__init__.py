@@ -1,1 +1,0 @@
-"""To be merged into the families."""

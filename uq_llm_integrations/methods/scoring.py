@@ -1,0 +1,186 @@
+"""From candidates to scores, with lm-polygraph's traps closed.
+
+lm-polygraph returns NaN or 0.0, which reads as most certain, for an empty text and for a NaN that
+it was given, and its token-level estimators drop the last token, which they take for the end of
+text. Here the first two have no value but a reason, and every token keeps its score.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from uq_llm_integrations.backends.metering import MeteredBackend
+from uq_llm_integrations.errors import EvidenceError, UncertaintyError
+from uq_llm_integrations.methods.base import Ends, Method, Value
+from uq_llm_integrations.methods.claims import claims
+from uq_llm_integrations.methods.context import Context
+from uq_llm_integrations.methods.options import MethodOptions
+from uq_llm_integrations.methods.registry import find_method
+from uq_llm_integrations.methods.tasks import together
+from uq_llm_integrations.records import (
+    Candidate,
+    Claim,
+    Floats,
+    Inspection,
+    Request,
+    Result,
+    Score,
+    TokenTrace,
+)
+
+_log = logging.getLogger(__name__)
+
+NO_TOKENS = "there are no tokens to score"
+
+
+def score_candidate(candidate: Candidate, methods: Iterable[str]) -> dict[str, Score]:
+    """Return the candidate's scores by those of the names that read the trace alone."""
+    found = {name: find_method(name) for name in methods}
+    return {
+        name: score_trace(candidate.trace, method)
+        for name, method in found.items()
+        if method.values is not None
+    }
+
+
+def score_trace(trace: TokenTrace, method: Method) -> Score:
+    """Return one method's score of a trace; a score that cannot be known has a reason instead.
+
+    Example:
+        >>> trace = TokenTrace(10, logprob=np.log([0.5, 0.5]))
+        >>> score_trace(trace, find_method("perplexity")).value
+        2.0
+    """
+    if not len(trace):
+        return Score(method.name, reason=NO_TOKENS)
+    ends = token_values(trace, method)
+    if ends is None:
+        return Score(method.name, reason=f"{trace.why_inexact}; no bound follows from the top k")
+    lower, upper = ends
+    if lower is not upper:
+        return _interval(method, lower, upper, trace.why_inexact)
+    return _score(method, lower if method.reduce is None else float(method.reduce(lower)))
+
+
+def token_values(trace: TokenTrace, method: Method) -> Ends | None:
+    """Return [T] lower and upper ends of a trace method's values, higher is more uncertain.
+
+    Equal where they are exact, and the same array; None where nothing is known. `trace` has gone
+    through `bounded`.
+    """
+    return method.values(trace) if method.values else None
+
+
+def _interval(method: Method, lower: Floats, upper: Floats, why: str | None) -> Score:
+    if method.reduce is None:
+        return Score(method.name, reason=f"{why}; the trace holds bounds")
+    low, high = float(method.reduce(lower)), float(method.reduce(upper))
+    if not np.isfinite([low, high]).all():
+        return _not_finite(method)
+    return Score(method.name, None, why, low, high)
+
+
+def _score(method: Method, value: Value, parts: Sequence[Claim] = ()) -> Score:
+    """Return the score of a value, or of the reason that stands in its place."""
+    if isinstance(value, Exception):
+        return Score(method.name, reason=str(value))
+    if not np.isfinite(value).all():
+        return _not_finite(method)
+    match method.level:
+        case "sequence":
+            return Score(method.name, float(value))
+        case "token":
+            return Score(method.name, tokens=tuple(np.asarray(value).tolist()))
+    pairs = zip(parts, np.asarray(value).tolist(), strict=True)
+    return Score(method.name, claims=tuple(replace(one, value=number) for one, number in pairs))
+
+
+def _not_finite(method: Method) -> Score:
+    return Score(method.name, reason="the value is not finite, or the model's distribution is not")
+
+
+async def add_evidence_scores(
+    result: Result,
+    backend: MeteredBackend,
+    request: Request,
+    methods: Iterable[str],
+    options: MethodOptions | None = None,
+) -> Result:
+    """Return the result with the scores of all methods that need more than a trace.
+
+    All of them gather at the same time, and share what several need. A method that fails has the
+    reason in the place of its scores. The usage is what the backend counted meanwhile, and the
+    seconds that it took.
+
+    Example:
+        >>> await add_evidence_scores(result, MeteredBackend(backend), request, ["p_true"])
+    """
+    wanted = {name: method for name in methods if (method := find_method(name)).gather}
+    alive = [i for i, one in enumerate(result.candidates) if one.token_ids and not one.error]
+    if not wanted or not alive:
+        return _with_scores(result, wanted, {}, alive)
+    options, distinct = options or MethodOptions(), list(dict.fromkeys(wanted.values()))
+    candidates = [result.candidates[i] for i in alive]
+    context = Context(backend, request, candidates, options, _joined(distinct, options))
+    started, before = time.perf_counter(), backend.usage
+    try:
+        rows = await together([_gathered(context, method) for method in distinct])
+    finally:
+        await context.close()
+    usage = replace(backend.usage - before, seconds=time.perf_counter() - started)
+    scored = _with_scores(result, wanted, dict(zip(distinct, rows, strict=True)), alive)
+    return replace(scored, usage=result.usage + usage)
+
+
+def _joined(methods: Iterable[Method], options: MethodOptions) -> Inspection:
+    """Return what all methods together need of the model's inside."""
+    asked_for = [method.inspection(options) for method in methods if method.inspection]
+    needs = [need for need in asked_for if need]
+    layers = dict.fromkeys(layer for need in needs for layer in need.hidden_layers)
+    kinds = {need.attention for need in needs}
+    return Inspection(
+        tuple(layers), "maps" if "maps" in kinds else "bands" if "bands" in kinds else None
+    )
+
+
+async def _gathered(context: Context, method: Method) -> list[Score]:
+    """Return the method's score of each candidate."""
+    assert method.gather is not None
+    try:
+        values = await method.gather(context)
+        parts = await _parts(context, method)
+        scores = [_score(method, *pair) for pair in zip(values, parts, strict=True)]
+    except Exception as error:  # a method's own code, which must cost no other its score
+        if not isinstance(error, UncertaintyError):
+            _log.warning("%s failed", method.name, exc_info=True)
+            error = EvidenceError(f"{method.name} failed: {type(error).__name__}: {error}")
+        scores = [Score(method.name, reason=str(error)) for _ in context.candidates]
+    judge = getattr(context.options, method.judged_by) if method.judged_by else None
+    return [replace(one, source=judge.name) for one in scores] if judge else scores
+
+
+async def _parts(context: Context, method: Method) -> Sequence[Sequence[Claim]]:
+    if method.level != "claim":
+        return [()] * len(context.candidates)
+    return await context.of(claims)
+
+
+def _with_scores(
+    result: Result,
+    wanted: Mapping[str, Method],
+    scores: Mapping[Method, Sequence[Score]],
+    alive: Sequence[int],
+) -> Result:
+    rows = [dict(row) for row in result.scores]
+    for name, method in wanted.items():
+        nothing = Score(method.name, reason=NO_TOKENS)
+        for row in rows:
+            row[name] = nothing
+        for i, score in zip(alive, scores.get(method, ()), strict=method in scores):
+            rows[i][name] = score
+    return replace(result, scores=tuple(rows))
