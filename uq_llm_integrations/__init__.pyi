@@ -11,6 +11,7 @@ from .backends.hybrid import (
 )
 from .backends.scripted import (
     ScriptedBackend as ScriptedBackend,
+    ScriptedLine as ScriptedLine,
 )
 from .backends.vllm.backend import (
     VLLMEngineBackend as VLLMEngineBackend,
