@@ -7,11 +7,17 @@ from langchain_core.messages import HumanMessage
 from llama_index.core.base.llms.types import ChatMessage, MessageRole
 
 from tests.llama_index.scripted import ADD, call
-from uq_llm_integrations import langchain, llama_index
-from uq_llm_integrations.backends.scripted import Line, ScriptedBackend, ScriptedLine
-from uq_llm_integrations.strategies.best_of_n import BestOfN, Single
-from uq_llm_integrations.strategies.quantities import score
-from uq_llm_integrations.strategies.retry import Retry
+from uq_llm_integrations import (
+    BestOfN,
+    Retry,
+    ScriptedBackend,
+    ScriptedLine,
+    Single,
+    langchain,
+    llama_index,
+    score,
+)
+from uq_llm_integrations.backends.scripted import Line
 
 UNCERTAIN = score("perplexity") > 0.5
 SETTINGS: dict[str, dict[str, Any]] = {

@@ -4,18 +4,24 @@ import pytest
 from langchain_core.callbacks import BaseCallbackHandler
 from tenacity import stop_after_attempt
 
-from uq_llm_integrations import errors
-from uq_llm_integrations.backends.scripted import ScriptedBackend, ScriptedLine
+from uq_llm_integrations import (
+    BestOfN,
+    Boundary,
+    EarlyStop,
+    Retry,
+    ScriptedBackend,
+    ScriptedLine,
+    SelfConsistency,
+    Single,
+    Stepwise,
+    agreement,
+    errors,
+    score,
+)
 from uq_llm_integrations.langchain import VLLMUncertaintyLLM
-from uq_llm_integrations.records import EarlyStop
-from uq_llm_integrations.strategies.best_of_n import BestOfN, SelfConsistency, Single
-from uq_llm_integrations.strategies.boundaries import Boundary
-from uq_llm_integrations.strategies.quantities import agreement, score
-from uq_llm_integrations.strategies.retry import Retry
-from uq_llm_integrations.strategies.stepwise import Stepwise
 
 SURE, UNSURE = ScriptedLine("sure", 0.9), ScriptedLine("unsure", 0.5)
-UNCERTAIN = score("perplexity") > 0.5
+UNCERTAIN = score("mean_nll") > 0.5
 
 
 def scripted(*script, **arguments) -> VLLMUncertaintyLLM:
@@ -36,7 +42,7 @@ def test_an_uncertain_answer_is_annotated_by_default():
     llm = scripted(UNSURE, uncertain_when=UNCERTAIN)
     assert llm.invoke("?") == "unsure"
     told = uncertainty(llm)
-    assert (told["uncertain"], told["condition"]) == (True, "perplexity > 0.5")
+    assert (told["uncertain"], told["condition"]) == (True, "mean_nll > 0.5")
     assert uncertainty(scripted(SURE, uncertain_when=UNCERTAIN))["uncertain"] is False
 
 

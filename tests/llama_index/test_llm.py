@@ -9,13 +9,10 @@ from llama_index.core.base.llms.types import ChatMessage, MessageRole, TextBlock
 from llama_index.core.prompts import PromptTemplate
 
 from tests.llama_index.scripted import PERPLEXITY, asked, prompts, scripted, tokens_of
-from uq_llm_integrations import errors
-from uq_llm_integrations.backends.scripted import ScriptedBackend, ScriptedLine
+from uq_llm_integrations import BestOfN, ScriptedBackend, ScriptedLine, errors, score
 from uq_llm_integrations.llama_index import HuggingFaceUncertaintyLLM, VLLMUncertaintyLLM
-from uq_llm_integrations.strategies.best_of_n import BestOfN
-from uq_llm_integrations.strategies.quantities import score
 
-UNCERTAIN = score("perplexity") > 0.05
+UNCERTAIN = score("mean_nll") > 0.05
 
 
 def blocking_verbs(llm: VLLMUncertaintyLLM) -> list[str]:
