@@ -172,6 +172,7 @@ def attention_score(attention_self: Singles, layer: int | None = None) -> float:
     summary="Negated sum of each token's log attention to itself, mean of a middle layer's heads.",
     reference="https://openreview.net/forum?id=LYx4w3CAgy",
     category="attention",
+    range=(0.0, math.inf),
     cost=ONE_PASS,
     requirements=(needs_activations,),
     inspection=_bands,
