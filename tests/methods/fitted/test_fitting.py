@@ -25,7 +25,7 @@ def texts(seed: int) -> list[str]:
 
 EXAMPLES = texts(0)
 SCRIPT = {
-    example: [Said(answer, 0.5 + 0.1 * (i % 4))]
+    example: [ScriptedLine(answer, 0.5 + 0.1 * (i % 4))]
     for i, (example, answer) in enumerate(zip(EXAMPLES, texts(1), strict=True))
 }
 WRONG = [i % 3 == 0 for i in range(120)]

@@ -8,31 +8,31 @@ from dataclasses import asdict
 from enum import Enum
 from typing import Any
 
-from uq_llm_integrations.chat_settings import ChatSettings
+from uq_llm_integrations.faces import ModelFace
 from uq_llm_integrations.errors import ConfigurationError
 from uq_llm_integrations.records import EarlyStop
 
 _NOT_PLAIN = "not_plain"
-"""The key under which is told what stood in fields that are no plain data."""
+"""The key that describes the fields that are no plain data."""
 
 
-def plain_fields(model: ChatSettings) -> dict[str, Any]:
+def plain_fields(model: ModelFace) -> dict[str, Any]:
     """Return all fields but those that serialization leaves out, such as a ready backend.
 
     What is no plain data (a strategy, a condition) is described under `not_plain`, unless it is the
     default.
     """
-    told: dict[str, Any] = {"class_name": type(model).__name__}
+    plain_data: dict[str, Any] = {"class_name": type(model).__name__}
     other: dict[str, str] = {}
     for name, field in type(model).model_fields.items():
         value = getattr(model, name)
         if field.exclude:
             continue
         if _is_plain(plain := _plain(value)):
-            told[name] = plain
+            plain_data[name] = plain
         elif value != field.get_default(call_default_factory=True):
             other[name] = repr(value)
-    return told | ({_NOT_PLAIN: other} if other else {})
+    return plain_data | ({_NOT_PLAIN: other} if other else {})
 
 
 def arguments_of(data: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -40,7 +40,7 @@ def arguments_of(data: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str,
 
     Raises ConfigurationError where a field that is no plain data is not given again.
     """
-    missing = {name: told for name, told in data.get(_NOT_PLAIN, {}).items() if name not in given}
+    missing = {name: one for name, one in data.get(_NOT_PLAIN, {}).items() if name not in given}
     if missing:
         raise ConfigurationError(
             f"{', '.join(missing)} cannot be read back from {missing}; give them again: "

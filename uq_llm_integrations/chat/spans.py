@@ -8,22 +8,22 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import accumulate
 from typing import Any
 
-from uq_llm_integrations.chat.json_values import JsonValue, Span, json_values
+from uq_llm_integrations.chat.json_spans import JsonValue, Span, json_values
 from uq_llm_integrations.chat.reply import Reply, ToolCall
 from uq_llm_integrations.methods.registry import find_method
-from uq_llm_integrations.methods.score import score_candidate
+from uq_llm_integrations.methods.scoring import score_candidate
 from uq_llm_integrations.records import Candidate
 
 
-class Parts:
-    """Scores parts of one candidate; `texts` are those of its tokens."""
+class SpanScores:
+    """Scores spans of one candidate by methods of the trace; `texts` are those of its tokens."""
 
-    def __init__(self, candidate: Candidate, texts: Sequence[str], methods: Sequence[str]) -> None:
+    def __init__(self, candidate: Candidate, texts: Sequence[str], methods: Iterable[str]) -> None:
         self._candidate, self.text = candidate, "".join(texts)
         self._ends = list(accumulate(map(len, texts)))
         self._starts = [0, *self._ends[:-1]]
@@ -38,16 +38,16 @@ class Parts:
         """
         parts: dict[str, Any] = {}
         if reply.reasoning or reply.tool_calls:
-            thought = self._place(reply.reasoning)
+            thought = self._span(reply.reasoning)
             parts["reasoning"] = thought and self._of_span(thought)
-            said = self._place(reply.content, thought[1] if thought else 0)
+            said = self._span(reply.content, thought[1] if thought else 0)
             parts["answer"] = said and self._of_span(said)
             parts["tool_calls"] = self._of_calls(reply.tool_calls)
         if is_object:
             parts["fields"] = self._of_object(reply.content)
         return {name: part for name, part in parts.items() if part}
 
-    def _place(self, text: str | None, after: int = 0) -> Span | None:
+    def _span(self, text: str | None, after: int = 0) -> Span | None:
         said = (text or "").strip()
         start = self.text.find(said, after) if said else -1
         return None if start < 0 else (start, start + len(said))
@@ -57,15 +57,15 @@ class Parts:
         found = [inner for one in found for inner in (one, *_all_nested(one))]
         scored = []
         for call in calls:
-            place = next((one for one in found if _is_of(one, call)), None)
-            span = place.span if place else (0, len(self.text))
-            arguments = _arguments(place, call) if place else None
+            found_in = next((one for one in found if _is_of(one, call)), None)
+            span = found_in.span if found_in else (0, len(self.text))
+            arguments = _arguments(found_in, call) if found_in else None
             scored.append(
                 {"name": call.name, "id": call.id, **self._of_span(span)}
-                | ({} if place else {"of": "the whole reply"})
+                | ({} if found_in else {"of": "the whole reply"})
                 | ({"fields": self._of_fields(arguments)} if arguments else {})
             )
-            found = [one for one in found if place is None or one.span[0] >= place.span[1]]
+            found = [one for one in found if found_in is None or one.span[0] >= found_in.span[1]]
         return scored
 
     def _of_object(self, content: str) -> dict[str, Any] | None:

@@ -4,40 +4,46 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any
 
 from uq_llm_integrations.methods.bounds import bounded
-from uq_llm_integrations.methods.score import score_candidate
-from uq_llm_integrations.records import Candidate, Decision, Request, Result, Score, Usage
+from uq_llm_integrations.methods.scoring import score_candidate
+from uq_llm_integrations.records import (
+    Candidate,
+    Request,
+    Result,
+    SamplingEnd,
+    Score,
+    Usage,
+)
 
-Key = Callable[[int], Any]
+Key = Callable[[int], tuple[object, ...]]
+"""What the candidates of a result are sorted by, from their index."""
 
 
-def judge(
-    candidates: Sequence[Candidate],
-    methods: Iterable[str],
-    seconds: float,
-    max_tokens: int | None = None,
+def scored_result(
+    candidates: Sequence[Candidate], methods: Iterable[str], seconds: float, request: Request
 ) -> Result:
-    """Score candidates of one prompt and count what they cost.
+    """Return the candidates of one prompt with the scores of their traces, and what they cost.
 
-    `max_tokens` is what a sample might have taken, for the count of what was saved.
+    Those of the methods that need more than a trace are left out. Tokens are counted as saved up
+    to the `max_tokens` of the request.
     """
     candidates = [replace(one, trace=bounded(one.trace)) for one in candidates]
     scores = tuple(score_candidate(one, methods) for one in candidates)
-    return Result(tuple(candidates), scores, _usage(candidates, seconds, max_tokens))
+    usage = _usage(candidates, seconds, max_tokens_of(request))
+    return Result(tuple(candidates), scores, usage)
 
 
 def _usage(candidates: Sequence[Candidate], seconds: float, max_tokens: int | None) -> Usage:
     generated = [len(one.token_ids) for one in candidates if one.finish_reason]
     scored = [len(one.token_ids) for one in candidates if not one.finish_reason]
-    left = [len(c.token_ids) for c in candidates if c.finish_reason in {"abort", "early_stop"}]
+    cut = [len(c.token_ids) for c in candidates if c.finish_reason in {"abort", "early_stop"}]
     return Usage(
         prompt_tokens=len(candidates[0].prompt_ids),
         generated_tokens=sum(generated),
         scored_tokens=sum(scored),
         cached_tokens=next((one.cached_tokens for one in candidates if not one.error), 0),
-        saved_tokens=sum(max_tokens - tokens for tokens in left) if max_tokens else 0,
+        saved_tokens=sum(max_tokens - tokens for tokens in cut) if max_tokens else 0,
         forward_passes=max(generated, default=0) + bool(scored),
         seconds=seconds,
     )
@@ -55,11 +61,16 @@ def ordered(result: Result, key: Key) -> Result:
 
 def concluded(result: Result) -> Result:
     """Return the result, marked as uncertain where its candidate came to no end of its own."""
-    reason = result.candidate.finish_reason
     if result.candidate.is_whole:
         return result
-    decision = Decision("stopped_early", f"the answer ended by {reason}", is_uncertain=True)
-    return replace(result, decision=decision)
+    reason = f"the answer ended by {result.candidate.finish_reason}"
+    end = SamplingEnd(
+        "failed" if result.candidate.finish_reason == "error" else "stopped_early", reason
+    )
+    if result.sampling_end.kind == "failed":
+        end = result.sampling_end
+    decision = replace(result.decision, condition=reason, is_uncertain=True)
+    return replace(result, decision=decision, sampling_end=end)
 
 
 def merged(first: Result, second: Result) -> Result:
@@ -72,11 +83,11 @@ def merged(first: Result, second: Result) -> Result:
     )
 
 
-def rank(candidate: Candidate, score: Score) -> tuple[Any, ...]:
+def rank(candidate: Candidate, score: Score) -> tuple[int, float, tuple[int, ...]]:
     """Return what sorts the least uncertain first and the unknown last.
 
-    A score that is only bounded stands behind all known ones, by its upper bound. Equals are told
-    apart by their tokens, so that the order in which they were drawn never matters.
+    A score that is only bounded stands behind all known ones, by its upper bound. Equals are
+    ordered by their tokens, so that the order in which they were sampled never matters.
     """
     if not candidate.is_whole:
         return 3, 0.0, candidate.token_ids
