@@ -93,7 +93,7 @@ def rauq(
     Example:
         >>> trace = TokenTrace(50, np.log([0.5, 0.5]))
         >>> round(rauq(trace, np.full((3, 1, 4), 0.5, np.float32), prompt_tokens=2), 3)
-        1.948
+        1.949
     """
     layers, _, length = attention_self.shape
     if not len(trace) or length != prompt_tokens + len(trace):
