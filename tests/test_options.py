@@ -117,16 +117,16 @@ def entrances(monkeypatch: pytest.MonkeyPatch) -> dict[str, Entrance]:
         "LlamaIndex, call": lambda o: called(
             monkeypatch, lambda: index(backend=backend()).complete("?", **o)
         ),
-        "VLLMStepGenerator": lambda o: steps(
-            backend(), **{"strategy": uq.Stepwise(2), **o}
-        ).model.settings,
-        "VLLMStepGenerator.from_config": lambda o: steps.from_config(
-            file({**STEPWISE, **o})
-        ).model.settings,
+        "VLLMStepGenerator": lambda o: (
+            steps(backend(), **{"strategy": uq.Stepwise(2), **o}).model.settings
+        ),
+        "VLLMStepGenerator.from_config": lambda o: (
+            steps.from_config(file({**STEPWISE, **o})).model.settings
+        ),
         "HybridUncertaintyGenerator": lambda o: hybrid(backend=backend(), **o).model.settings,
-        "HybridUncertaintyGenerator.from_config": lambda o: hybrid.from_config(
-            file(o)
-        ).model.settings,
+        "HybridUncertaintyGenerator.from_config": lambda o: (
+            hybrid.from_config(file(o)).model.settings
+        ),
         "HybridUncertaintyGenerator, call": lambda o: called(
             monkeypatch,
             lambda: hybrid(backend=backend()).generate_with_uncertainty("?", **o),
@@ -166,7 +166,10 @@ def test_every_class_that_takes_options_is_an_entrance():
     }
     kinds = {"ChatVLLMUncertainty", "VLLMUncertaintyLLM", "UncertaintyLLM", "UncertaintyChat"}
     same = {
-        name.replace(kind, "VLLM") for name in found for kind in ("HuggingFace", "Hybrid") if kind in name
+        name.replace(kind, "VLLM")
+        for name in found
+        for kind in ("HuggingFace", "Hybrid")
+        if kind in name
     }  # they differ in the backend alone
     generator = {"VLLMStepGenerator", "HybridUncertaintyGenerator", "VLLMUncertaintyGenerator"}
     assert found | same <= kinds | generator | found & {

@@ -14,6 +14,7 @@ from uq_llm_integrations.methods.registry import DEFAULT_METHODS, check_availabl
 from uq_llm_integrations.methods.scoring import add_evidence_scores
 from uq_llm_integrations.methods.tasks import together
 from uq_llm_integrations.records import Candidate, Request, Result, Score, Usage
+from uq_llm_integrations.strategies.base import Run, Strategy
 from uq_llm_integrations.strategies.results import scored_result
 
 Ids = tuple[int, ...]
@@ -128,28 +129,25 @@ async def ascore_truncated_sequences(
     return await together(scoring)
 
 
-async def score_text(
-    backend: Backend,
-    prompt_ids: Ids,
-    continuation_ids: Ids,
-    methods: Sequence[str] = DEFAULT_METHODS,
-    options: MethodOptions | None = None,
-    request: Request | None = None,
-) -> Result:
-    """Return the scores of given token ids as a continuation of a prompt, by teacher forcing.
-
-    `request` has what else is known of the prompt, such as its text, and `top_logprobs`.
+@dataclass(frozen=True)
+class GivenText(Strategy):
+    """Takes given token ids for the answer, and scores them by teacher forcing.
 
     Example:
-        result = await score_text(backend, prompt_ids, await backend.encode_continuation(" Paris"))
-        result.score("perplexity").value
+        ids = await backend.encode_continuation(" Paris")
+        result = await run_strategy(GivenText(ids), Request(prompt_ids), backend)
     """
-    check_available(methods, backend.capabilities, options)
-    request = request or Request(prompt_ids)
-    started = time.perf_counter()
-    candidate = await backend.score(prompt_ids, continuation_ids, request.top_logprobs)
-    result = scored_result([candidate], methods, time.perf_counter() - started, request)
-    return await add_evidence_scores(result, MeteredBackend(backend), request, methods, options)
+
+    token_ids: Ids
+
+    async def __call__(self, run: Run) -> Result:
+        """Score them behind the run's prompt, in one forward pass."""
+        started, request = time.perf_counter(), run.request
+        candidates = await run.backend.score_all(
+            request.prompt_ids, [self.token_ids], request.top_logprobs
+        )
+        seconds = time.perf_counter() - started
+        return await run.assess(scored_result(candidates, run.methods, seconds, request))
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,6 +12,7 @@ from uq_llm_integrations.errors import ConfigurationError, HighUncertaintyError
 from uq_llm_integrations.methods.options import MethodOptions
 from uq_llm_integrations.records import Decision, Request, Result
 from uq_llm_integrations.strategies.base import Run, Strategy
+from uq_llm_integrations.strategies.best_of_n import Single
 from uq_llm_integrations.strategies.condition_text import When, as_condition
 from uq_llm_integrations.strategies.conditions import Condition, Scored, check_condition
 
@@ -41,7 +42,7 @@ class Abstain(Strategy):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "when", as_condition(self.when))
-        _check_action("action", self.action)
+        check_action("action", self.action)
 
     @property
     def can_stream(self) -> bool:  # type: ignore[override]  # it depends on what is wrapped
@@ -51,7 +52,11 @@ class Abstain(Strategy):
     async def __call__(self, run: Run) -> Result:
         """Run the strategy and act on its result."""
         when = as_condition(self.when)
-        result = await self.strategy(run.vary(methods=when.methods))
+        return self.decide(await self.strategy(run.vary(methods=when.methods)))
+
+    def decide(self, result: Result) -> Result:
+        """Return a ready result with what is decided about it; raise where that is the action."""
+        when = as_condition(self.when)
         if when(result) is False:
             return result
         text = self.text if self.action == "abstain" else result.decision.text
@@ -97,7 +102,7 @@ class Policy:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "uncertain_when", self.condition)
-        _check_action("on_high_uncertainty", self.on_high_uncertainty)
+        check_action("on_high_uncertainty", self.on_high_uncertainty)
         if self.condition is None and self.on_high_uncertainty != "annotate":
             raise ConfigurationError(
                 f"on_high_uncertainty={self.on_high_uncertainty!r} needs `uncertain_when`"
@@ -114,12 +119,20 @@ class Policy:
             return strategy
         return Abstain(strategy, self.condition, self.on_high_uncertainty, self.abstention_text)
 
+    def decide(self, result: Result) -> Result:
+        """Return a ready result, scored by the condition's methods, with what is decided."""
+        if self.condition is None:
+            return result
+        action, text = self.on_high_uncertainty, self.abstention_text
+        return Abstain(Single(), self.condition, action, text).decide(result)
+
     def is_uncertain(self, scored: Scored) -> bool:
         """Return whether an answer is too uncertain; what is not known counts as uncertain."""
         return self.condition is not None and self.condition(scored) is not False
 
 
-def _check_action(name: str, action: str) -> None:
+def check_action(name: str, action: str) -> None:
+    """Raise ConfigurationError for an action that is not known."""
     if action not in get_args(Action):
         allowed = ", ".join(get_args(Action))
         raise ConfigurationError(f"{name} is {action!r}; allowed are {allowed}")
