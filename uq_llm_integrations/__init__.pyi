@@ -117,9 +117,6 @@ from .strategies.best_of_n import (
     BestOfN as BestOfN,
     Single as Single,
 )
-from .strategies.boundaries import (
-    Boundary as Boundary,
-)
 from .strategies.quantities import (
     agreement as agreement,
     load_threshold as load_threshold,
@@ -139,6 +136,7 @@ from .strategies.step_state import (
     StepState as StepState,
 )
 from .strategies.stepwise import (
+    Boundary as Boundary,
     Stepwise as Stepwise,
 )
 from .truncation import (

@@ -8,18 +8,48 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uq_llm_integrations.backends.scripted import Said, ScriptedBackend
-from uq_llm_integrations.errors import ConfigurationError, EngineError
-from uq_llm_integrations.strategies.boundaries import Boundary
-from uq_llm_integrations.strategies.quantities import agreement, score
-from uq_llm_integrations.strategies.step_state import StepState
-from uq_llm_integrations.strategies.stepwise import Stepwise, VLLMStepGenerator
+from tests.strategies.running import run
+from uq_llm_integrations import (
+    Boundary,
+    ConfigurationError,
+    Decision,
+    EarlyStop,
+    EngineError,
+    Request,
+    SamplingEnd,
+    ScriptedBackend,
+    StepState,
+    Stepwise,
+    agreement,
+    run_strategy,
+)
+from uq_llm_integrations.backends.metering import MeteredBackend
+from uq_llm_integrations.backends.scripted import Said
+from uq_llm_integrations.strategies.base import Run
 
 LINE = Boundary(strings=("\n",))
 
 
-def generator(script, strategy, **sampling) -> VLLMStepGenerator:
-    return VLLMStepGenerator(ScriptedBackend(script), strategy, **sampling)
+SAMPLING = {"temperature": 0.7, "max_tokens": 256}
+
+
+def question(**sampling) -> Request:
+    return Request(tuple(b"?"), sampling=SAMPLING | sampling)
+
+
+def generate(script, strategy, **sampling):
+    return run(strategy, question(**sampling), ScriptedBackend(script))
+
+
+def steps_of(script, strategy):
+    return asyncio.run(last_state(script, strategy)).steps
+
+
+async def last_state(script, strategy):
+    state, way = StepState(tuple(b"?")), Run(MeteredBackend(ScriptedBackend(script)), question())
+    while not state.is_finished:
+        state = await strategy.advance(way, state)
+    return state
 
 
 def test_the_best_of_each_step_is_kept_and_gone_on_from():
@@ -27,28 +57,28 @@ def test_the_best_of_each_step_is_kept_and_gone_on_from():
         "?": [Said("bad\n", 0.5), Said("first\n", 0.9)],
         "?first\n": [Said("second", 0.9), Said("worse", 0.6)],
     }
-    result = generator(script, Stepwise(2, boundary=LINE)).generate("?")
+    result = generate(script, Stepwise(2, boundary=LINE))
     assert result.text == "first\nsecond"
     assert result.candidate.token_ids == tuple(b"first\nsecond")
-    assert result.scores[0]["perplexity"].value == pytest.approx(-np.log(0.9))
+    assert result.scores[0]["perplexity"].value == pytest.approx(1 / 0.9)
     assert result.usage.generated_tokens == 4 + 6 + 6 + 5
     assert result.candidate.finish_reason == "stop"
 
 
-def test_steps_are_streamed_as_they_are_kept():
+def test_steps_are_kept_one_by_one():
     script = {"?": ["a\n", "b\n"], "?a\n": [Said("end", 0.95), "e"]}
-    steps = list(generator(script, Stepwise(2, boundary=LINE)).stream("?"))
+    steps = steps_of(script, Stepwise(2, boundary=LINE))
     assert [(step.text, step.candidates) for step in steps] == [("a\n", 2), ("end", 2)]
 
 
-def test_more_candidates_are_drawn_only_where_the_first_is_uncertain():
+def test_more_candidates_are_sampled_only_where_the_first_is_uncertain():
     script = {
         "?": [Said("sure\n", 0.99)],
         "?sure\n": [Said("hm\n", 0.5), Said("yes\n", 0.9), Said("no\n", 0.6)],
         "?sure\nyes\n": [Said("end", 0.99)],
     }
-    strategy = Stepwise(3, boundary=LINE, branch_when=score("perplexity") > 0.3)
-    result = generator(script, strategy).generate("?")
+    strategy = Stepwise(3, boundary=LINE, branch_when="mean_nll > 0.3")
+    result = generate(script, strategy)
     assert result.text == "sure\nyes\nend"
     assert result.usage.generated_tokens == 5 + (3 + 4 + 3) + 3
 
@@ -65,22 +95,21 @@ def test_more_candidates_are_drawn_only_where_the_first_is_uncertain():
 def test_boundaries(boundary, steps):
     text = "one 1. two 2. end"
     script = {f"?{text[:end]}": [text[end:]] for end in range(len(text))}
-    stepped = list(generator(script, Stepwise(1, boundary=boundary)).stream("?"))
+    stepped = steps_of(script, Stepwise(1, boundary=boundary))
     assert [step.text for step in stepped] == steps
 
 
 def test_a_saved_state_is_gone_on_from():
     script = {"?": ["a\n"], "?a\n": ["b\n"], "?a\nb\n": ["c"]}
-    whole = generator(script, Stepwise(1, boundary=LINE)).generate("?")
+    strategy = Stepwise(1, boundary=LINE)
+    whole = generate(script, strategy)
 
-    async def first_state() -> StepState:
-        steps = generator(script, Stepwise(1, boundary=LINE))
-        async for state in steps.astates(await steps.astart("?")):
-            return state
-        raise AssertionError
+    async def resumed():
+        way = Run(MeteredBackend(ScriptedBackend(script)), question())
+        state = await strategy.advance(way, StepState(tuple(b"?")))
+        return await strategy.finish(way, StepState.from_json(state.to_json()))
 
-    saved = asyncio.run(first_state()).to_json()
-    resumed = generator(script, Stepwise(1, boundary=LINE)).resume(StepState.from_json(saved))
+    resumed = asyncio.run(resumed())
     assert resumed.text == whole.text == "a\nb\nc"
     assert resumed.scores == whole.scores
     np.testing.assert_array_equal(resumed.candidate.trace.entropy, whole.candidate.trace.entropy)
@@ -98,53 +127,41 @@ def test_a_saved_state_is_gone_on_from():
 def test_budgets_are_never_exceeded(n, step_tokens, max_tokens, max_steps, budget):
     boundary = Boundary(strings=(), max_tokens=step_tokens)
     strategy = Stepwise(n, boundary=boundary, max_steps=max_steps, token_budget=budget)
-    steps = generator(["endless" * 9], strategy, max_tokens=max_tokens)
-    result = steps.generate("?")
+    result = generate(["endless" * 9], strategy, max_tokens=max_tokens)
     assert 0 < len(result.candidate.token_ids) <= max_tokens
     assert result.usage.generated_tokens <= budget
     assert len(result.candidate.token_ids) <= max_steps * step_tokens
-    other = asyncio.run(generator(["endless" * 9], strategy, max_tokens=max_tokens).agenerate("?"))
+    backend = ScriptedBackend(["endless" * 9])
+    other = asyncio.run(run_strategy(strategy, question(max_tokens=max_tokens), backend))
     assert other.text == result.text
     assert asdict(other.usage) | {"seconds": 0} == asdict(result.usage) | {"seconds": 0}
 
 
 def test_a_failed_candidate_never_wins_a_step():
     script = {"?": [EngineError("broken"), "a\n"], "?a\n": ["end", EngineError("broken")]}
-    assert generator(script, Stepwise(2, boundary=LINE)).generate("?").text == "a\nend"
+    assert generate(script, Stepwise(2, boundary=LINE)).text == "a\nend"
 
 
 def test_a_step_that_fails_loses_none_before_it():
     script = {"?": ["a\n"], "?a\n": [EngineError("broken")]}
-    result = generator(script, Stepwise(1, boundary=LINE)).generate("?")
+    result = generate(script, Stepwise(1, boundary=LINE))
     assert (result.text, str(result.candidate.error)) == ("a\n", "broken")
-    assert result.decision.condition == "a step failed: broken"
+    assert result.decision == Decision(condition="a step failed: broken", is_uncertain=True)
+    assert result.sampling_end == SamplingEnd("failed", "a step failed: broken")
+
+
+def test_a_step_that_was_stopped_early_makes_the_answer_uncertain():
+    unsure = Request(tuple(b"?"), sampling=SAMPLING, early_stop=EarlyStop(1.0, window=2))
+    result = run(Stepwise(1, boundary=LINE), unsure, ScriptedBackend([Said("never mind\n", 0.3)]))
+    assert (result.candidate.finish_reason, result.decision.is_uncertain) == ("early_stop", True)
+    assert result.sampling_end.kind == "stopped_early"
 
 
 def test_a_stop_string_of_the_requests_own_ends_it_and_is_not_shown():
     script = {"?": ["a\n"], "?a\n": ["b; c"]}
-    result = generator(script, Stepwise(1, boundary=LINE), stop=[";"]).generate("?")
+    result = generate(script, Stepwise(1, boundary=LINE), stop=[";"])
     assert (result.text, result.candidate.stop_reason) == ("a\nb", ";")
     assert result.candidate.token_ids == tuple(b"a\nb;")
-
-
-def test_a_cut_never_lies_within_a_character():
-    steps = generator({"?": ["naïve"]}, Stepwise(1, boundary=LINE))
-    steps.generate("?")
-    assert steps.score_truncated_sequence("?", "naï").candidate.token_ids == tuple("naï".encode())
-    assert steps.score_truncated_sequence("?", "na").candidate.token_ids == tuple(b"na")
-
-
-def test_truncated_text_of_what_was_generated_is_sliced():
-    steps = generator({"?": ["first\n"], "?first\n": ["second"]}, Stepwise(1, boundary=LINE))
-    steps.generate("?")
-    sliced, foreign = steps.score_truncated_sequences("?", ["first\nsec", "third"])
-    assert (sliced.is_sliced, sliced.usage.forward_passes, sliced.usage.saved_tokens) == (
-        True,
-        0,
-        9,
-    )
-    assert (foreign.is_sliced, foreign.usage.scored_tokens) == (False, 5)
-    assert steps.score_truncated_sequence("?", "fir").candidate.token_ids == tuple(b"fir")
 
 
 @pytest.mark.parametrize(
@@ -160,10 +177,10 @@ def test_truncated_text_of_what_was_generated_is_sliced():
         lambda: Stepwise(by="TokenEntropy"),
         lambda: Stepwise(max_steps=0),
         lambda: Stepwise(4, boundary=Boundary(max_tokens=10), token_budget=39),
-        lambda: generator(["a"], Stepwise(2), temperature=0),
-        lambda: generator(["a"], Stepwise(2, branch_when=agreement() < 0.5)),
+        lambda: generate(["a"], Stepwise(2), temperature=0),
+        lambda: generate(["a"], Stepwise(2, branch_when=agreement() < 0.5)),
     ],
 )
-def test_what_can_never_work_is_refused_at_construction(construct):
+def test_what_can_never_work_is_refused(construct):
     with pytest.raises(ConfigurationError):
         construct()
