@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from uq_llm_integrations.methods.boosted import boosted_probabilities, token_ccp
+
 from uq_llm_integrations.records import TokenTrace
 
 TOKENS, VOCABULARY = 6, 60

@@ -4,17 +4,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from uq_llm_integrations.methods.availability import check
+from uq_llm_integrations.strategies.drive import drive
 
 from uq_llm_integrations.backends.scripted import ScriptedBackend, ScriptedLine
 from uq_llm_integrations.errors import ConfigurationError, EngineError, MethodUnavailableError
-from uq_llm_integrations.methods.availability import check
 from uq_llm_integrations.methods.context import PROVIDERS, Gathering
 from uq_llm_integrations.methods.options import MethodOptions
 from uq_llm_integrations.methods.registry import METHODS
 from uq_llm_integrations.records import Request
 from uq_llm_integrations.strategies.abstain import Abstain
 from uq_llm_integrations.strategies.best_of_n import BestOfN, Single
-from uq_llm_integrations.strategies.drive import drive
 from uq_llm_integrations.strategies.quantities import score
 
 SCRIPT = [

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from uq_llm_integrations.strategies.drive import drive
 
 from tests.methods.test_assess import Lookup
 from uq_llm_integrations.backends.scripted import ScriptedBackend, ScriptedLine
@@ -11,7 +12,6 @@ from uq_llm_integrations.methods.options import MethodOptions
 from uq_llm_integrations.methods.sentences import sentences
 from uq_llm_integrations.records import Request
 from uq_llm_integrations.strategies.best_of_n import Single
-from uq_llm_integrations.strategies.drive import drive
 
 NATS = -np.log(0.9)
 ENTROPY = -0.9 * np.log(0.9) - 0.1 * np.log(0.1 / 255)

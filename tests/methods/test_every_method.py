@@ -2,18 +2,18 @@
 
 import numpy as np
 import pytest
+from uq_llm_integrations.methods.availability import check
+from uq_llm_integrations.strategies.drive import drive
 
 from uq_llm_integrations.backends.huggingface.backend import HuggingFaceBackend
 from uq_llm_integrations.backends.hybrid import HybridBackend
 from uq_llm_integrations.generators import HybridUncertaintyGenerator
-from uq_llm_integrations.methods.availability import check
 from uq_llm_integrations.methods.entailment import EmbeddingSimilarity, ServedJudge
 from uq_llm_integrations.methods.fitted.fitting import fit_density, fit_head
 from uq_llm_integrations.methods.options import MethodOptions
 from uq_llm_integrations.methods.registry import METHODS
 from uq_llm_integrations.records import Request
 from uq_llm_integrations.strategies.best_of_n import Single
-from uq_llm_integrations.strategies.drive import drive
 
 pytestmark = pytest.mark.engine
 

@@ -8,15 +8,15 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from uq_llm_integrations.methods.assess import assessed
+from uq_llm_integrations.strategies.drive import arun_steps
+from uq_llm_integrations.strategies.judge import judge
 
 from uq_llm_integrations.checkpoints import resolve_model
-from uq_llm_integrations.methods.assess import assessed
 from uq_llm_integrations.methods.entailment import Classifier
 from uq_llm_integrations.methods.fitted.density import DensityFit
 from uq_llm_integrations.methods.options import MethodOptions
 from uq_llm_integrations.records import Request
-from uq_llm_integrations.strategies.drive import arun_steps
-from uq_llm_integrations.strategies.judge import judge
 
 pytestmark = pytest.mark.engine
 

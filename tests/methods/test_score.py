@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from uq_llm_integrations.methods.score import score_candidate, score_trace
 
 from tests.conftest import full_vocabulary
 from uq_llm_integrations.backends.token_statistics import dense_rows, exact_statistics
 from uq_llm_integrations.methods.bounds import bounded
 from uq_llm_integrations.methods.registry import METHODS
-from uq_llm_integrations.methods.score import score_candidate, score_trace
 from uq_llm_integrations.records import Candidate, Request, TokenTrace
 
 OF_THE_TRACE = [name for name, method in METHODS.items() if not method.evidence]

@@ -5,16 +5,16 @@ import sys
 
 import numpy as np
 import pytest
+from uq_llm_integrations.methods.assess import assessed  # noqa: F401  # enters all providers
+from uq_llm_integrations.strategies.drive import drive
 
 from uq_llm_integrations.backends.scripted import ScriptedBackend
 from uq_llm_integrations.errors import MethodUnavailableError, UnknownMethodError
 from uq_llm_integrations.methods import polygraph, unlisted
-from uq_llm_integrations.methods.assess import assessed  # noqa: F401  # enters all providers
 from uq_llm_integrations.methods.context import PROVIDERS
 from uq_llm_integrations.methods.registry import METHODS, find_method
 from uq_llm_integrations.records import Request
 from uq_llm_integrations.strategies.best_of_n import Single
-from uq_llm_integrations.strategies.drive import drive
 
 LATER = """
 import numpy as np
