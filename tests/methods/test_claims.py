@@ -73,7 +73,9 @@ async def test_all_tokens_of_a_character_belong_to_its_claim():
 
 
 async def test_claims_are_what_the_caller_says_they_are():
-    found = await scores("Oslo, Rome", "claim_maxprob", claims=lambda text: [(0, 4), (6, 10), (0, 10)])
+    found = await scores(
+        "Oslo, Rome", "claim_maxprob", claims=lambda text: [(0, 4), (6, 10), (0, 10)]
+    )
     claims = found["claim_maxprob"].claims
     assert [claim.text for claim in claims] == ["Oslo", "Rome", "Oslo, Rome"]
     assert [claim.value for claim in claims] == pytest.approx([4 * NATS, 4 * NATS, 10 * NATS])
@@ -116,7 +118,9 @@ async def test_samples_that_contradict_a_claim_count_against_it():
 
 
 async def test_parts_of_token_sar_add_up_to_it():
-    found = await scores("No.Yes", "claim_token_sar", "token_sar", claims=lambda text: [(0, 3), (3, 6)])
+    found = await scores(
+        "No.Yes", "claim_token_sar", "token_sar", claims=lambda text: [(0, 3), (3, 6)]
+    )
     assert sum(values(found["claim_token_sar"])) == pytest.approx(found["token_sar"].value)
 
 
@@ -128,9 +132,7 @@ async def test_the_model_says_whether_each_claim_is_true():
 async def test_ccp_weighs_alternatives_that_contradict():
     """x means the same as each letter; y, z and six more of the ten alternatives contradict it."""
     same = Lookup(*[(letter, "x") for letter in "abc"])
-    found = await scores(
-        "abc", "ccp", "token_ccp", "claim_ccp", backend=Knowing, entailment=same
-    )
+    found = await scores("abc", "ccp", "token_ccp", "claim_ccp", backend=Knowing, entailment=same)
     agree, against = 0.9 + 0.06, 0.02 + 0.01 + 6 * 0.0005
     ccp = agree / (agree + against)
     assert found["ccp"].value == pytest.approx(-(ccp**3))

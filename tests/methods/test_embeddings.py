@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from uq_llm_integrations.errors import ConfigurationError
 from uq_llm_integrations.methods.embeddings import (
     eigen_score,
     mean_embedding,
     middle_layer,
     sample_embedding,
 )
+
+from uq_llm_integrations.errors import ConfigurationError
 from uq_llm_integrations.methods.polygraph import load_estimator
 
 seeds = st.integers(0, 2**32 - 1)

@@ -6,6 +6,7 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from uq_llm_integrations.methods.availability import missing
 
 from uq_llm_integrations.backends.scripted import ScriptedBackend
 from uq_llm_integrations.errors import (
@@ -14,7 +15,6 @@ from uq_llm_integrations.errors import (
     MissingDependencyError,
     ModelNotFoundError,
 )
-from uq_llm_integrations.methods.availability import missing
 from uq_llm_integrations.methods.contrib.luh import LuhHead
 from uq_llm_integrations.methods.fitted.head import UncertaintyHead
 from uq_llm_integrations.methods.options import MethodOptions
