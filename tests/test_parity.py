@@ -16,7 +16,7 @@ from uq_llm_integrations import (
     llama_index,
     score,
 )
-from uq_llm_integrations.backends.scripted import Line, Said
+from uq_llm_integrations.backends.scripted import Line, ScriptedLine
 
 UNCERTAIN = score("perplexity") > 2.0
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -27,7 +27,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "retries": {"strategy": Retry(Single(), UNCERTAIN)},
     "samples": {"methods": ("lexical_similarity",), "n": 2},
 }
-SCRIPT = [Said("Rome?", 0.3), Said("Paris.", 0.9)]
+SCRIPT = [ScriptedLine("Rome?", 0.3), ScriptedLine("Paris.", 0.9)]
 
 
 def comparable(uncertainty: dict[str, Any]) -> dict[str, Any]:

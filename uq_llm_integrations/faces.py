@@ -1,20 +1,123 @@
-"""The backend that a class makes for itself, one mixin for each kind."""
+"""What the classes of all frameworks share: settings as fields, and the backend that they run on."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+import asyncio
+from abc import abstractmethod
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from uq_llm_integrations.backends.base import Backend
-from uq_llm_integrations.backends.build import Mode, hybrid_backend
+from uq_llm_integrations.backends.base import MAX_N, Backend
 from uq_llm_integrations.backends.huggingface.backend import HuggingFaceBackend
-from uq_llm_integrations.backends.vllm.backend import VLLMEngineBackend
+from uq_llm_integrations.backends.hybrid import Mode, hybrid_backend
+from uq_llm_integrations.backends.sampling_params import SAMPLING_PARAMETERS
+from uq_llm_integrations.backends.vllm.backend import COMMON_ARGUMENTS, VLLMEngineBackend
+from uq_llm_integrations.config import Configuration
 from uq_llm_integrations.errors import ConfigurationError
-from uq_llm_integrations.settings import UncertaintySettings
+from uq_llm_integrations.model import UncertaintyModel
+from uq_llm_integrations.settings import JsonObject, Settings, unknown_option
 
 
-class OnVLLM(UncertaintySettings):
+class ModelFace(Settings):
+    """Settings as fields of a framework's class, which makes an `UncertaintyModel` of them.
+
+    Any argument that is neither a field nor a sampling parameter is one of the backend's.
+    """
+
+    generator_type: ClassVar[str]
+    """The `generator.type` of the configuration files that describe this class."""
+    model: str | None = None
+    """A bundled model ("smollm2"), a folder or a hub name."""
+    backend: Backend | None = Field(default=None, exclude=True, repr=False)
+    """A ready backend, in place of `model`."""
+    engine_args: JsonObject = Field(default_factory=dict)
+    """Arguments of the backend; they can also be given as arguments."""
+    max_n: int = MAX_N
+
+    @abstractmethod
+    def _new_backend(self) -> Backend:
+        """Return the backend that the arguments describe; nothing is loaded yet."""
+
+    @classmethod
+    def from_config(cls, source: str | Path | Mapping[str, Any]) -> Self:
+        """Return the model that a YAML file or a dict describes (see `Configuration`)."""
+        configuration = Configuration.read(source)
+        if configuration.generator.type != cls.generator_type:
+            raise ConfigurationError(
+                f"generator.type is {configuration.generator.type!r}; {cls.__name__} is for "
+                f"{cls.generator_type!r}"
+            )
+        return cls(**configuration.generator.arguments(), **configuration.given)
+
+    @classmethod
+    def _with_other(cls, own: JsonObject, other: JsonObject) -> JsonObject:
+        for name in other.keys() - COMMON_ARGUMENTS:
+            if get_close_matches(name, {*cls.model_fields, *SAMPLING_PARAMETERS}, cutoff=0.85):
+                raise ConfigurationError(unknown_option(name, cls.model_fields))
+        return {**own, "engine_args": {**(own.get("engine_args") or {}), **other}}
+
+    @model_validator(mode="after")
+    def _check_model(self) -> Self:
+        if self.backend is None:
+            self.backend = self._new_backend()
+        elif self.model or self.engine_args:
+            raise ConfigurationError("a ready backend takes no model and no engine arguments")
+        self.core.check()
+        return self
+
+    @property
+    def core(self) -> UncertaintyModel:
+        """The model that does all the work; it reads the settings from these fields."""
+        assert self.backend is not None
+        return UncertaintyModel.of(self.backend, self)
+
+    @property
+    def model_name(self) -> str:
+        """The model's name."""
+        return self.core.backend.capabilities.model
+
+    def known_context_length(self) -> int | None:
+        """Return the most tokens of prompt and answer; None where only a running engine knows."""
+        known = self.core.backend.capabilities.context_length
+        return known or self.engine_args.get("max_model_len")
+
+    def identity(self) -> JsonObject:
+        """Return everything that an answer depends on, as plain data."""
+        return {**self.cache_key(), "model": self.model_name, "engine_args": self.engine_args}
+
+    def bound(self, options: Mapping[str, Any]) -> tuple[Self, JsonObject]:
+        """Return a copy with those of the options that it knows, and the options left over."""
+        known = {*Settings.model_fields, *SAMPLING_PARAMETERS} - {"stop"}
+        own = {name: one for name, one in options.items() if name in known}
+        rest = {name: one for name, one in options.items() if name not in known}
+        if not own:
+            return self, rest
+        changed = self.updated(own)
+        update = {name: getattr(changed, name) for name in Settings.model_fields}
+        return self.model_copy(update=update), rest
+
+    def close(self) -> None:
+        """Give back the engine; the last one that shares it ends it. The next call starts it."""
+        self.core.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await asyncio.to_thread(self.close)
+
+
+class VLLMFace(ModelFace):
     """Runs on vLLM. The engine starts on first use; objects with the same arguments share it."""
 
     engine: Any = Field(default=None, exclude=True, repr=False)
@@ -25,16 +128,11 @@ class OnVLLM(UncertaintySettings):
     generator_type: ClassVar[str] = "vllm"
 
     def _new_backend(self) -> Backend:
-        return VLLMEngineBackend(
-            self.model,
-            engine=self.engine,
-            max_n=self.max_n,
-            deadline=self.deadline,
-            **self.engine_args,
-        )
+        options = {"engine": self.engine, "max_n": self.max_n, "deadline": self.deadline}
+        return VLLMEngineBackend(self.model, **options, **self.engine_args)
 
 
-class OnHuggingFace(UncertaintySettings):
+class HuggingFaceFace(ModelFace):
     """Runs on transformers; further arguments go to `from_pretrained`."""
 
     generator_type: ClassVar[str] = "huggingface"
@@ -43,26 +141,25 @@ class OnHuggingFace(UncertaintySettings):
         return HuggingFaceBackend(_named(self.model), max_n=self.max_n, **self.engine_args)
 
 
-class OnBoth(UncertaintySettings):
+class HybridFace(ModelFace):
     """Generates on vLLM and looks inside the model to score.
 
-    `mode` says where the inside is looked at: `shared`, on the engine's own weights; `resident`, in
-    a second copy of the model; `sequential`, in a copy that is loaded while the engine sleeps.
+    `mode` says where activations come from: `shared`, the engine's own weights; `resident`, a
+    second copy of the model; `sequential`, a copy that is loaded while the engine sleeps.
     """
 
     mode: Mode = "shared"
-    vllm: dict[str, Any] = Field(default_factory=dict)
+    vllm: JsonObject = Field(default_factory=dict)
     """Arguments of vLLM's engine."""
-    huggingface: dict[str, Any] = Field(default_factory=dict)
+    huggingface: JsonObject = Field(default_factory=dict)
     """Arguments of the `HuggingFaceBackend` that scores; none where the mode is `shared`."""
 
     generator_type: ClassVar[str] = "hybrid"
 
     def _new_backend(self) -> Backend:
         engine = self.vllm | self.engine_args
-        return hybrid_backend(
-            _named(self.model), self.mode, engine, self.huggingface, max_n=self.max_n
-        )
+        model = _named(self.model)
+        return hybrid_backend(model, self.mode, engine, self.huggingface, max_n=self.max_n)
 
 
 def _named(model: str | None) -> str:

@@ -1,34 +1,187 @@
-"""Samples of a prompt with the scores of any methods, from one call and without a framework."""
+"""Two faces of `UncertaintyModel`: step by step, and samples with their uncertainty."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypedDict
 
 from uq_llm_integrations.backends.base import Backend
-from uq_llm_integrations.backends.build import Mode, hybrid_backend
+from uq_llm_integrations.backends.hybrid import Mode, hybrid_backend
+from uq_llm_integrations.config import Configuration
 from uq_llm_integrations.errors import ConfigurationError
-from uq_llm_integrations.methods.options import MethodOptions
 from uq_llm_integrations.methods.registry import DEFAULT_METHODS
-from uq_llm_integrations.records import Request, Result
-from uq_llm_integrations.report.metadata import uncertainty_metadata
-from uq_llm_integrations.strategies.best_of_n import Single
-from uq_llm_integrations.strategies.drive import adrive
+from uq_llm_integrations.model import UncertaintyModel
+from uq_llm_integrations.records import Candidate, Result
+from uq_llm_integrations.report.metadata import Metadata
+from uq_llm_integrations.strategies.base import Run, Strategy
+from uq_llm_integrations.strategies.step_state import Step, StepState
+from uq_llm_integrations.strategies.stepwise import Stepwise
+from uq_llm_integrations.truncation import TruncatedScore
+
+_DEFAULTS = {"temperature": 0.7, "max_tokens": 256}
+_SAMPLES, _MOST_REMEMBERED = 4, 64
 
 
 class Sample(TypedDict):
-    """A text and what is known of its uncertainty."""
+    """A text and the metadata of its uncertainty."""
 
     text: str
-    uncertainty: dict[str, Any]
+    uncertainty: Metadata
+
+
+class VLLMStepGenerator:
+    """Generates step by step: all at once, as a stream of steps, or on from a saved state.
+
+    `strategy` is the `Stepwise` by which steps are sampled and chosen, `chat` puts prompts into the
+    chat template, and all other arguments are those of `UncertaintyModel`. What was generated is
+    remembered, so that its beginnings are scored without a forward pass.
+
+    Example:
+        >>> from uq_llm_integrations import ScriptedBackend, VLLMStepGenerator
+        >>> generator = VLLMStepGenerator(ScriptedBackend(["One.\\nTwo."]))
+        >>> [step.text for step in generator.stream("Count")]
+        ['One.\\n', 'Two.']
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        strategy: Stepwise | None = None,
+        methods: Sequence[str] = DEFAULT_METHODS,
+        *,
+        chat: bool = False,
+        **options: Any,
+    ) -> None:
+        options = {**_DEFAULTS, "chat_template": chat, **options}
+        chosen = strategy or Stepwise()
+        self.model = UncertaintyModel(backend, strategy=chosen, methods=methods, **options)
+        self._generated: list[Candidate] = []
+
+    @classmethod
+    def from_config(cls, source: str | Path | Mapping[str, Any]) -> Self:
+        """Return the generator that a YAML file or a dict describes; its strategy is stepwise."""
+        configuration = Configuration.read(source)
+        strategy = configuration.strategy
+        if not isinstance(strategy, Stepwise):
+            raise ConfigurationError(f"strategy.type is {strategy.type!r}, not 'stepwise'")
+        return cls(configuration.generator.backend(), **configuration.given)
+
+    def generate(self, prompt: str) -> Result:
+        """Return the whole answer."""
+        return self.model.backend.run(self.agenerate(prompt))
+
+    async def agenerate(self, prompt: str) -> Result:
+        """Return the whole answer."""
+        return await self.aresume(await self.astart(prompt))
+
+    def stream(self, prompt: str) -> Iterator[Step]:
+        """Yield the steps as they are kept."""
+        return self.model.backend.iterate(self.astream(prompt))
+
+    async def astream(self, prompt: str) -> AsyncIterator[Step]:
+        """Yield the steps as they are kept."""
+        seen = 0
+        async for state in self.astates(await self.astart(prompt)):
+            for step in state.steps[seen:]:
+                yield step
+            seen = len(state.steps)
+
+    async def astart(self, prompt: str) -> StepState:
+        """Return the state before the first step."""
+        chat = self.model.settings.chat_template
+        return StepState(await self.model.backend.encode(prompt, chat=chat))
+
+    async def astates(self, state: StepState) -> AsyncIterator[StepState]:
+        """Go on from a state, which may have been saved, and yield the state after each step."""
+        run = self._run(state)
+        while not state.is_finished:
+            state = await self._stepwise.advance(run, state)
+            self._remember(state.candidate())
+            yield state
+
+    def resume(self, state: StepState) -> Result:
+        """Go on from a saved state to the end."""
+        return self.model.backend.run(self.aresume(state))
+
+    async def aresume(self, state: StepState) -> Result:
+        """Go on from a saved state to the end."""
+        strategy = self.model.settings.deciding(_Resumed(self._stepwise, state))
+        result = await strategy(self._run(state))
+        self._remember(result.candidate)
+        return result
+
+    def result(self, state: StepState) -> Result:
+        """Return the steps of a state as one scored result, decided about."""
+        policy = self.model.settings.policy
+        methods = policy.condition.methods if policy.condition else ()
+        run = self._run(state).vary(methods=methods)
+        return policy.decide(self._stepwise.result(run, state))
+
+    def score_truncated_sequence(
+        self, prompt: str, truncated_text: str, *, heal: bool = False
+    ) -> TruncatedScore:
+        """Return the scores of a text behind a prompt.
+
+        Where it is the beginning of what this object has generated, no forward pass is made, but
+        for what a cut within a token leaves over, with `heal`.
+        """
+        return self.score_truncated_sequences(prompt, [truncated_text], heal=heal)[0]
+
+    def score_truncated_sequences(
+        self, prompt: str, texts: Sequence[str], *, heal: bool = False
+    ) -> list[TruncatedScore]:
+        """Return the scores of several texts behind one prompt, from one batch."""
+        return self.model.score_truncated(prompt, texts, self._generated, heal=heal)
+
+    async def ascore_truncated_sequences(
+        self, prompt: str, texts: Sequence[str], *, heal: bool = False
+    ) -> list[TruncatedScore]:
+        """Return the scores of several texts behind one prompt, from one batch."""
+        return await self.model.ascore_truncated(prompt, texts, self._generated, heal=heal)
+
+    @property
+    def _stepwise(self) -> Stepwise:
+        strategy = self.model.settings.strategy
+        assert isinstance(strategy, Stepwise)
+        return strategy
+
+    def _run(self, state: StepState) -> Run:
+        return self.model.run_of(self.model.settings.request(state.prompt_ids))
+
+    def _remember(self, candidate: Candidate) -> None:
+        kept = [one for one in self._generated if not _begins(one, candidate)]
+        self._generated = [*kept, candidate][-_MOST_REMEMBERED:]
+
+
+@dataclass(frozen=True)
+class _Resumed(Strategy):
+    """Goes on from a state."""
+
+    stepwise: Stepwise
+    state: StepState
+
+    async def __call__(self, run: Run) -> Result:
+        return await self.stepwise.finish(run, self.state)
+
+
+def _begins(one: Candidate, other: Candidate) -> bool:
+    ids = one.token_ids
+    return one.prompt_ids == other.prompt_ids and other.token_ids[: len(ids)] == ids
 
 
 class HybridUncertaintyGenerator:
     """Generates on vLLM and scores by any method, also those that look inside the model.
 
-    `mode` is that of `hybrid_backend`; a ready `backend` may be given in place of a model. Further
-    arguments are vLLM's sampling parameters.
+    `mode` is that of `hybrid_backend`; a ready `backend` may be given in place of a model. `chat`
+    puts prompts into the chat template; all other arguments are those of `UncertaintyModel`.
+
+    Example:
+        >>> from uq_llm_integrations import HybridUncertaintyGenerator, ScriptedBackend
+        >>> generator = HybridUncertaintyGenerator(backend=ScriptedBackend(["Paris"]))
+        >>> generator.generate_with_uncertainty("Capital of France?", n_samples=1)[0]["text"]
+        'Paris'
     """
 
     def __init__(
@@ -39,59 +192,47 @@ class HybridUncertaintyGenerator:
         mode: Mode = "shared",
         vllm: Mapping[str, Any] | None = None,
         huggingface: Mapping[str, Any] | None = None,
-        method_options: MethodOptions | None = None,
         chat: bool = False,
-        **sampling: Any,
+        **options: Any,
     ) -> None:
         if (model is None) == (backend is None):
             raise ConfigurationError("give either a `model` or a `backend`")
-        self.backend = backend or hybrid_backend(str(model), mode, vllm, huggingface)
-        self._assessment, self._chat = method_options, chat
-        self._sampling = {"temperature": 0.7, "max_tokens": 256} | sampling
+        backend = backend or hybrid_backend(str(model), mode, vllm, huggingface)
+        defaults = {**_DEFAULTS, "n": _SAMPLES, "chat_template": chat}
+        self.model = UncertaintyModel(backend, **{**defaults, **options})
 
     @classmethod
     def from_config(cls, source: str | Path | Mapping[str, Any]) -> Self:
         """Return the generator that a YAML file or a dict describes."""
-        from uq_llm_integrations.configuration import Configuration
-
-        read = Configuration.read(source)
-        backend, chat = read.generator.backend(), read.chat_template
-        return cls(
-            backend=backend, method_options=read.build_method_options(), chat=chat, **read.sampling
-        )
+        configuration = Configuration.read(source)
+        return cls(backend=configuration.generator.backend(), **configuration.given)
 
     def generate_with_uncertainty(
         self,
         prompt: str,
-        n_samples: int = 4,
-        uncertainty_methods: Sequence[str] = DEFAULT_METHODS,
+        n_samples: int | None = None,
+        uncertainty_methods: Sequence[str] | None = None,
+        **options: Any,
     ) -> list[Sample]:
-        """Return the samples in the order in which they were drawn, blocking."""
-        return self.backend.run(
-            self.agenerate_with_uncertainty(prompt, n_samples, uncertainty_methods)
-        )
+        """Return the samples, the chosen one first, with the metadata of their uncertainty.
+
+        Without `n_samples` and `uncertainty_methods`, those that were configured.
+        """
+        running = self.agenerate_with_uncertainty(prompt, n_samples, uncertainty_methods, **options)
+        return self.model.backend.run(running)
 
     async def agenerate_with_uncertainty(
         self,
         prompt: str,
-        n_samples: int = 4,
-        uncertainty_methods: Sequence[str] = DEFAULT_METHODS,
+        n_samples: int | None = None,
+        uncertainty_methods: Sequence[str] | None = None,
+        **options: Any,
     ) -> list[Sample]:
-        """Return the samples in the order in which they were drawn."""
-        result = await self._result(prompt, n_samples, uncertainty_methods)
-        return [
-            {"text": one.text, "uncertainty": uncertainty_metadata(result, place)}
-            for place, one in enumerate(result.candidates)
-        ]
-
-    async def _result(self, prompt: str, n: int, methods: Sequence[str]) -> Result:
-        ids = await self.backend.encode(prompt, chat=self._chat)
-        request = Request(
-            ids,
-            n,
-            sampling=self._sampling,
-            text=prompt,
-            chat=self._chat,
-            method_options=self._assessment,
-        )
-        return await adrive(Single(), request, self.backend, methods)
+        """Return what `generate_with_uncertainty` does."""
+        given = {"n": n_samples, "methods": uncertainty_methods}
+        options = {name: one for name, one in given.items() if one is not None} | options
+        model = self.model.with_options(**options)
+        result = await model.agenerate(prompt)
+        texts = [result.text, *(one.text for one in result.candidates[1:])]
+        rows = await model.ametadata(result)
+        return [{"text": one, "uncertainty": row} for one, row in zip(texts, rows, strict=True)]

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from uq_llm_integrations.backends.base import Backend
+from uq_llm_integrations.backends.metering import MeteredBackend
 from uq_llm_integrations.errors import ConfigurationError
-from uq_llm_integrations.methods.assess import assessed
-from uq_llm_integrations.methods.availability import check_available
-from uq_llm_integrations.methods.registry import DEFAULT_METHODS
-from uq_llm_integrations.records import Candidate, Request, Score, Usage
-from uq_llm_integrations.strategies.drive import arun_steps
-from uq_llm_integrations.strategies.judge import judge
+from uq_llm_integrations.methods.options import MethodOptions
+from uq_llm_integrations.methods.registry import DEFAULT_METHODS, check_available
+from uq_llm_integrations.methods.scoring import add_evidence_scores
+from uq_llm_integrations.methods.tasks import together
+from uq_llm_integrations.records import Candidate, Request, Result, Score, Usage
+from uq_llm_integrations.strategies.base import Run, Strategy
+from uq_llm_integrations.strategies.results import scored_result
 
 Ids = tuple[int, ...]
 
@@ -23,7 +24,7 @@ Ids = tuple[int, ...]
 class TruncatedScore:
     """The scores of a truncated text.
 
-    `first_difference` is the place of the first token at which the text, tokenised afresh, differs
+    `first_difference` is the index of the first token at which the text, tokenised afresh, differs
     from the generated ids, which are what is scored; None where it does not. `unscored_text` is
     the part of a token that a cut within it left over; with healing it is scored as well.
     """
@@ -39,7 +40,12 @@ class TruncatedScore:
 def truncated(candidate: Candidate, tokens: int) -> Candidate:
     """Return the first tokens of a candidate with the trace that they were generated with.
 
-    Its text is left to who can decode; `score_truncated_sequence` does.
+    Its text stays that of the whole; `score_truncated_sequence`, which can decode, shortens it.
+    Raises ConfigurationError where the candidate has fewer tokens.
+
+    Example:
+        >>> truncated(candidate, 3).token_ids == candidate.token_ids[:3]
+        True
     """
     if not 0 <= tokens <= len(candidate.token_ids):
         raise ConfigurationError(
@@ -64,16 +70,23 @@ def score_truncated_sequence(
     methods: Sequence[str] = DEFAULT_METHODS,
     *,
     heal: bool = False,
+    options: MethodOptions | None = None,
 ) -> TruncatedScore:
     """Score a text, or token ids, behind a prompt, blocking.
 
-    Where it is the beginning of one of the `generated` candidates, their trace is sliced and the
-    model is not asked. All other text is scored by teacher forcing, behind the cached prompt.
+    Where it is the beginning of one of the `generated` candidates, their trace is sliced and no
+    forward pass is made. All other text is scored by teacher forcing, behind the cached prompt.
 
-    A cut within a token keeps the whole tokens before it. What is left over of the text is told
-    and not scored, or, with `heal`, tokenised by itself and scored by a pass of its own.
+    A cut within a token keeps the whole tokens before it. What is left over of the text is
+    returned and not scored, or, with `heal`, tokenised by itself and scored by a pass of its own.
+
+    Example:
+        half = score_truncated_sequence(backend, prompt_ids, "The capital of Fr", [candidate])
+        half.scores["perplexity"].value
     """
-    scoring = ascore_truncated_sequences(backend, prompt_ids, [text], generated, methods, heal=heal)
+    scoring = ascore_truncated_sequences(
+        backend, prompt_ids, [text], generated, methods, heal=heal, options=options
+    )
     return backend.run(scoring)[0]
 
 
@@ -85,9 +98,13 @@ async def ascore_truncated_sequences(
     methods: Sequence[str] = DEFAULT_METHODS,
     *,
     heal: bool = False,
+    options: MethodOptions | None = None,
 ) -> list[TruncatedScore]:
-    """Score several texts behind one prompt; those that need a pass share one batch."""
-    check_available(methods, backend.capabilities)
+    """Score several texts behind one prompt; those that need a pass share one batch.
+
+    See `score_truncated_sequence`.
+    """
+    check_available(methods, backend.capabilities, options)
     started = time.perf_counter()
     prompt_ids = tuple(prompt_ids)
     own = [
@@ -98,8 +115,7 @@ async def ascore_truncated_sequences(
     cuts = [await _cut(backend, text, own) for text in texts]
     foreign = [cut.ids for cut in cuts if cut.generated is None]
     passes = iter(await backend.score_all(prompt_ids, foreign) if foreign else [])
-    to_heal = [_healed(backend, cut) for cut in cuts if heal and cut.rest]
-    heals = iter(await asyncio.gather(*to_heal))
+    heals = iter(await together([_healed(backend, cut) for cut in cuts if heal and cut.rest]))
     found = []
     for cut in cuts:
         is_healed = bool(heal and cut.rest)
@@ -107,17 +123,40 @@ async def ascore_truncated_sequences(
             candidate = next(heals)
         else:
             candidate = next(passes) if cut.generated is None else cut.slice()
-        found.append(await _scored(backend, candidate, cut, methods, started, is_healed=is_healed))
-    return found
+        result = _counted(candidate, cut, methods, started, is_healed=is_healed)
+        found.append((result, cut, is_healed))
+    scoring = [_scored(backend, *one, methods, options) for one in found]
+    return await together(scoring)
+
+
+@dataclass(frozen=True)
+class GivenText(Strategy):
+    """Takes given token ids for the answer, and scores them by teacher forcing.
+
+    Example:
+        ids = await backend.encode_continuation(" Paris")
+        result = await run_strategy(GivenText(ids), Request(prompt_ids), backend)
+    """
+
+    token_ids: Ids
+
+    async def __call__(self, run: Run) -> Result:
+        """Score them behind the run's prompt, in one forward pass."""
+        started, request = time.perf_counter(), run.request
+        candidates = await run.backend.score_all(
+            request.prompt_ids, [self.token_ids], request.top_logprobs
+        )
+        seconds = time.perf_counter() - started
+        return await run.assess(scored_result(candidates, run.methods, seconds, request))
 
 
 @dataclass(frozen=True, eq=False)
 class _Cut:
-    """What of a text is known: `ids` of `generated` say its beginning, `rest` is left over."""
+    """What of a text is known: `ids` of `generated` are its beginning, `rest` is left over."""
 
     ids: Ids
     generated: Candidate | None
-    said: str = ""
+    text: str = ""
     """The text of `ids`."""
     rest: str = ""
     fresh: Ids | None = None
@@ -127,7 +166,7 @@ class _Cut:
         """Return the whole tokens before the cut with the trace they were generated with."""
         assert self.generated is not None
         candidate = truncated(self.generated, len(self.ids))
-        return candidate if candidate is self.generated else replace(candidate, text=self.said)
+        return candidate if candidate is self.generated else replace(candidate, text=self.text)
 
 
 async def _cut(
@@ -155,12 +194,12 @@ def _whole_tokens(pieces: Sequence[str], text: str) -> tuple[int, str]:
     if len(text) == sum(map(len, pieces)):
         return len(pieces), ""
     tokens, length, end = 0, 0, 0
-    for place, piece in enumerate(pieces, 1):
+    for count, piece in enumerate(pieces, 1):
         end += len(piece)
         if end > len(text):
             break
         if piece:
-            tokens, length = place, end
+            tokens, length = count, end
     return tokens, text[length:]
 
 
@@ -176,16 +215,12 @@ async def _healed(backend: Backend, cut: _Cut) -> Candidate:
     )
 
 
-async def _scored(
-    backend: Backend,
-    candidate: Candidate,
-    cut: _Cut,
-    methods: Sequence[str],
-    started: float,
-    *,
-    is_healed: bool,
-) -> TruncatedScore:
-    result = judge([candidate], methods, time.perf_counter() - started)
+def _counted(
+    candidate: Candidate, cut: _Cut, methods: Sequence[str], started: float, *, is_healed: bool
+) -> Result:
+    """Return the candidate with the scores of its trace, and what was scored or only sliced."""
+    seconds = time.perf_counter() - started
+    result = scored_result([candidate], methods, seconds, Request(candidate.prompt_ids))
     is_sliced = cut.generated is not None and not is_healed
     known = len(cut.ids) if cut.generated is not None else 0
     usage = replace(
@@ -197,13 +232,24 @@ async def _scored(
         saved_tokens=known,
         forward_passes=0 if is_sliced else 1,
     )
-    assessing = assessed(replace(result, usage=usage), Request(candidate.prompt_ids), methods)
-    result = await arun_steps(assessing, backend)
+    return replace(result, usage=usage)
+
+
+async def _scored(
+    backend: Backend,
+    result: Result,
+    cut: _Cut,
+    is_healed: bool,
+    methods: Sequence[str],
+    options: MethodOptions | None,
+) -> TruncatedScore:
+    request = Request(result.candidate.prompt_ids)
+    result = await add_evidence_scores(result, MeteredBackend(backend), request, methods, options)
     return TruncatedScore(
         candidate=result.candidate,
         scores=result.scores[0],
         usage=result.usage,
-        is_sliced=is_sliced,
+        is_sliced=cut.generated is not None and not is_healed,
         unscored_text="" if is_healed else cut.rest,
         first_difference=_first_difference(cut),
     )

@@ -3,7 +3,7 @@
 import pytest
 
 from uq_llm_integrations import errors
-from uq_llm_integrations.backends.scripted import Said, ScriptedBackend
+from uq_llm_integrations.backends.scripted import ScriptedBackend, ScriptedLine
 from uq_llm_integrations.chat.exchange import Chatting, ScoredReply, Turn
 from uq_llm_integrations.chat_settings import ChatSettings
 from uq_llm_integrations.faces import OnVLLM
@@ -15,7 +15,7 @@ from uq_llm_integrations.strategies.streaming import astream
 ASKED = Conversation(({"role": "user", "content": "?"},))
 TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
 CALL = '<tool_call>{"name": "add", "arguments": {"a": 1}}</tool_call>'
-UNSURE = Said("long and doubtful", 0.5)
+UNSURE = ScriptedLine("long and doubtful", 0.5)
 
 
 class Chat(ChatSettings, OnVLLM):
@@ -83,7 +83,9 @@ async def test_tools_that_may_not_be_called_are_not_told_of():
 async def test_an_abstention_calls_no_tool_and_keeps_what_was_said():
     turn = Turn(Conversation(ASKED.messages, (TOOL,)))
     settings = {"uncertain_when": score("perplexity") > 0.5, "on_high_uncertainty": "abstain"}
-    scored = await reply(chatting(Said(CALL, 0.5), turn=turn, abstention_text="No.", **settings))
+    scored = await reply(
+        chatting(ScriptedLine(CALL, 0.5), turn=turn, abstention_text="No.", **settings)
+    )
     assert (scored.reply.content, scored.reply.tool_calls) == ("No.", ())
     assert scored.uncertainty["original_text"] == CALL
 

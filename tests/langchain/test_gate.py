@@ -7,11 +7,11 @@ from pydantic import BaseModel
 
 from tests.langchain.scripted_chat import scripted, told
 from uq_llm_integrations import errors
-from uq_llm_integrations.backends.scripted import Said, ScriptedBackend
+from uq_llm_integrations.backends.scripted import ScriptedBackend, ScriptedLine
 from uq_llm_integrations.langchain import UncertaintyGate, VLLMUncertaintyLLM
 from uq_llm_integrations.strategies.quantities import agreement, score, worst_window
 
-SURE, UNSURE = Said("sure", 0.9), Said("unsure", 0.5)
+SURE, UNSURE = ScriptedLine("sure", 0.9), ScriptedLine("unsure", 0.5)
 UNCERTAIN = score("perplexity") > 0.5
 GATE = UncertaintyGate(UNCERTAIN)
 
@@ -95,10 +95,10 @@ class Person(BaseModel):
 
 
 def test_a_gate_behind_an_answer_by_schema():
-    for sureness in (0.9, 0.5):
-        model = scripted(Said('{"name": "Ann"}', sureness))
+    for probability in (0.9, 0.5):
+        model = scripted(ScriptedLine('{"name": "Ann"}', probability))
         chain = model.with_structured_output(Person, include_raw=True) | GATE
-        if sureness > 0.6:
+        if probability > 0.6:
             assert chain.invoke("?")["parsed"] == Person(name="Ann")
         else:
             with pytest.raises(errors.HighUncertaintyError):

@@ -12,7 +12,7 @@ from uq_llm_integrations import errors
 from uq_llm_integrations.backends.scripted import ScriptedBackend
 from uq_llm_integrations.langchain import UncertaintyCallbackHandler, VLLMUncertaintyLLM
 
-PERPLEXITY = 0.1053605  # -log 0.9, the scripted sureness
+PERPLEXITY = 0.1053605  # -log 0.9, the scripted probability
 
 
 def scripted(script=("Paris.",), **arguments) -> VLLMUncertaintyLLM:

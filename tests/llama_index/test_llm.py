@@ -10,7 +10,7 @@ from llama_index.core.prompts import PromptTemplate
 
 from tests.llama_index.scripted import PERPLEXITY, asked, prompts, scripted, tokens_of
 from uq_llm_integrations import errors
-from uq_llm_integrations.backends.scripted import Said, ScriptedBackend
+from uq_llm_integrations.backends.scripted import ScriptedBackend, ScriptedLine
 from uq_llm_integrations.llama_index import HuggingFaceUncertaintyLLM, VLLMUncertaintyLLM
 from uq_llm_integrations.strategies.best_of_n import BestOfN
 from uq_llm_integrations.strategies.quantities import score
@@ -145,7 +145,7 @@ def test_a_streams_log_probabilities_are_those_of_what_it_adds():
 
 
 def test_the_best_candidate_answers_and_the_others_are_in_raw():
-    llm = scripted([Said("unsure", 0.5), Said("sure", 0.9)], strategy=BestOfN(2))
+    llm = scripted([ScriptedLine("unsure", 0.5), ScriptedLine("sure", 0.9)], strategy=BestOfN(2))
     response = llm.complete("?")
     assert response.text == "sure"
     assert [one["text"] for one in response.raw["candidates"]] == ["sure", "unsure"]

@@ -7,7 +7,7 @@ import pytest
 
 from tests.methods.helpers import NATS, add_scores, request, scored, values
 from uq_llm_integrations import ScriptedBackend
-from uq_llm_integrations.backends.scripted import Said
+from uq_llm_integrations.backends.scripted import ScriptedLine
 from uq_llm_integrations.errors import EngineError
 
 
@@ -46,6 +46,6 @@ async def test_a_reply_that_failed_counts_neither_way():
 
 async def test_without_the_prompt_the_model_is_as_sure_so_it_takes_nothing():
     """But for the first token, which has nothing before it and is taken as it is."""
-    result = await scored([Said("abcd", 0.9)], "mean_pmi", "pmi")
+    result = await scored([ScriptedLine("abcd", 0.9)], "mean_pmi", "pmi")
     assert values(result, "mean_pmi") == pytest.approx([-np.log(0.9) / 4])
     assert result.score("pmi").tokens == pytest.approx([-np.log(0.9), 0, 0, 0])

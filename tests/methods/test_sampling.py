@@ -5,7 +5,7 @@ import pytest
 
 from tests.methods.helpers import Lookup, scored, values
 from uq_llm_integrations import ScriptedBackend
-from uq_llm_integrations.backends.scripted import Said
+from uq_llm_integrations.backends.scripted import ScriptedLine
 
 
 async def test_one_candidate_is_compared_with_samples_generated_for_it():
@@ -35,7 +35,7 @@ async def test_meanings_are_counted_by_what_follows_from_what():
 
 
 async def test_each_candidate_has_its_own_agreement_with_the_samples():
-    script = [Said("Paris", 0.8), Said("Paris", 0.8), Said("Rome", 0.8)]
+    script = [ScriptedLine("Paris", 0.8), ScriptedLine("Paris", 0.8), ScriptedLine("Rome", 0.8)]
     result = await scored(script, "cocoa_msp", n=3, similarity=Lookup())
     paris, rome = -5 * np.log(0.8) / 3, -4 * np.log(0.8) * 2 / 3
     assert values(result, "cocoa_msp") == pytest.approx([paris, paris, rome])

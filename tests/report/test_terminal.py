@@ -8,7 +8,7 @@ from uq_llm_integrations.strategies.drive import drive
 
 
 def test_each_token_has_the_colour_of_its_entropy():
-    result = drive(Single(), Request((1,)), ScriptedBackend(["ab"], sureness=0.9))
+    result = drive(Single(), Request((1,)), ScriptedBackend(["ab"], probability=0.9))
     text = heat_text(result.candidate, ["a", "b"])
     entropy = float(result.candidate.trace.entropy[0])
     assert text.plain == "ab"

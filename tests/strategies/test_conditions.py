@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uq_llm_integrations.backends.scripted import Said, ScriptedBackend
+from uq_llm_integrations.backends.scripted import ScriptedBackend, ScriptedLine
 from uq_llm_integrations.errors import ConfigurationError, EngineError, UnknownMethodError
 from uq_llm_integrations.records import Request
 from uq_llm_integrations.strategies.best_of_n import Single
@@ -29,7 +29,10 @@ def result_of(*lines):
     return drive(Single(), Request((1,), n=len(lines)), backend, ["perplexity"])
 
 
-SURE, UNSURE = Said("yes", 0.9), Said("yes", 0.5)  # perplexities 0.105 and 0.693 nats
+SURE, UNSURE = (
+    ScriptedLine("yes", 0.9),
+    ScriptedLine("yes", 0.5),
+)  # perplexities 0.105 and 0.693 nats
 
 YES = Custom(lambda result: True, "yes")
 NO = Custom(lambda result: False, "no")
@@ -43,7 +46,7 @@ def test_a_score_is_compared_with_a_threshold():
 
 
 def test_windows_over_tokens():
-    first, then = result_of(Said("aa", 0.9)), result_of(Said("bb", 0.5))
+    first, then = result_of(ScriptedLine("aa", 0.9)), result_of(ScriptedLine("bb", 0.5))
     joined = first.candidate.trace.joined(then.candidate.trace)
     result = result_of("four")
     object.__setattr__(result.candidates[0], "trace", joined)

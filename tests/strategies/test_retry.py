@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tenacity import stop_after_attempt, wait_fixed
 
-from uq_llm_integrations.backends.scripted import Said, ScriptedBackend
+from uq_llm_integrations.backends.scripted import ScriptedBackend, ScriptedLine
 from uq_llm_integrations.errors import (
     ConfigurationError,
     EngineDeadError,
@@ -25,7 +25,7 @@ from uq_llm_integrations.strategies.retry import Retry, RetryErrors
 from uq_llm_integrations.strategies.stepwise import Stepwise
 
 UNCERTAIN = score("perplexity") > 0.5
-SURE, UNSURE = Said("sure", 0.9), Said("unsure", 0.5)
+SURE, UNSURE = ScriptedLine("sure", 0.9), ScriptedLine("unsure", 0.5)
 
 
 def request(**sampling) -> Request:
@@ -75,7 +75,7 @@ def test_the_attempts_never_exceed_their_number(attempts, script):
 
 
 def test_a_bigger_model_is_the_last_resort():
-    bigger = ScriptedBackend([Said("the bigger one knows", 0.99)])
+    bigger = ScriptedBackend([ScriptedLine("the bigger one knows", 0.99)])
     strategy = Retry(Single(), UNCERTAIN, stop=stop_after_attempt(2), last_resort=bigger)
     result = drive(strategy, request(), ScriptedBackend([UNSURE]))
     assert result.text == "the bigger one knows"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uq_llm_integrations.backends.scripted import Said, ScriptedBackend
+from uq_llm_integrations.backends.scripted import ScriptedBackend, ScriptedLine
 from uq_llm_integrations.errors import ConfigurationError, EngineError
 from uq_llm_integrations.strategies.boundaries import Boundary
 from uq_llm_integrations.strategies.quantities import agreement, score
@@ -24,8 +24,8 @@ def generator(script, strategy, **sampling) -> VLLMStepGenerator:
 
 def test_the_best_of_each_step_is_kept_and_gone_on_from():
     script = {
-        "?": [Said("bad\n", 0.5), Said("first\n", 0.9)],
-        "?first\n": [Said("second", 0.9), Said("worse", 0.6)],
+        "?": [ScriptedLine("bad\n", 0.5), ScriptedLine("first\n", 0.9)],
+        "?first\n": [ScriptedLine("second", 0.9), ScriptedLine("worse", 0.6)],
     }
     result = generator(script, Stepwise(2, boundary=LINE)).generate("?")
     assert result.text == "first\nsecond"
@@ -36,16 +36,20 @@ def test_the_best_of_each_step_is_kept_and_gone_on_from():
 
 
 def test_steps_are_streamed_as_they_are_kept():
-    script = {"?": ["a\n", "b\n"], "?a\n": [Said("end", 0.95), "e"]}
+    script = {"?": ["a\n", "b\n"], "?a\n": [ScriptedLine("end", 0.95), "e"]}
     steps = list(generator(script, Stepwise(2, boundary=LINE)).stream("?"))
     assert [(step.text, step.candidates) for step in steps] == [("a\n", 2), ("end", 2)]
 
 
 def test_more_candidates_are_drawn_only_where_the_first_is_uncertain():
     script = {
-        "?": [Said("sure\n", 0.99)],
-        "?sure\n": [Said("hm\n", 0.5), Said("yes\n", 0.9), Said("no\n", 0.6)],
-        "?sure\nyes\n": [Said("end", 0.99)],
+        "?": [ScriptedLine("sure\n", 0.99)],
+        "?sure\n": [
+            ScriptedLine("hm\n", 0.5),
+            ScriptedLine("yes\n", 0.9),
+            ScriptedLine("no\n", 0.6),
+        ],
+        "?sure\nyes\n": [ScriptedLine("end", 0.99)],
     }
     strategy = Stepwise(3, boundary=LINE, branch_when=score("perplexity") > 0.3)
     result = generator(script, strategy).generate("?")

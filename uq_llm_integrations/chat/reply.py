@@ -1,15 +1,33 @@
-"""What a model's turn consists of, and what reads it from the text."""
+"""A turn of a conversation: what the model is given, and what its reply consists of."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
+
+from uq_llm_integrations.records import Candidate, Conversation, Result
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What the model is given: a conversation that it continues.
+
+    `tool_choice` is 'auto', 'none', 'required' or a tool's name. `schema` is a JSON Schema that the
+    content has to follow, `{}` for any JSON object. A `prompt` is text to continue as it stands,
+    outside the chat template and in place of a conversation.
+    """
+
+    conversation: Conversation = field(default_factory=lambda: Conversation(()))
+    stop: tuple[str, ...] = ()
+    tool_choice: str = "auto"
+    schema: Mapping[str, Any] | None = None
+    prompt: str | None = None
 
 
 @dataclass(frozen=True)
 class ToolCall:
-    """A call that the model asks for; `arguments` is JSON as the model wrote it."""
+    """A call that the model requests; `arguments` is JSON as the model wrote it."""
 
     name: str
     arguments: str
@@ -18,7 +36,7 @@ class ToolCall:
 
 @dataclass(frozen=True)
 class Reply:
-    """A whole turn: what is said, what was thought before it, and the calls asked for."""
+    """A whole turn: what is said, what was thought before it, and the requested calls."""
 
     content: str
     reasoning: str | None = None
@@ -44,29 +62,50 @@ class ReplyPart:
     calls: tuple[CallPart, ...] = field(default=())
 
 
-class ReplyReader(Protocol):
-    """Reads one reply. One that reads a stream keeps its state, so each reply has a reader."""
+@dataclass(frozen=True, eq=False)
+class ScoredReply:
+    """One reply and how sure the model was of it."""
+
+    reply: Reply
+    candidate: Candidate
+    uncertainty: dict[str, Any]
+    """The metadata of `uncertainty_metadata`, and the scores of the reply's parts."""
+    logprobs: list[dict[str, Any]] | None = None
+    """An entry for each token in the shape of OpenAI's API, where requested."""
+
+
+@dataclass(frozen=True, eq=False)
+class ChatResult:
+    """The replies to one turn, the best first, and the result that they were read from.
+
+    Example:
+        >>> from uq_llm_integrations import ScriptedBackend, UncertaintyModel
+        >>> answer = UncertaintyModel(ScriptedBackend(["Paris"])).chat("Capital of France?")
+        >>> answer.text, answer.uncertainty["decision"]
+        ('Paris', 'accepted')
+    """
+
+    replies: Sequence[ScoredReply]
+    result: Result
 
     @property
-    def sampling(self) -> Mapping[str, Any]:
-        """The sampling parameters with which the reply has to be drawn."""
+    def text(self) -> str:
+        """What the best reply says."""
+        return self.replies[0].reply.content
 
-    def whole(self, text: str, token_ids: tuple[int, ...]) -> Reply:
-        """Read a finished reply."""
+    @property
+    def uncertainty(self) -> dict[str, Any]:
+        """The metadata of the best reply."""
+        return self.replies[0].uncertainty
 
-    def part(self, text: str, token_ids: tuple[int, ...], *, is_last: bool) -> ReplyPart:
-        """Read what a stream adds."""
 
+@dataclass(frozen=True, eq=False)
+class ReplyPiece:
+    """What a stream adds to a reply. The last piece has the whole of it, and the result."""
 
-class PlainReader:
-    """Takes all text for what is said: without tools and without reasoning nothing is hidden."""
-
-    sampling: Mapping[str, Any] = {}
-
-    def whole(self, text: str, token_ids: tuple[int, ...]) -> Reply:
-        """Return all of it as content."""
-        return Reply(text)
-
-    def part(self, text: str, token_ids: tuple[int, ...], *, is_last: bool) -> ReplyPart:
-        """Return all of it as content."""
-        return ReplyPart(text)
+    part: ReplyPart
+    uncertainty: dict[str, Any] = field(default_factory=dict)
+    """The scores of this piece's tokens (`by_token`), where requested."""
+    logprobs: list[dict[str, Any]] | None = None
+    whole: ScoredReply | None = None
+    result: Result | None = None

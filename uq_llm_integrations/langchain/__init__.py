@@ -9,23 +9,23 @@ try:
 except ImportError as error:
     raise MissingDependencyError("langchain-core", "langchain") from error
 
-from uq_llm_integrations.langchain.callbacks import UncertaintyCallbackHandler
-from uq_llm_integrations.langchain.chat_models import (
+from uq_llm_integrations.langchain.callbacks import (
+    LangSmithFeedbackHandler,
+    OpenTelemetryHandler,
+    UncertaintyCallbackHandler,
+)  # fmt: skip  # a list of names
+from uq_llm_integrations.langchain.chat import (
     ChatHuggingFaceUncertainty,
     ChatHybridUncertainty,
     ChatVLLMUncertainty,
-)
-from uq_llm_integrations.langchain.completion import ScoredText
+)  # fmt: skip  # a list of names
 from uq_llm_integrations.langchain.gate import UncertaintyGate
 from uq_llm_integrations.langchain.llm import (
     HuggingFaceUncertaintyLLM,
     HybridUncertaintyLLM,
+    ScoredText,
     VLLMUncertaintyLLM,
-)
-from uq_llm_integrations.langchain.observability import (
-    LangSmithFeedbackHandler,
-    OpenTelemetryHandler,
-)
+)  # fmt: skip  # a list of names
 
 if TYPE_CHECKING:
     from uq_llm_integrations.langchain.middleware import UncertaintyGateMiddleware

@@ -1,13 +1,16 @@
-"""Collecting the uncertainty of every model call within a chain run."""
+"""Callback handlers: every call's uncertainty in a list, as LangSmith feedback, on spans."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.outputs import LLMResult
+
+from uq_llm_integrations.errors import MissingDependencyError
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class UncertaintyCallbackHandler(BaseCallbackHandler):
         tags: list[str] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Keep what the finished call says of its answers; models without scores are passed by."""
+        """Keep the answers of a finished call with their scores; other models are passed by."""
         for generation in (one for many in response.generations for one in many):
             uncertainty = (generation.generation_info or {}).get("uncertainty")
             if uncertainty is not None:
@@ -45,3 +48,53 @@ class UncertaintyCallbackHandler(BaseCallbackHandler):
                         run_id, parent_run_id, tuple(tags or ()), generation.text, uncertainty
                     )
                 )
+
+
+class LangSmithFeedbackHandler(BaseCallbackHandler):
+    """Sends each score of an answer as feedback on its run, so that runs can be filtered by it.
+
+    `client` is a `langsmith.Client`. A score that is not known is not sent.
+    """
+
+    def __init__(self, client: Any, prefix: str = "uq_") -> None:
+        self._client, self._prefix = client, prefix
+
+    def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
+        """Send the scores of the first answer of each prompt."""
+        for metadata in _first_answers(response):
+            for name, value in metadata["scores"].items():
+                if value is not None:
+                    self._client.create_feedback(run_id, key=f"{self._prefix}{name}", score=value)
+
+
+class OpenTelemetryHandler(BaseCallbackHandler):
+    """Writes the scores of an answer on the current span: `uq.entropy`, `uq.decision`, ...
+
+    Needs `opentelemetry-api`.
+    """
+
+    run_inline = True  # the span is current in the caller's context alone
+
+    def __init__(self, prefix: str = "uq.") -> None:
+        try:
+            from opentelemetry import trace
+        except ImportError as error:
+            raise MissingDependencyError("opentelemetry-api", "opentelemetry") from error
+        self._trace, self._prefix = trace, prefix
+
+    def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
+        """Write the scores of the last prompt's first answer."""
+        span = self._trace.get_current_span()
+        for metadata in _first_answers(response):
+            known = {name: value for name, value in metadata["scores"].items() if value is not None}
+            known |= {"decision": metadata["decision"], "uncertain": metadata["uncertain"]}
+            for name, value in known.items():
+                span.set_attribute(f"{self._prefix}{name}", value)
+
+
+def _first_answers(response: LLMResult) -> Iterator[dict[str, Any]]:
+    for generations in response.generations:
+        info = (generations[0].generation_info or {}) if generations else {}
+        metadata = info.get("uncertainty")
+        if metadata is not None:
+            yield metadata

@@ -1,8 +1,7 @@
-"""What LangChain's chat classes share, whatever backend they run on."""
+"""LangChain's chat classes, one for each kind of backend, from one implementation."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing, closing
 from typing import Any, Self
@@ -17,52 +16,50 @@ from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import Field, SecretStr, model_validator
-from tenacity import stop_after_attempt
 
-from uq_llm_integrations import __version__
-from uq_llm_integrations.chat.exchange import Chatting
-from uq_llm_integrations.chat_settings import ChatSettings
-from uq_llm_integrations.errors import ConfigurationError, EngineTimeoutError
-from uq_llm_integrations.langchain.events import awhole_events, whole_events
+from uq_llm_integrations.errors import ConfigurationError
+from uq_llm_integrations.faces import HuggingFaceFace, HybridFace, ModelFace, VLLMFace
+from uq_llm_integrations.langchain.events import achat_events, chat_events
 from uq_llm_integrations.langchain.messages import chat_chunk, chat_result, turn_of
-from uq_llm_integrations.langchain.profile import profile_of
 from uq_llm_integrations.langchain.structured import Method, structured
-from uq_llm_integrations.strategies.retry import RetryErrors
+from uq_llm_integrations.version import __version__
 
 _TURN = ("tools", "tool_choice", "response_format")
 
 
-class UncertaintyChat(ChatSettings, BaseChatModel):
-    """A chat model whose every answer tells how sure the model was.
+class UncertaintyChat(ModelFace, BaseChatModel):
+    """A chat model that returns with every answer how sure the model was.
 
-    The scores are in `message.response_metadata["uncertainty"]`. Sampling parameters of vLLM can be
-    given here and at each call; any other argument goes to the backend.
+    The scores are in `message.response_metadata["uncertainty"]`. Sampling parameters of vLLM and
+    all options can be given here and at each call; any other argument goes to the backend.
+
+    Example:
+        >>> from uq_llm_integrations import ScriptedBackend
+        >>> chat = ChatVLLMUncertainty(backend=ScriptedBackend(["Paris"]))
+        >>> message = chat.invoke("Capital of France?")
+        >>> message.content, message.response_metadata["uncertainty"]["decision"]
+        ('Paris', 'accepted')
     """
 
-    timeout: float | None = None
-    """Seconds after which a call that is not streamed raises EngineTimeoutError."""
-    max_retries: int = 0
-    """How often a call that is not streamed is tried again where the engine failed."""
+    chat_template: bool = True
     streaming: bool = False
     """Whether `invoke` streams within, so that callbacks see the tokens as they come."""
     api_key: SecretStr | None = Field(default=None, exclude=True)
     """Not needed: the engine runs in this program. Taken so that the class drops in."""
 
     @model_validator(mode="after")
-    def _tell_version_of_uncertainty_chat(self) -> Self:
+    def _check_uncertainty_chat(self) -> Self:
         self._add_version("uq-llm-integrations", __version__)
         if not self.chat_template:
             raise ConfigurationError("a chat model always uses its template; chat_template is True")
         if self.streaming and self.n > 1:
             raise ConfigurationError(f"n is {self.n}; with streaming=True it must be 1")
-        if self.max_retries < 0:
-            raise ConfigurationError(f"max_retries is {self.max_retries}; it must be 0 or more")
         return self
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
         """Everything that an answer depends on: caches use it as their key."""
-        return self._settings
+        return self.identity()
 
     @property
     def _llm_type(self) -> str:
@@ -71,11 +68,25 @@ class UncertaintyChat(ChatSettings, BaseChatModel):
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         params = super()._get_ls_params(stop=stop, **kwargs)
         params["ls_provider"] = self.generator_type
-        params["ls_model_name"] = kwargs.get("model") or self._backend.capabilities.model
+        params["ls_model_name"] = kwargs.get("model") or self.model_name
         return params
 
     def _resolve_model_profile(self) -> ModelProfile:
-        return profile_of(self._backend.capabilities, self.engine_args, self.reasoning_parser)
+        profile = ModelProfile(
+            text_inputs=True,
+            text_outputs=True,
+            tool_calling=True,
+            tool_choice=True,
+            tool_call_streaming=True,
+            reasoning_output=self.reasoning_parser is not None,
+            # Agents take it to mean an answer by schema while tools are bound. A grammar allows
+            # only one of them; without the claim they make the schema a tool, which works.
+            structured_output=False,
+            temperature=True,
+        )
+        if context := self.known_context_length():
+            profile["max_input_tokens"] = context
+        return profile
 
     def bind_tools(
         self,
@@ -104,9 +115,9 @@ class UncertaintyChat(ChatSettings, BaseChatModel):
     ) -> Runnable[LanguageModelInput, Any]:
         """Return the model with answers that follow a schema: a pydantic class, TypedDict or dict.
 
-        The schema is vLLM's grammar, strict in any case ('json_mode' asks for any JSON object), and
-        the scores are those among the tokens that it allows. With `include_raw`, the message tells
-        a score for each field: `response_metadata["uncertainty"]["fields"]`.
+        The schema is vLLM's grammar, strict in any case ('json_mode' allows any JSON object), and
+        the scores are those among the tokens that it allows. With `include_raw`, the message has a
+        score for each field: `response_metadata["uncertainty"]["fields"]`.
         """
         return structured(self, schema, method, include_raw=include_raw, **kwargs)
 
@@ -117,7 +128,7 @@ class UncertaintyChat(ChatSettings, BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        return self._backend.run(self._answer(messages, stop, kwargs))
+        return self.core.backend.run(self._answer(messages, stop, kwargs))
 
     async def _agenerate(
         self,
@@ -135,7 +146,7 @@ class UncertaintyChat(ChatSettings, BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        with closing(self._backend.iterate(self._chunks(messages, stop, kwargs))) as chunks:
+        with closing(self.core.backend.iterate(self._chunks(messages, stop, kwargs))) as chunks:
             for chunk in chunks:
                 if run_manager:
                     run_manager.on_llm_new_token(chunk.text, chunk=chunk)
@@ -158,44 +169,51 @@ class UncertaintyChat(ChatSettings, BaseChatModel):
         self, messages: list[BaseMessage], *, run_manager: Any = None, **kwargs: Any
     ) -> Iterator[Any]:
         chunks = self._stream(messages, run_manager=run_manager, **kwargs)
-        return whole_events(chunks, run_manager)
+        return chat_events(chunks, run_manager)
 
     def _astream_chat_model_events(
         self, messages: list[BaseMessage], *, run_manager: Any = None, **kwargs: Any
     ) -> AsyncIterator[Any]:
         chunks = self._astream(messages, run_manager=run_manager, **kwargs)
-        return awhole_events(chunks, run_manager)
+        return achat_events(chunks, run_manager)
 
     async def _answer(
         self, messages: list[BaseMessage], stop: list[str] | None, kwargs: dict[str, Any]
     ) -> ChatResult:
-        chatting = self._chatting(messages, stop, kwargs, retries=self.max_retries)
-        try:
-            async with asyncio.timeout(self.timeout):
-                result, replies = await chatting.replies()
-        except TimeoutError as error:
-            raise EngineTimeoutError(f"no answer within {self.timeout} seconds") from error
-        return chat_result(result, replies, self._backend.capabilities.model)
+        turn = {name: kwargs.pop(name) for name in _TURN if name in kwargs}
+        answer = await self.core.achat(turn_of(messages, stop, **turn), **kwargs)
+        return chat_result(answer, self.model_name)
 
     async def _chunks(
         self, messages: list[BaseMessage], stop: list[str] | None, kwargs: dict[str, Any]
     ) -> AsyncGenerator[ChatGenerationChunk, None]:
-        chatting = self._chatting(messages, stop, kwargs)
-        async with aclosing(chatting.pieces()) as pieces:
+        turn = {name: kwargs.pop(name) for name in _TURN if name in kwargs}
+        stream = self.core.astream(turn_of(messages, stop, **turn), **kwargs)
+        async with aclosing(stream) as pieces:
             async for piece in pieces:
-                yield chat_chunk(piece, self._backend.capabilities.model)
+                yield chat_chunk(piece, self.model_name)
 
-    def _chatting(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None,
-        kwargs: dict[str, Any],
-        retries: int = 0,
-    ) -> Chatting:
-        given = {name: kwargs[name] for name in _TURN if kwargs.get(name) is not None}
-        bound, rest = self._bound({k: v for k, v in kwargs.items() if k not in _TURN})
-        self._refuse_unknown(rest)
-        if retries:
-            persistent = RetryErrors(bound.strategy, stop=stop_after_attempt(retries + 1))
-            bound = bound.model_copy(update={"strategy": persistent})
-        return Chatting(bound, turn_of(messages, stop, **given))
+
+class ChatVLLMUncertainty(UncertaintyChat, VLLMFace):
+    """A chat model on vLLM.
+
+    Arguments beside those of all chat models go to the engine (`gpu_memory_utilization=0.5`,
+    `tensor_parallel_size=2`, ...). It starts on first use and is shared by all objects with the
+    same engine arguments.
+    """
+
+
+class ChatHuggingFaceUncertainty(UncertaintyChat, HuggingFaceFace):
+    """A chat model on Hugging Face transformers.
+
+    Arguments beside those of all chat models go to `HuggingFaceBackend`, and from there to
+    `from_pretrained`. Answers cannot be held to a schema, nor tool calls be forced.
+    """
+
+
+class ChatHybridUncertainty(UncertaintyChat, HybridFace):
+    """A chat model that generates on vLLM and looks inside the model to score.
+
+    `mode` says where activations come from: `shared`, the engine's own weights; `resident`, a
+    second copy of the model; `sequential`, a copy that is loaded while the engine sleeps.
+    """

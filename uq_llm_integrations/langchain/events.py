@@ -10,42 +10,42 @@ from langchain_core.utils._merge import merge_dicts
 from langchain_core.utils.utils import LC_ID_PREFIX
 
 
-class _Seen:
-    """Adds up what chunks tell of their tokens: the protocol keeps only what the last one says."""
+class _Joined:
+    """Joins the metadata of all chunks: the protocol keeps only that of the last one."""
 
     def __init__(self) -> None:
-        self._told: dict[str, Any] = {}
+        self._metadata: dict[str, Any] = {}
 
     def noted(self, chunk: ChatGenerationChunk) -> ChatGenerationChunk:
-        self._told = merge_dicts(self._told, dict(chunk.generation_info or {}))
+        self._metadata = merge_dicts(self._metadata, dict(chunk.generation_info or {}))
         return chunk
 
     def completed(self, event: Any) -> Any:
         if event["event"] != "message-finish":
             return event
-        return {**event, "metadata": {**event.get("metadata", {}), **self._told}}
+        return {**event, "metadata": {**event.get("metadata", {}), **self._metadata}}
 
 
-def whole_events(chunks: Iterator[ChatGenerationChunk], run_manager: Any) -> Iterator[Any]:
+def chat_events(chunks: Iterator[ChatGenerationChunk], run_manager: Any) -> Iterator[Any]:
     """Yield the protocol's events."""
     from langchain_core.language_models._compat_bridge import chunks_to_events
 
-    seen = _Seen()
-    noted = (seen.noted(chunk) for chunk in chunks)
+    joined = _Joined()
+    noted = (joined.noted(chunk) for chunk in chunks)
     for event in chunks_to_events(noted, message_id=_message_id(run_manager)):
-        yield seen.completed(event)
+        yield joined.completed(event)
 
 
-async def awhole_events(
+async def achat_events(
     chunks: AsyncIterator[ChatGenerationChunk], run_manager: Any
 ) -> AsyncIterator[Any]:
     """Yield the protocol's events."""
     from langchain_core.language_models._compat_bridge import achunks_to_events
 
-    seen = _Seen()
-    noted = (seen.noted(chunk) async for chunk in chunks)
+    joined = _Joined()
+    noted = (joined.noted(chunk) async for chunk in chunks)
     async for event in achunks_to_events(noted, message_id=_message_id(run_manager)):
-        yield seen.completed(event)
+        yield joined.completed(event)
 
 
 def _message_id(run_manager: Any) -> str | None:

@@ -9,7 +9,8 @@ from langchain_core.messages import BaseMessage
 from langchain_core.runnables import Runnable, RunnableConfig
 
 from uq_llm_integrations.errors import HighUncertaintyError, InvalidRequestError
-from uq_llm_integrations.report.verdict import check_verdict, is_uncertain
+from uq_llm_integrations.report.metadata import check_metadata_condition, is_uncertain
+from uq_llm_integrations.strategies.condition_text import as_condition
 from uq_llm_integrations.strategies.conditions import Condition
 
 Answer = TypeVar("Answer")
@@ -19,16 +20,22 @@ class UncertaintyGate(Runnable[Answer, Answer]):
     """Passes on an answer that is certain enough: a message, a `ScoredText`, or what a model with
     `with_structured_output(..., include_raw=True)` returns.
 
-    For any other it raises HighUncertaintyError, so that `(model | gate).with_retry(...)` draws
-    again and `.with_fallbacks([...])` asks another model. Without a condition, the model's own
-    decision counts (`uncertain_when` of its class). A seed that is fixed, a temperature of 0 or a
-    cache would make every attempt the same.
+    For any other it raises HighUncertaintyError, so that `(model | gate).with_retry(...)` samples
+    again and `.with_fallbacks([...])` turns to another model. Without a condition, an object or
+    its text, the model's own decision counts (`uncertain_when` of its class). A seed that is fixed,
+    a temperature of 0 or a cache would make every attempt the same.
+
+    Example:
+        >>> from uq_llm_integrations import ScriptedBackend
+        >>> from uq_llm_integrations.langchain import ChatVLLMUncertainty, UncertaintyGate
+        >>> chat = ChatVLLMUncertainty(backend=ScriptedBackend(["Paris"]))
+        >>> (chat | UncertaintyGate("entropy > 2")).invoke("Capital of France?").content
+        'Paris'
     """
 
-    def __init__(self, uncertain_when: Condition | None = None) -> None:
-        if uncertain_when is not None:
-            check_verdict(uncertain_when)
-        self.uncertain_when = uncertain_when
+    def __init__(self, uncertain_when: Condition | str | None = None) -> None:
+        self.uncertain_when = None if uncertain_when is None else as_condition(uncertain_when)
+        check_metadata_condition(self.uncertain_when)
 
     def invoke(self, input: Answer, config: RunnableConfig | None = None, **kwargs: Any) -> Answer:
         """Return the answer, or raise HighUncertaintyError."""
@@ -48,21 +55,21 @@ class UncertaintyGate(Runnable[Answer, Answer]):
 
 
 def uncertainty_of(answer: Any) -> Mapping[str, Any]:
-    """Return what an answer tells of its uncertainty; InvalidRequestError where it tells nothing.
+    """Return the metadata of an answer's uncertainty; raise InvalidRequestError where it has none.
 
     A text alone has lost its scores: put the gate right behind the model.
     """
     answer = _raw(answer)
-    told = (
+    metadata = (
         answer.response_metadata.get("uncertainty")
         if isinstance(answer, BaseMessage)
         else getattr(answer, "uncertainty", None)
     )
-    if told is None:
+    if metadata is None:
         raise InvalidRequestError(
             "the answer has no scores: a gate stands right behind one of this package's chat models"
         )
-    found: Mapping[str, Any] = told
+    found: Mapping[str, Any] = metadata
     return found
 
 
@@ -79,5 +86,5 @@ def refusal(
     condition: Condition | None, text: str, uncertainty: Mapping[str, Any]
 ) -> HighUncertaintyError:
     """Return the error that says why an answer was not let through."""
-    told = repr(condition) if condition is not None else uncertainty.get("condition")
-    return HighUncertaintyError(condition=told, text=text, uncertainty=uncertainty)
+    reason = repr(condition) if condition is not None else uncertainty.get("condition")
+    return HighUncertaintyError(reason, text=text, uncertainty=uncertainty)

@@ -1,12 +1,171 @@
-"""LangChain's completion classes, one for each kind of backend."""
+"""LangChain's completion classes, one for each kind of backend, from one implementation."""
 
 from __future__ import annotations
 
-from uq_llm_integrations.faces import OnBoth, OnHuggingFace, OnVLLM
-from uq_llm_integrations.langchain.completion import UncertaintyLLM
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import aclosing, closing
+from typing import Any, NamedTuple, Self
+
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.language_models import LanguageModelInput
+from langchain_core.language_models.base import LangSmithParams
+from langchain_core.language_models.llms import BaseLLM
+from langchain_core.outputs import GenerationChunk, LLMResult
+from langchain_core.runnables import RunnableConfig
+from pydantic import model_validator
+
+from uq_llm_integrations.chat.reply import Turn
+from uq_llm_integrations.errors import ConfigurationError
+from uq_llm_integrations.faces import HuggingFaceFace, HybridFace, ModelFace, VLLMFace
+from uq_llm_integrations.langchain.messages import generation_chunk, llm_result
+from uq_llm_integrations.records import Conversation
+from uq_llm_integrations.settings import Settings
+
+_CHAT_ONLY = ("tool_parser", "reasoning_parser", "logprobs")
 
 
-class VLLMUncertaintyLLM(UncertaintyLLM, OnVLLM):
+class ScoredText(NamedTuple):
+    """A text and its `generation_info["uncertainty"]`."""
+
+    text: str
+    uncertainty: dict[str, Any]
+
+
+class UncertaintyLLM(ModelFace, BaseLLM):
+    """A completion model that returns with every answer how sure the model was.
+
+    The scores are in `generation_info["uncertainty"]` of each generation, and in the callbacks.
+    Sampling parameters of vLLM and all options can be given here and at each call; any other
+    argument goes to the backend.
+
+    Example:
+        >>> from uq_llm_integrations import ScriptedBackend
+        >>> llm = VLLMUncertaintyLLM(backend=ScriptedBackend(["Paris"]))
+        >>> llm.invoke_with_scores("Capital of France?").uncertainty["decision"]
+        'accepted'
+    """
+
+    @model_validator(mode="after")
+    def _check_uncertainty_llm(self) -> Self:
+        for name in _CHAT_ONLY:
+            if getattr(self, name) != Settings.model_fields[name].default:
+                raise ConfigurationError(f"{name} is for chat classes")
+        return self
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        """Everything that an answer depends on: caches use it as their key."""
+        return self.identity()
+
+    @property
+    def _llm_type(self) -> str:
+        return f"{self.generator_type}-uncertainty"
+
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
+        params = super()._get_ls_params(stop=stop, **kwargs)
+        params["ls_provider"] = self.generator_type
+        params["ls_model_name"] = self.model_name
+        return params
+
+    def invoke_with_scores(
+        self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> ScoredText:
+        """Return the text and its uncertainty from one call; `invoke` returns the text alone."""
+        result = self.generate_prompt([self._convert_input(input)], **_of(config), **kwargs)
+        return _scored_text(result)
+
+    async def ainvoke_with_scores(
+        self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> ScoredText:
+        """Return the text and its uncertainty from one call."""
+        prompts = [self._convert_input(input)]
+        return _scored_text(await self.agenerate_prompt(prompts, **_of(config), **kwargs))
+
+    def generate(self, prompts: list[str], *args: Any, **kwargs: Any) -> LLMResult:
+        """Generate with the call's own options bound first, so that caches key on them too."""
+        bound, rest = self.bound(kwargs)
+        return super(UncertaintyLLM, bound).generate(prompts, *args, **rest)
+
+    async def agenerate(self, prompts: list[str], *args: Any, **kwargs: Any) -> LLMResult:
+        """Generate with the call's own options bound first, so that caches key on them too."""
+        bound, rest = self.bound(kwargs)
+        return await super(UncertaintyLLM, bound).agenerate(prompts, *args, **rest)
+
+    def _generate(
+        self,
+        prompts: list[str],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> LLMResult:
+        return self.core.backend.run(self._answers(prompts, stop, kwargs))
+
+    async def _agenerate(
+        self,
+        prompts: list[str],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> LLMResult:
+        return await self._answers(prompts, stop, kwargs)
+
+    def _stream(
+        self,
+        prompt: str,
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[GenerationChunk]:
+        with closing(self.core.backend.iterate(self._chunks(prompt, stop, kwargs))) as chunks:
+            for chunk in chunks:
+                if run_manager:
+                    run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+                yield chunk
+
+    async def _astream(
+        self,
+        prompt: str,
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[GenerationChunk]:
+        async with aclosing(self._chunks(prompt, stop, kwargs)) as chunks:
+            async for chunk in chunks:
+                if run_manager:
+                    await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+                yield chunk
+
+    async def _answers(
+        self, prompts: Sequence[str], stop: list[str] | None, kwargs: dict[str, Any]
+    ) -> LLMResult:
+        core = self.core.with_options(**kwargs)
+        results = await core.agenerate_all(prompts, stop or ())
+        return llm_result(results, [await core.ametadata(one) for one in results], self.model_name)
+
+    async def _chunks(
+        self, prompt: str, stop: list[str] | None, kwargs: dict[str, Any]
+    ) -> AsyncGenerator[GenerationChunk, None]:
+        core, stops = self.core.with_options(**kwargs), tuple(stop or ())
+        turn = Turn(stop=stops, prompt=prompt)
+        if core.settings.chat_template:
+            message = {"role": "user", "content": prompt}
+            turn = Turn(Conversation((message,)), stops)
+        async with aclosing(core.astream(turn)) as pieces:
+            async for piece in pieces:
+                yield generation_chunk(piece)
+
+
+def _of(config: RunnableConfig | None) -> dict[str, Any]:
+    names = ("callbacks", "tags", "metadata", "run_name", "run_id")
+    return {name: (config or {}).get(name) for name in names}
+
+
+def _scored_text(result: LLMResult) -> ScoredText:
+    generation = result.generations[0][0]
+    return ScoredText(generation.text, (generation.generation_info or {})["uncertainty"])
+
+
+class VLLMUncertaintyLLM(UncertaintyLLM, VLLMFace):
     """A completion model on vLLM.
 
     Arguments beside those of all completion models go to the engine (`gpu_memory_utilization=0.5`,
@@ -15,7 +174,7 @@ class VLLMUncertaintyLLM(UncertaintyLLM, OnVLLM):
     """
 
 
-class HuggingFaceUncertaintyLLM(UncertaintyLLM, OnHuggingFace):
+class HuggingFaceUncertaintyLLM(UncertaintyLLM, HuggingFaceFace):
     """A completion model on Hugging Face transformers.
 
     Arguments beside those of all completion models go to `HuggingFaceBackend`, and from there to
@@ -23,9 +182,9 @@ class HuggingFaceUncertaintyLLM(UncertaintyLLM, OnHuggingFace):
     """
 
 
-class HybridUncertaintyLLM(UncertaintyLLM, OnBoth):
+class HybridUncertaintyLLM(UncertaintyLLM, HybridFace):
     """A completion model that generates on vLLM and looks inside the model to score.
 
-    `mode` says where the inside is looked at: `shared`, on the engine's own weights; `resident`, in
-    a second copy of the model; `sequential`, in a copy that is loaded while the engine sleeps.
+    `mode` says where activations come from: `shared`, the engine's own weights; `resident`, a
+    second copy of the model; `sequential`, a copy that is loaded while the engine sleeps.
     """

@@ -1,4 +1,4 @@
-"""From LangChain's messages and tools to what is asked, and from replies back: pure."""
+"""From LangChain's messages and tools to a turn, and from replies back: pure translation."""
 
 from __future__ import annotations
 
@@ -17,14 +17,21 @@ from langchain_core.messages import (
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.messages.tool import tool_call, tool_call_chunk
 from langchain_core.output_parsers.openai_tools import make_invalid_tool_call, parse_tool_call
-from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.outputs import (
+    ChatGeneration,
+    ChatGenerationChunk,
+    ChatResult,
+    Generation,
+    GenerationChunk,
+    LLMResult,
+)  # fmt: skip  # a list of names
 
-from uq_llm_integrations.chat.exchange import ReplyPiece, ScoredReply, Turn
-from uq_llm_integrations.chat.reading import choice_of
-from uq_llm_integrations.chat.reply import ReplyPart
+from uq_llm_integrations.chat.parsers import tool_choice_of
+from uq_llm_integrations.chat.reply import ChatResult as Answer
+from uq_llm_integrations.chat.reply import ReplyPart, ReplyPiece, ScoredReply, Turn
 from uq_llm_integrations.errors import InvalidRequestError
 from uq_llm_integrations.records import Conversation, Result
-from uq_llm_integrations.report.metadata import token_usage
+from uq_llm_integrations.report.metadata import Metadata, token_usage
 
 PROVIDER = "uq_llm_integrations"
 
@@ -32,14 +39,14 @@ PROVIDER = "uq_llm_integrations"
 def turn_of(
     messages: Sequence[BaseMessage],
     stop: Sequence[str] | None,
-    tools: Sequence[Mapping[str, Any]] = (),
+    tools: Sequence[Mapping[str, Any]] | None = None,
     tool_choice: Any = None,
     response_format: Mapping[str, Any] | None = None,
 ) -> Turn:
-    """Return what is asked of the model. Scores in the messages' metadata stay out of it."""
-    conversation = Conversation(tuple(map(_plain, messages)), tuple(tools))
+    """Return the turn that the model is given; scores in the messages' metadata stay out of it."""
+    conversation = Conversation(tuple(map(_plain, messages)), tuple(tools or ()))
     schema = None if response_format is None else schema_of(response_format)
-    return Turn(conversation, tuple(stop or ()), choice_of(tool_choice), schema)
+    return Turn(conversation, tuple(stop or ()), tool_choice_of(tool_choice), schema)
 
 
 def _plain(message: BaseMessage) -> dict[str, Any]:
@@ -82,13 +89,14 @@ def schema_of(response_format: Mapping[str, Any]) -> Mapping[str, Any] | None:
     )
 
 
-def chat_result(result: Result, replies: Sequence[ScoredReply], model: str) -> ChatResult:
+def chat_result(answer: Answer, model: str) -> ChatResult:
     """Return one generation a candidate, the best first."""
+    result = answer.result
     generations = [
         ChatGeneration(
             message=message_of(one, usage_of(result, i), model), generation_info=info_of(one)
         )
-        for i, one in enumerate(replies)
+        for i, one in enumerate(answer.replies)
     ]
     output = {"token_usage": token_usage([result]), "model_name": model}
     return ChatResult(generations=generations, llm_output=output)
@@ -134,15 +142,15 @@ def usage_of(result: Result, index: int) -> UsageMetadata:
 
 
 def info_of(scored: ScoredReply) -> dict[str, Any]:
-    """Return why a reply ended, its uncertainty, and its log-probabilities where asked for."""
+    """Return why a reply ended, its uncertainty, and its log-probabilities where requested."""
     info = {"finish_reason": scored.candidate.finish_reason, "uncertainty": scored.uncertainty}
     return info | _logprobs(scored.logprobs)
 
 
 def chat_chunk(piece: ReplyPiece, model: str) -> ChatGenerationChunk:
-    """Return a chunk. What is told of the whole reply is in the last one alone.
+    """Return a chunk. The metadata of the whole reply is in the last one alone.
 
-    LangChain adds up what two chunks both have, but joins lists: what is told of tokens.
+    LangChain adds up what two chunks both have, but joins lists: the metadata of tokens.
     """
     info: dict[str, Any] = _logprobs(piece.logprobs)
     uncertainty = piece.uncertainty
@@ -176,3 +184,41 @@ def _reasoning(text: str | None) -> dict[str, Any]:
 
 def _logprobs(content: list[dict[str, Any]] | None) -> dict[str, Any]:
     return {} if content is None else {"logprobs": {"content": content}}
+
+
+def llm_result(
+    results: Sequence[Result], metadata: Sequence[Sequence[Metadata]], model: str
+) -> LLMResult:
+    """Return one list of generations a prompt, the best first, and the token usage of all."""
+    generations: list[list[Any]] = [
+        [
+            Generation(
+                text=result.text if i == 0 else candidate.text,
+                generation_info={
+                    "finish_reason": candidate.finish_reason,
+                    "stop_reason": candidate.stop_reason,
+                    "uncertainty": row,
+                },
+            )
+            for i, (candidate, row) in enumerate(zip(result.candidates, rows, strict=True))
+        ]
+        for result, rows in zip(results, metadata, strict=True)
+    ]
+    output = {"token_usage": token_usage(results), "model_name": model}
+    return LLMResult(generations=generations, llm_output=output)
+
+
+def generation_chunk(piece: ReplyPiece) -> GenerationChunk:
+    """Return a chunk of a completion, with its tokens' scores where requested.
+
+    Numbers of the whole answer are in the last one alone: LangChain adds up, or refuses, what two
+    chunks both have, but joins lists.
+    """
+    info: dict[str, Any] = {}
+    if piece.whole:
+        candidate = piece.whole.candidate
+        info = {"finish_reason": candidate.finish_reason, "stop_reason": candidate.stop_reason}
+        info["uncertainty"] = {k: v for k, v in piece.whole.uncertainty.items() if k != "by_token"}
+    if piece.uncertainty:
+        info["uncertainty"] = info.get("uncertainty", {}) | piece.uncertainty
+    return GenerationChunk(text=piece.part.content, generation_info=info or None)

@@ -1,4 +1,4 @@
-"""Letting certain answers and tool calls through: a gate for LangChain's agents."""
+"""A gate for LangChain's agents: only certain answers and tool calls pass."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from langchain_core.messages import AIMessage, ToolMessage
 
 from uq_llm_integrations.errors import ConfigurationError, MissingDependencyError
 from uq_llm_integrations.langchain.gate import refusal, uncertainty_of
-from uq_llm_integrations.report.verdict import check_verdict, is_uncertain
+from uq_llm_integrations.report.metadata import check_metadata_condition, is_uncertain
+from uq_llm_integrations.strategies.condition_text import as_condition
 from uq_llm_integrations.strategies.conditions import Condition
 
 try:
@@ -26,22 +27,22 @@ APPROVED = "approved"
 
 
 class UncertaintyGateMiddleware(AgentMiddleware[Any, Any, Any]):
-    """Retries uncertain answers of an agent's model, asks another model, and then a person.
+    """Retries uncertain answers of an agent's model, tries another model, and then asks a person.
 
-    An answer for which `uncertain_when` holds, or cannot be known not to, is drawn again up to
-    `retries` times, with a seed of its own and at `temperature`. Then the `fallback` model answers,
+    An answer for which `uncertain_when` (an object or its text) holds, or cannot be known not to,
+    is sampled again up to `retries` times, with a seed of its own and at `temperature`. Then the `fallback` model answers,
     whose answer counts where it has no scores. What is still uncertain is left as it is
     ('annotate'), raises HighUncertaintyError ('raise'), or is shown to a person ('ask'): the run is
     interrupted, which needs a checkpointer, and `Command(resume="approve")` lets the answer
     through, while `Command(resume=<text>)` puts a text in its place.
 
     With `guard_tools`, a tool whose own call was uncertain is not run unless a person has approved;
-    the model is told so. Put this gate last in the list of middleware, next to the model.
+    the model is informed. Put this gate last in the list of middleware, next to the model.
     """
 
     def __init__(
         self,
-        uncertain_when: Condition | None = None,
+        uncertain_when: Condition | str | None = None,
         *,
         retries: int = 1,
         temperature: float = 0.7,
@@ -50,13 +51,13 @@ class UncertaintyGateMiddleware(AgentMiddleware[Any, Any, Any]):
         guard_tools: bool = True,
     ) -> None:
         super().__init__()
-        if uncertain_when is not None:
-            check_verdict(uncertain_when)
+        self._when = None if uncertain_when is None else as_condition(uncertain_when)
+        check_metadata_condition(self._when)
         if then not in get_args(Then):
             raise ConfigurationError(f"then is {then!r}; allowed are {', '.join(get_args(Then))}")
         if retries < 0:
             raise ConfigurationError(f"retries is {retries}; allowed are whole numbers from 0")
-        self._when, self._then, self._guards = uncertain_when, then, guard_tools
+        self._then, self._guards = then, guard_tools
         self._retries, self._temperature, self._fallback = retries, temperature, fallback
 
     def wrap_model_call(
@@ -90,10 +91,10 @@ class UncertaintyGateMiddleware(AgentMiddleware[Any, Any, Any]):
         message = state["messages"][-1]
         if self._then != "ask" or not self._doubts(message):
             return None
-        told = message.response_metadata["uncertainty"]
-        asked = {"text": message.text, "tool_calls": message.tool_calls, "uncertainty": told}
-        answer = interrupt(asked)
-        metadata = {**message.response_metadata, "uncertainty": {**told, APPROVED: True}}
+        found = message.response_metadata["uncertainty"]
+        question = {"text": message.text, "tool_calls": message.tool_calls, "uncertainty": found}
+        answer = interrupt(question)
+        metadata = {**message.response_metadata, "uncertainty": {**found, APPROVED: True}}
         changes: dict[str, Any] = {"response_metadata": metadata}
         if answer != "approve":
             changes |= {"content": str(answer), "tool_calls": []}
@@ -133,12 +134,14 @@ class UncertaintyGateMiddleware(AgentMiddleware[Any, Any, Any]):
         return any(map(self._doubts, response.result))
 
     def _doubts(self, message: Any) -> bool:
-        """Return whether a message has scores that tell of doubt, and nobody has approved it."""
+        """Return whether a message has uncertain scores, and nobody has approved it."""
         if not isinstance(message, AIMessage) or "uncertainty" not in message.response_metadata:
             return False
-        told = message.response_metadata["uncertainty"]
-        calls = [_of_call(told, one) for one in told.get("tool_calls", ()) if self._guards]
-        return not told.get(APPROVED) and any(is_uncertain(self._when, t) for t in [told, *calls])
+        whole = message.response_metadata["uncertainty"]
+        calls = [_of_call(whole, one) for one in whole.get("tool_calls", ()) if self._guards]
+        return not whole.get(APPROVED) and any(
+            is_uncertain(self._when, one) for one in [whole, *calls]
+        )
 
     def _concluded(self, response: ModelResponse[Any]) -> ModelResponse[Any]:
         if self._then == "raise" and self._is_uncertain(response):
@@ -147,10 +150,11 @@ class UncertaintyGateMiddleware(AgentMiddleware[Any, Any, Any]):
         return response
 
     def _refused(self, request: ToolCallRequest) -> ToolMessage | None:
-        """Return what the model is told in place of the tool's result, None where it may run."""
+        """Return the message in place of the tool's result, None where it may run."""
         call = request.tool_call
-        told = _told_of_call(request.state["messages"], str(call["id"])) if self._guards else None
-        if told is None or not is_uncertain(self._when, told):
+        messages = request.state["messages"] if self._guards else []
+        metadata = _call_metadata(messages, str(call["id"]))
+        if metadata is None or not is_uncertain(self._when, metadata):
             return None
         return ToolMessage(
             content=f"{call['name']} was not run: you were too uncertain of this call.",
@@ -160,15 +164,15 @@ class UncertaintyGateMiddleware(AgentMiddleware[Any, Any, Any]):
         )
 
 
-def _told_of_call(messages: list[Any], call_id: str) -> Mapping[str, Any] | None:
+def _call_metadata(messages: list[Any], call_id: str) -> Mapping[str, Any] | None:
     """Return the metadata of a call, with its message's decision; None where it may run anyway."""
     for message in reversed(messages):
-        told = getattr(message, "response_metadata", {}).get("uncertainty", {})
-        for call in told.get("tool_calls", ()):
+        whole = getattr(message, "response_metadata", {}).get("uncertainty", {})
+        for call in whole.get("tool_calls", ()):
             if call["id"] == call_id:
-                return None if told.get(APPROVED) else _of_call(told, call)
+                return None if whole.get(APPROVED) else _of_call(whole, call)
     return None
 
 
-def _of_call(told: Mapping[str, Any], call: Mapping[str, Any]) -> Mapping[str, Any]:
-    return {"uncertain": told["uncertain"], **call}
+def _of_call(whole: Mapping[str, Any], call: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {"uncertain": whole["uncertain"], **call}

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
-from langchain_core.language_models import LanguageModelInput
+from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.output_parsers import JsonOutputParser, PydanticOutputParser
 from langchain_core.output_parsers.openai_tools import (
     JsonOutputKeyToolsParser,
@@ -17,35 +17,34 @@ from langchain_core.utils.pydantic import is_basemodel_subclass
 
 from uq_llm_integrations.errors import ConfigurationError
 
-if TYPE_CHECKING:
-    from uq_llm_integrations.langchain.chat import UncertaintyChat
-
 Method = Literal["json_schema", "function_calling", "json_mode"]
 
 
 def structured(
-    chat: UncertaintyChat,
+    chat: BaseChatModel,
     schema: dict[str, Any] | type,
     method: Method,
     *,
     include_raw: bool,
     **kwargs: Any,
 ) -> Runnable[LanguageModelInput, Any]:
-    """Return the model, asked for the schema, and what parses its answer."""
+    """Return the model, bound to the schema, and what parses its answer."""
     if method not in get_args(Method):
         allowed = ", ".join(get_args(Method))
         raise ConfigurationError(f"method is {method!r}; allowed are {allowed}")
-    told = {"kwargs": {"method": method}, "schema": convert_to_openai_tool(schema)}
-    kwargs["ls_structured_output_format"] = told
+    kwargs["ls_structured_output_format"] = {
+        "kwargs": {"method": method},
+        "schema": convert_to_openai_tool(schema),
+    }
     parser: Runnable[Any, Any]
     if method == "function_calling":
         name = convert_to_openai_tool(schema)["function"]["name"]
-        asked = chat.bind_tools([schema], tool_choice=name, **kwargs)
+        bound = chat.bind_tools([schema], tool_choice=name, **kwargs)
         parser = _call_parser(schema, name)
     else:
-        asked = chat.bind(response_format=_response_format(schema, method), **kwargs)
+        bound = chat.bind(response_format=_response_format(schema, method), **kwargs)
         parser = _text_parser(schema)
-    return _with_raw(asked, parser) if include_raw else asked | parser
+    return _with_raw(bound, parser) if include_raw else bound | parser
 
 
 def _response_format(schema: dict[str, Any] | type, method: Method) -> dict[str, Any]:
@@ -70,10 +69,10 @@ def _text_parser(schema: dict[str, Any] | type) -> Runnable[Any, Any]:
     return JsonOutputParser()
 
 
-def _with_raw(asked: Runnable[Any, Any], parser: Runnable[Any, Any]) -> Runnable[Any, Any]:
+def _with_raw(bound: Runnable[Any, Any], parser: Runnable[Any, Any]) -> Runnable[Any, Any]:
     """Return the message as well, and the error in place of an answer that cannot be parsed."""
     parsed = RunnablePassthrough.assign(
         parsed=itemgetter("raw") | parser, parsing_error=lambda _: None
     )
     failed = RunnablePassthrough.assign(parsed=lambda _: None)
-    return RunnableMap(raw=asked) | parsed.with_fallbacks([failed], exception_key="parsing_error")
+    return RunnableMap(raw=bound) | parsed.with_fallbacks([failed], exception_key="parsing_error")

@@ -1,4 +1,4 @@
-"""The uncertainty of an answer as LlamaIndex's evaluators tell it."""
+"""The uncertainty of an answer in the shape of LlamaIndex's evaluators."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from llama_index.core.evaluation.base import BaseEvaluator, EvaluationResult
 from llama_index.core.prompts.mixin import PromptDictType
 
 from uq_llm_integrations.errors import InvalidRequestError
-from uq_llm_integrations.report.verdict import check_verdict, is_uncertain
+from uq_llm_integrations.report.metadata import check_metadata_condition, is_uncertain
+from uq_llm_integrations.strategies.condition_text import as_condition
 from uq_llm_integrations.strategies.conditions import Condition
 
 
@@ -18,21 +19,21 @@ class UncertaintyEvaluator(BaseEvaluator):
     """Passes answers that are certain enough, for `RetryQueryEngine` and evaluation runs.
 
     It reads the metadata that `UncertaintyQueryEngine` writes. `score` is the final answer's score
-    by `method`, higher is more uncertain. `RetryQueryEngine` asks another question with the
-    feedback in it; to draw the same answer again, use `UncertaintyQueryEngine(retries=...)`.
+    by `method`, higher is more uncertain. `RetryQueryEngine` puts the feedback into a new question;
+    to sample the same answer again, use `UncertaintyQueryEngine(retries=...)`.
     """
 
-    def __init__(self, uncertain_when: Condition, method: str | None = None) -> None:
-        check_verdict(uncertain_when)
-        self._when = uncertain_when
-        self._method = method or next(iter(uncertain_when.methods), None)
+    def __init__(self, uncertain_when: Condition | str, method: str | None = None) -> None:
+        self._when = as_condition(uncertain_when)
+        check_metadata_condition(self._when)
+        self._method = method or next(iter(self._when.methods), None)
 
     def _get_prompts(self) -> PromptDictType:
-        """Return nothing: no model is asked."""
+        """Return nothing: there is no prompt."""
         return {}
 
     def _update_prompts(self, prompts_dict: PromptDictType) -> None:
-        """Change nothing: no model is asked."""
+        """Change nothing: there is no prompt."""
 
     def evaluate_response(
         self, query: str | None = None, response: Response | None = None, **kwargs: Any
@@ -52,7 +53,7 @@ class UncertaintyEvaluator(BaseEvaluator):
             passing=not uncertain,
             score=score,
             feedback=f"The answer is {'too uncertain' if uncertain else 'certain enough'}: "
-            f"{self._when!r} was asked, {self._method} is {score}.",
+            f"it is so where {self._when!r}, and {self._method} is {score}.",
         )
 
     async def aevaluate_response(

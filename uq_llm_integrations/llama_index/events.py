@@ -43,13 +43,13 @@ class UncertaintyEventHandler(BaseEventHandler):
         return "UncertaintyEventHandler"
 
     def handle(self, event: BaseEvent, **kwargs: Any) -> None:
-        """Keep what a finished call says of its answer; models without scores are passed by."""
+        """Keep the answer of a finished call with its scores; other models are passed by."""
         if (call := scored_call(event)) is not None:
             self.calls.append(call)
 
 
 def scored_call(event: BaseEvent) -> ScoredCall | None:
-    """Return the scored answer that an event tells of, None where it tells of none."""
+    """Return the scored answer of an event, None where it has none."""
     match event:
         case LLMChatEndEvent(response=response) if response is not None:
             text = response.message.content or ""
@@ -92,7 +92,7 @@ class Collection:
 
 
 class _Distributor(BaseEventHandler):
-    """Gives each scored answer to the queries within which it was asked for."""
+    """Gives each scored answer to the queries within which it was requested."""
 
     def __init__(self) -> None:
         super().__init__()

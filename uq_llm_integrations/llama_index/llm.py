@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Self
@@ -17,53 +17,64 @@ from llama_index.core.base.llms.types import (
     CompletionResponseGen,
     LLMMetadata,
     MessageRole,
-)
+)  # fmt: skip  # a list of names
 from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
 from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import ToolSelection
 
-from uq_llm_integrations.chat.exchange import Chatting
-from uq_llm_integrations.faces import OnBoth, OnHuggingFace, OnVLLM
-from uq_llm_integrations.llama_index.fields import arguments_of, plain_fields
-from uq_llm_integrations.llama_index.messages import TURN, selections, turn_of
-from uq_llm_integrations.llama_index.structured import StructuredPrediction
-from uq_llm_integrations.llama_index.translate import (
+from uq_llm_integrations.chat.reply import Turn
+from uq_llm_integrations.faces import HuggingFaceFace, HybridFace, VLLMFace
+from uq_llm_integrations.llama_index.messages import (
+    TURN,
     chat_piece,
     chat_response,
     completion_piece,
     completion_response,
-    growing,
-)
+    joined,
+    selections,
+    turn_of,
+)  # fmt: skip  # a list of names
+from uq_llm_integrations.llama_index.serialization import arguments_of, plain_fields
+from uq_llm_integrations.llama_index.structured import StructuredPrediction
 
 if TYPE_CHECKING:
     from llama_index.core.tools.types import BaseTool
 
 RESAMPLING: ContextVar[dict[str, Any]] = ContextVar("resampling", default={})  # noqa: B039  # never changed in place
-"""Sampling parameters that whoever tries again wants for all calls within."""
+"""Options that whoever tries again wants for all calls within."""
 
 
 class UncertaintyLLM(StructuredPrediction, FunctionCallingLLM):
-    """A model whose every answer tells how sure the model was.
+    """A model that returns with every answer how sure the model was.
 
     The scores are in `response.additional_kwargs["uncertainty"]`, never on the message. In a stream
     each response has the scores (with `token_scores`) and log-probabilities of what it adds, and
     the last one those of the whole. `raw["candidates"]` has all candidates, the best first.
 
-    Sampling parameters of vLLM can be given here and at each call; any other argument goes to the
-    backend. `complete` puts its text into the chat template, unless it is `formatted`. With
-    `chat_template=False`, `completion_to_prompt` and `messages_to_prompt` write the prompt instead,
-    and functions cannot be called.
+    Sampling parameters of vLLM and all options can be given here and at each call; any other
+    argument goes to the backend. `complete` puts its text into the chat template, unless it is
+    `formatted`. With `chat_template=False`, `completion_to_prompt` and `messages_to_prompt` write
+    the prompt instead, and functions cannot be called.
+
+    Example:
+        >>> from uq_llm_integrations import ScriptedBackend
+        >>> llm = VLLMUncertaintyLLM(backend=ScriptedBackend(["Paris"]))
+        >>> response = llm.complete("Capital of France?")
+        >>> response.text, response.additional_kwargs["uncertainty"]["decision"]
+        ('Paris', 'accepted')
     """
+
+    chat_template: bool = True
 
     @property
     def metadata(self) -> LLMMetadata:
-        """What the engine can do; asking for it starts the engine where nothing else tells."""
+        """What the engine can do; reading it starts the engine where nothing else has the size."""
         return LLMMetadata(
             context_window=self._context_window(),
             num_output=self.max_tokens or -1,
             is_chat_model=self.chat_template,
             is_function_calling_model=self.chat_template,
-            model_name=self._backend.capabilities.model,
+            model_name=self.model_name,
         )
 
     @classmethod
@@ -72,9 +83,9 @@ class UncertaintyLLM(StructuredPrediction, FunctionCallingLLM):
         return cls.__name__
 
     def to_payload(self) -> dict[str, Any]:
-        """Return what events tell of the model, without starting its engine."""
-        settings = {name: one for name, one in self._settings.items() if name != "engine_args"}
-        return {"class_name": self.class_name(), **settings}
+        """Return the options for events, without starting the engine."""
+        options = {name: one for name, one in self.identity().items() if name != "engine_args"}
+        return {"class_name": self.class_name(), **options}
 
     def to_dict(self, **kwargs: Any) -> dict[str, Any]:
         """Return the fields as plain data, as `from_dict` takes them; the backend is left out."""
@@ -82,17 +93,17 @@ class UncertaintyLLM(StructuredPrediction, FunctionCallingLLM):
 
     @classmethod
     def from_dict(cls, data: dict[str, Any], **kwargs: Any) -> Self:
-        """Return the model that `to_dict` told; `kwargs` take the place of what it could not tell.
+        """Return the model of `to_dict`; `kwargs` take the place of what is no plain data.
 
-        Raises ConfigurationError where something is missing that cannot be told as plain data, such
-        as a strategy.
+        Raises ConfigurationError where something is missing that is no plain data, such as a
+        strategy.
         """
         return cls(**arguments_of(data, kwargs))
 
     @llm_chat_callback()
     def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """Return the model's next message."""
-        return self._backend.run(self._chat(messages, kwargs))
+        return self.core.backend.run(self._chat(messages, kwargs))
 
     @llm_chat_callback()
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
@@ -102,7 +113,7 @@ class UncertaintyLLM(StructuredPrediction, FunctionCallingLLM):
     @llm_chat_callback()
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
         """Yield the message as it grows; the last one has the scores."""
-        return self._backend.iterate(self._chat_stream(messages, kwargs))
+        return self.core.backend.iterate(self._chat_stream(messages, kwargs))
 
     @llm_chat_callback()
     async def astream_chat(
@@ -114,7 +125,7 @@ class UncertaintyLLM(StructuredPrediction, FunctionCallingLLM):
     @llm_completion_callback()
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
         """Return the model's answer to a text."""
-        return self._backend.run(self._complete(prompt, formatted, kwargs))
+        return self.core.backend.run(self._complete(prompt, formatted, kwargs))
 
     @llm_completion_callback()
     async def acomplete(
@@ -128,7 +139,7 @@ class UncertaintyLLM(StructuredPrediction, FunctionCallingLLM):
         self, prompt: str, formatted: bool = False, **kwargs: Any
     ) -> CompletionResponseGen:
         """Yield the answer as it grows; the last one has the scores."""
-        return self._backend.iterate(self._complete_stream(prompt, formatted, kwargs))
+        return self.core.backend.iterate(self._complete_stream(prompt, formatted, kwargs))
 
     @llm_completion_callback()
     async def astream_complete(
@@ -140,7 +151,7 @@ class UncertaintyLLM(StructuredPrediction, FunctionCallingLLM):
     def get_tool_calls_from_response(
         self, response: ChatResponse, error_on_no_tool_call: bool = True, **kwargs: Any
     ) -> list[ToolSelection]:
-        """Return the calls that the model asks for; ValueError where there are none, if wanted."""
+        """Return the requested calls; raise ValueError where there are none, if wanted."""
         found = selections(response.message)
         if not found and error_on_no_tool_call:
             raise ValueError(f"the model called no tool, it said: {response.message.content!r}")
@@ -170,61 +181,56 @@ class UncertaintyLLM(StructuredPrediction, FunctionCallingLLM):
         }
 
     async def _chat(self, messages: Sequence[ChatMessage], kwargs: dict[str, Any]) -> ChatResponse:
-        result, replies = await self._chatting(kwargs, messages=messages).replies()
-        return chat_response(result, replies, self._backend.capabilities.model, _calls(kwargs))
+        turn = self._chat_turn(messages, kwargs)
+        answer = await self.core.achat(turn, **_options(kwargs))
+        return chat_response(answer, self.model_name, _calls(kwargs))
 
     async def _chat_stream(
         self, messages: Sequence[ChatMessage], kwargs: dict[str, Any]
     ) -> AsyncGenerator[ChatResponse, None]:
-        model = self._backend.capabilities.model
-        chatting = self._chatting(kwargs, messages=messages)
-        async with aclosing(growing(chatting.pieces())) as grown:
+        pieces = self.core.astream(self._chat_turn(messages, kwargs), **_options(kwargs))
+        async with aclosing(joined(pieces)) as grown:
             async for piece, reply in grown:
-                yield chat_piece(piece, reply, model, _calls(kwargs))
+                yield chat_piece(piece, reply, self.model_name, _calls(kwargs))
 
     async def _complete(
         self, prompt: str, formatted: bool, kwargs: dict[str, Any]
     ) -> CompletionResponse:
-        result, replies = await self._chatting(kwargs, prompt, formatted).replies()
-        return completion_response(result, replies, self._backend.capabilities.model)
+        turn = self._completion_turn(prompt, formatted, kwargs)
+        answer = await self.core.achat(turn, **_options(kwargs))
+        return completion_response(answer, self.model_name)
 
     async def _complete_stream(
         self, prompt: str, formatted: bool, kwargs: dict[str, Any]
     ) -> AsyncGenerator[CompletionResponse, None]:
-        model = self._backend.capabilities.model
-        chatting = self._chatting(kwargs, prompt, formatted)
-        async with aclosing(growing(chatting.pieces())) as grown:
+        turn = self._completion_turn(prompt, formatted, kwargs)
+        async with aclosing(joined(self.core.astream(turn, **_options(kwargs)))) as grown:
             async for piece, reply in grown:
-                yield completion_piece(piece, reply, model)
+                yield completion_piece(piece, reply, self.model_name)
 
-    def _chatting(
-        self,
-        kwargs: dict[str, Any],
-        prompt: str | None = None,
-        formatted: bool = False,
-        messages: Sequence[ChatMessage] | None = None,
-    ) -> Chatting:
-        call = {name: one for name, one in kwargs.items() if name not in TURN}
-        bound, rest = self._bound(call | RESAMPLING.get())
-        self._refuse_unknown(rest)
-        if messages is None:
-            assert prompt is not None
-            messages = [ChatMessage(role=MessageRole.USER, content=prompt)]
-            written = prompt if formatted else bound._written(self.completion_to_prompt, prompt)
-        else:
-            written = bound._written(self.messages_to_prompt, messages)
-        return Chatting(bound, turn_of(messages, kwargs, written))
+    def _completion_turn(self, prompt: str, formatted: bool, kwargs: dict[str, Any]) -> Turn:
+        written = prompt if formatted else None
+        if not formatted and not self._has_template(kwargs) and self.completion_to_prompt:
+            written = self.completion_to_prompt(prompt)
+        return turn_of([ChatMessage(role=MessageRole.USER, content=prompt)], kwargs, written)
+
+    def _chat_turn(self, messages: Sequence[ChatMessage], kwargs: dict[str, Any]) -> Turn:
+        has_template = self._has_template(kwargs) or self.messages_to_prompt is None
+        written = None if has_template else self.messages_to_prompt(messages)
+        return turn_of(messages, kwargs, written)
+
+    def _has_template(self, kwargs: dict[str, Any]) -> bool:
+        return bool(kwargs.get("chat_template", self.chat_template))
 
     def _context_window(self) -> int:
-        known = self._backend.capabilities.context_length or self.engine_args.get("max_model_len")
-        if known is None:
-            self._backend.run(self._backend.encode("?"))  # any use starts the engine
-            known = self._backend.capabilities.context_length
-        return int(known or 0)
+        if self.known_context_length() is None:
+            self.core.backend.run(self.core.backend.encode("?"))  # any use starts the engine
+        return int(self.known_context_length() or 0)
 
-    def _written(self, writer: Callable[[Any], str] | None, asked: Any) -> str | None:
-        """Return the prompt as LlamaIndex writes it, None where the chat template does."""
-        return None if self.chat_template or writer is None else writer(asked)
+
+def _options(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Return a call's options; what says what is sent, rather than how, is in the turn."""
+    return {name: one for name, one in kwargs.items() if name not in TURN} | RESAMPLING.get()
 
 
 def _calls(kwargs: dict[str, Any]) -> int | None:
@@ -232,7 +238,7 @@ def _calls(kwargs: dict[str, Any]) -> int | None:
     return 1 if kwargs.get("allow_parallel_tool_calls") is False else None
 
 
-class VLLMUncertaintyLLM(UncertaintyLLM, OnVLLM):
+class VLLMUncertaintyLLM(UncertaintyLLM, VLLMFace):
     """A model on vLLM.
 
     Arguments beside those of all classes go to the engine (`gpu_memory_utilization=0.5`,
@@ -241,7 +247,7 @@ class VLLMUncertaintyLLM(UncertaintyLLM, OnVLLM):
     """
 
 
-class HuggingFaceUncertaintyLLM(UncertaintyLLM, OnHuggingFace):
+class HuggingFaceUncertaintyLLM(UncertaintyLLM, HuggingFaceFace):
     """A model on Hugging Face transformers.
 
     Arguments beside those of all classes go to `HuggingFaceBackend`, and from there to
@@ -249,5 +255,5 @@ class HuggingFaceUncertaintyLLM(UncertaintyLLM, OnHuggingFace):
     """
 
 
-class HybridUncertaintyLLM(UncertaintyLLM, OnBoth):
+class HybridUncertaintyLLM(UncertaintyLLM, HybridFace):
     """A model that generates on vLLM and looks inside the model to score, see `mode`."""

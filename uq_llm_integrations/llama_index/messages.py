@@ -1,28 +1,35 @@
-"""From LlamaIndex's messages and tools to what is asked, and the calls that a message has: pure."""
+"""From LlamaIndex's messages and tools to a turn, and from replies back: pure translation."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 from llama_index.core.base.llms.types import (
     CachePoint,
     ChatMessage,
+    ChatResponse,
+    CompletionResponse,
+    ContentBlock,
+    LogProb,
     MessageRole,
     TextBlock,
     ThinkingBlock,
     ToolCallBlock,
-)
+)  # fmt: skip  # a list of names
 from llama_index.core.llms.llm import ToolSelection
 
-from uq_llm_integrations.chat.exchange import Turn
-from uq_llm_integrations.chat.reading import choice_of
+from uq_llm_integrations.chat.parsers import tool_choice_of
+from uq_llm_integrations.chat.reply import ChatResult, Reply, ReplyPiece, ToolCall, Turn
 from uq_llm_integrations.errors import InvalidRequestError
 from uq_llm_integrations.records import Conversation
+from uq_llm_integrations.report.metadata import token_usage
 
 TURN = ("tools", "tool_choice", "allow_parallel_tool_calls", "response_schema", "stop")
-"""Arguments of a call that say what is asked, rather than how the answer is drawn."""
+"""Arguments of a call that say what is sent, rather than how the answer is sampled."""
 
 _ROLES = {
     MessageRole.DEVELOPER: "system",
@@ -33,21 +40,21 @@ _ROLES = {
 
 
 def turn_of(
-    messages: Sequence[ChatMessage], asked: Mapping[str, Any], written: str | None = None
+    messages: Sequence[ChatMessage], arguments: Mapping[str, Any], written: str | None = None
 ) -> Turn:
-    """Return what is asked; a `written` prompt takes the place of the chat template.
+    """Return the turn that the model is given; a `written` prompt replaces the chat template.
 
-    Raises InvalidRequestError for tools where there is no chat template to tell of them.
+    Raises InvalidRequestError for tools where there is no chat template to describe them.
     """
-    stop, tools = asked.get("stop") or (), asked.get("tools") or ()
+    stop, tools = arguments.get("stop") or (), arguments.get("tools") or ()
     if tools and written is not None:
         raise InvalidRequestError("tools need the model's chat template: chat_template=True")
     conversation = Conversation(() if written else tuple(map(openai_message, messages)), (*tools,))
     return Turn(
         conversation,
         (stop,) if isinstance(stop, str) else tuple(stop),
-        choice_of(asked.get("tool_choice")),
-        asked.get("response_schema"),
+        tool_choice_of(arguments.get("tool_choice")),
+        arguments.get("response_schema"),
         written,
     )
 
@@ -90,7 +97,7 @@ def openai_call(block: ToolCallBlock) -> dict[str, Any]:
 
 
 def selections(message: ChatMessage) -> list[ToolSelection]:
-    """Return the calls that a message asks for; arguments that are no object become none."""
+    """Return the calls that a message requests; arguments that are no object become none."""
     return [
         ToolSelection(
             tool_id=block.tool_call_id or "",
@@ -100,3 +107,127 @@ def selections(message: ChatMessage) -> list[ToolSelection]:
         for block in message.blocks
         if isinstance(block, ToolCallBlock)
     ]
+
+
+def chat_response(answer: ChatResult, model: str, calls: int | None = None) -> ChatResponse:
+    """Return the best reply as a message, with no more than that many calls.
+
+    Its scores are in `additional_kwargs` and never on the message, which comes into later prompts.
+    """
+    return ChatResponse(
+        message=chat_message(answer.replies[0].reply, calls),
+        additional_kwargs=_metadata(answer),
+        logprobs=log_probs(answer.replies[0].logprobs),
+        raw=_raw(answer, model),
+    )
+
+
+def completion_response(answer: ChatResult, model: str) -> CompletionResponse:
+    """Return the best reply as a text."""
+    return CompletionResponse(
+        text=answer.text,
+        additional_kwargs=_metadata(answer),
+        logprobs=log_probs(answer.replies[0].logprobs),
+        raw=_raw(answer, model),
+    )
+
+
+async def joined(
+    pieces: AsyncGenerator[ReplyPiece, None],
+) -> AsyncGenerator[tuple[ReplyPiece, Reply], None]:
+    """Yield each piece with the reply so far; closing this closes the stream of pieces."""
+    content = reasoning = ""
+    async with aclosing(pieces):
+        async for piece in pieces:
+            content += piece.part.content
+            reasoning += piece.part.reasoning
+            yield piece, piece.whole.reply if piece.whole else Reply(content, reasoning or None)
+
+
+def chat_piece(
+    piece: ReplyPiece, reply: Reply, model: str, calls: int | None = None
+) -> ChatResponse:
+    """Return the reply so far; calls are shown once they are whole, in the last response."""
+    if piece.whole is not None and piece.result is not None:
+        last = chat_response(ChatResult([piece.whole], piece.result), model, calls)
+    else:
+        last = ChatResponse(
+            message=chat_message(reply),
+            logprobs=log_probs(piece.logprobs),
+            additional_kwargs=_piece_metadata(piece),
+        )
+    last.delta = piece.part.content
+    if piece.part.reasoning:
+        last.additional_kwargs["thinking_delta"] = piece.part.reasoning
+    return last
+
+
+def completion_piece(piece: ReplyPiece, reply: Reply, model: str) -> CompletionResponse:
+    """Return the text so far."""
+    if piece.whole is not None and piece.result is not None:
+        last = completion_response(ChatResult([piece.whole], piece.result), model)
+    else:
+        last = CompletionResponse(
+            text=reply.content,
+            logprobs=log_probs(piece.logprobs),
+            additional_kwargs=_piece_metadata(piece),
+        )
+    last.delta = piece.part.content
+    return last
+
+
+def chat_message(reply: Reply, calls: int | None = None) -> ChatMessage:
+    """Return a reply as a message of blocks: reasoning, text, calls.
+
+    The calls are in `additional_kwargs` as well, where LlamaIndex's programs and memories look.
+    """
+    reply = replace(reply, tool_calls=reply.tool_calls[:calls])
+    blocks: list[ContentBlock] = [ThinkingBlock(content=reply.reasoning)] if reply.reasoning else []
+    if reply.content or not reply.tool_calls:
+        blocks.append(TextBlock(text=reply.content))
+    calls_made = [
+        ToolCallBlock(tool_call_id=one.id, tool_name=one.name, tool_kwargs=_arguments(one))
+        for one in reply.tool_calls
+    ]
+    return ChatMessage(
+        role=MessageRole.ASSISTANT,
+        blocks=[*blocks, *calls_made],
+        additional_kwargs={"tool_calls": list(map(openai_call, calls_made))} if calls_made else {},
+    )
+
+
+def log_probs(entries: Sequence[Mapping[str, Any]] | None) -> list[list[LogProb]] | None:
+    """Return for each token itself, and then its alternatives."""
+    if entries is None:
+        return None
+    return [[_log_prob(one), *map(_log_prob, one["top_logprobs"])] for one in entries]
+
+
+def _metadata(answer: ChatResult) -> dict[str, Any]:
+    return {
+        "uncertainty": answer.uncertainty,
+        "finish_reason": answer.replies[0].candidate.finish_reason,
+        **token_usage([answer.result]),
+    }
+
+
+def _piece_metadata(piece: ReplyPiece) -> dict[str, Any]:
+    return {"uncertainty": piece.uncertainty} if piece.uncertainty else {}
+
+
+def _raw(answer: ChatResult, model: str) -> dict[str, Any]:
+    """Return all candidates, the best first."""
+    rows = ({"text": one.candidate.text, "uncertainty": one.uncertainty} for one in answer.replies)
+    return {"model": model, "candidates": list(rows), "usage": token_usage([answer.result])}
+
+
+def _arguments(call: ToolCall) -> dict[str, Any] | str:
+    try:
+        parsed = json.loads(call.arguments or "{}")
+    except ValueError:
+        return call.arguments
+    return parsed if isinstance(parsed, dict) else call.arguments
+
+
+def _log_prob(entry: Mapping[str, Any]) -> LogProb:
+    return LogProb(token=entry["token"], logprob=entry["logprob"], bytes=entry["bytes"])

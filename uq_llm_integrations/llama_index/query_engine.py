@@ -1,10 +1,10 @@
-"""A query engine that tells how sure the model was of its answer, and acts on it."""
+"""A query engine that returns how sure the model was of its answer, and acts on it."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import contextmanager
-from typing import Any, get_args
+from typing import Any
 
 from llama_index.core.base.base_query_engine import BaseQueryEngine
 from llama_index.core.base.response.schema import (
@@ -19,8 +19,9 @@ from llama_index.core.schema import NodeWithScore, QueryBundle
 from uq_llm_integrations.errors import ConfigurationError, HighUncertaintyError
 from uq_llm_integrations.llama_index.events import Collection, ScoredCall
 from uq_llm_integrations.llama_index.llm import RESAMPLING
-from uq_llm_integrations.report.verdict import check_verdict, is_uncertain
-from uq_llm_integrations.strategies.abstain import ABSTENTION, Action
+from uq_llm_integrations.report.metadata import check_metadata_condition, is_uncertain
+from uq_llm_integrations.strategies.abstain import ABSTENTION, Action, check_action
+from uq_llm_integrations.strategies.condition_text import as_condition
 from uq_llm_integrations.strategies.conditions import Condition
 
 
@@ -29,8 +30,8 @@ class UncertaintyQueryEngine(BaseQueryEngine):
 
     `final` has those of the last call that said the answer (of the last call where none said it as
     it stands), `calls` those of every call, and `aggregate` the highest score of any call for each
-    method. `uncertain_when` is asked of `final`; without one, what its model decided counts. An
-    uncertain answer is drawn again up to `retries` times, with a seed of its own and at
+    method. `uncertain_when`, an object or its text, is about `final`; without one, what its model
+    decided counts. An uncertain answer is sampled again up to `retries` times, with a seed of its own and at
     `temperature`, and then comes `on_high_uncertainty`: 'annotate', 'abstain' (another text, the
     answer is kept as `original_text`; an object has no place for it and is raised), or 'raise'. To
     act on a streamed answer it is read to its end first.
@@ -39,23 +40,19 @@ class UncertaintyQueryEngine(BaseQueryEngine):
     def __init__(
         self,
         inner: BaseQueryEngine,
-        uncertain_when: Condition | None = None,
+        uncertain_when: Condition | str | None = None,
         on_high_uncertainty: Action = "annotate",
         abstention_text: str = ABSTENTION,
         retries: int = 0,
         temperature: float = 0.7,
     ) -> None:
-        if on_high_uncertainty not in get_args(Action):
-            allowed = ", ".join(get_args(Action))
-            raise ConfigurationError(
-                f"on_high_uncertainty is {on_high_uncertainty!r}; allowed are {allowed}"
-            )
         if retries < 0:
             raise ConfigurationError(f"retries is {retries}; allowed are whole numbers from 0")
-        if uncertain_when is not None:
-            check_verdict(uncertain_when)
+        when = None if uncertain_when is None else as_condition(uncertain_when)
+        check_metadata_condition(when)
+        check_action("on_high_uncertainty", on_high_uncertainty)
         super().__init__(inner.callback_manager)
-        self._inner, self._when, self._action = inner, uncertain_when, on_high_uncertainty
+        self._inner, self._when, self._action = inner, when, on_high_uncertainty
         self._text, self._retries, self._temperature = abstention_text, retries, temperature
 
     def _get_prompt_modules(self) -> PromptMixinType:
@@ -75,7 +72,7 @@ class UncertaintyQueryEngine(BaseQueryEngine):
                 if isinstance(response, StreamingResponse) and self._acts:
                     response = response.get_response()
             if isinstance(response, StreamingResponse):
-                return self._told_in_the_end(response, collection)
+                return self._scored_at_end(response, collection)
             if self._is_last(response, collection, earlier):
                 return self._concluded(response, collection, earlier)
 
@@ -88,7 +85,7 @@ class UncertaintyQueryEngine(BaseQueryEngine):
                 if isinstance(response, AsyncStreamingResponse) and self._acts:
                     response = await response.get_response()
             if isinstance(response, AsyncStreamingResponse):
-                return self._atold_in_the_end(response, collection)
+                return self._ascored_at_end(response, collection)
             if self._is_last(response, collection, earlier):
                 return self._concluded(response, collection, earlier)
 
@@ -118,20 +115,20 @@ class UncertaintyQueryEngine(BaseQueryEngine):
     def _concluded(
         self, response: RESPONSE_TYPE, collection: Collection, earlier: Sequence[dict[str, Any]]
     ) -> RESPONSE_TYPE:
-        told = self._summary(collection.calls, str(response))
-        told["decision"] = "retried" if earlier else "accepted"
+        summary = self._summary(collection.calls, str(response))
+        summary["decision"] = "retried" if earlier else "accepted"
         if earlier:
-            told["attempts"] = list(earlier)
-        if told["uncertain"] and self._action != "annotate":
-            self._act(response, told)
-        response.metadata = {**(response.metadata or {}), "uncertainty": told}
+            summary["attempts"] = list(earlier)
+        if summary["uncertain"] and self._action != "annotate":
+            self._act(response, summary)
+        response.metadata = {**(response.metadata or {}), "uncertainty": summary}
         return response
 
-    def _act(self, response: Any, told: dict[str, Any]) -> None:
+    def _act(self, response: Any, summary: dict[str, Any]) -> None:
         if self._action == "raise" or not isinstance(response, Response):
             condition = repr(self._when) if self._when is not None else "its model says so"
-            raise HighUncertaintyError(condition=condition, text=str(response), uncertainty=told)
-        told |= {"decision": "abstained", "original_text": response.response}
+            raise HighUncertaintyError(condition, text=str(response), uncertainty=summary)
+        summary |= {"decision": "abstained", "original_text": response.response}
         response.response = self._text
 
     def _summary(self, calls: Sequence[ScoredCall], answer: str) -> dict[str, Any]:
@@ -144,7 +141,7 @@ class UncertaintyQueryEngine(BaseQueryEngine):
             "decision": "accepted",
         }
 
-    def _told_in_the_end(
+    def _scored_at_end(
         self, response: StreamingResponse, collection: Collection
     ) -> StreamingResponse:
         """Return the response; its metadata has the scores once its tokens have been read."""
@@ -158,13 +155,13 @@ class UncertaintyQueryEngine(BaseQueryEngine):
                     break
                 shown.append(token)
                 yield token
-            told = self._summary(collection.calls, "".join(shown))
-            response.metadata = {**(response.metadata or {}), "uncertainty": told}
+            summary = self._summary(collection.calls, "".join(shown))
+            response.metadata = {**(response.metadata or {}), "uncertainty": summary}
 
         response.response_gen = read()
         return response
 
-    def _atold_in_the_end(
+    def _ascored_at_end(
         self, response: AsyncStreamingResponse, collection: Collection
     ) -> AsyncStreamingResponse:
         """Return the response; its metadata has the scores once its tokens have been read."""
@@ -178,8 +175,8 @@ class UncertaintyQueryEngine(BaseQueryEngine):
                     break
                 shown.append(token)
                 yield token
-            told = self._summary(collection.calls, "".join(shown))
-            response.metadata = {**(response.metadata or {}), "uncertainty": told}
+            summary = self._summary(collection.calls, "".join(shown))
+            response.metadata = {**(response.metadata or {}), "uncertainty": summary}
 
         response.response_gen = read()
         return response

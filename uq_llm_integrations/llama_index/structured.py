@@ -18,15 +18,15 @@ from llama_index.core.types import PydanticProgramMode
 from pydantic import BaseModel
 from pydantic_core import from_json
 
-from uq_llm_integrations.chat_settings import ChatSettings
 from uq_llm_integrations.errors import HighUncertaintyError
+from uq_llm_integrations.faces import ModelFace
 
 Model = TypeVar("Model", bound=BaseModel)
 
 dispatcher = instrument.get_dispatcher(__name__)
 
 
-class StructuredPrediction(ChatSettings, LLM):
+class StructuredPrediction(ModelFace, LLM):
     """Structured prediction by one chat call, whose event has the scores of all fields.
 
     They are in `additional_kwargs["uncertainty"]["fields"]` of the call's response.
@@ -50,7 +50,7 @@ class StructuredPrediction(ChatSettings, LLM):
             )
             return predicted
         messages = self._begun(output_cls, prompt, prompt_args)
-        return _ended(output_cls, self.chat(messages, **_asked(output_cls, llm_kwargs)))
+        return _ended(output_cls, self.chat(messages, **_call_arguments(output_cls, llm_kwargs)))
 
     @dispatcher.span
     async def astructured_predict(
@@ -67,7 +67,9 @@ class StructuredPrediction(ChatSettings, LLM):
             )
             return predicted
         messages = self._begun(output_cls, prompt, prompt_args)
-        return _ended(output_cls, await self.achat(messages, **_asked(output_cls, llm_kwargs)))
+        return _ended(
+            output_cls, await self.achat(messages, **_call_arguments(output_cls, llm_kwargs))
+        )
 
     def _structured_stream_call(
         self,
@@ -86,7 +88,7 @@ class StructuredPrediction(ChatSettings, LLM):
             )
             return
         messages, growing = self._get_messages(prompt, **prompt_args), _Growing(output_cls)
-        for response in self.stream_chat(messages, **_asked(output_cls, llm_kwargs)):
+        for response in self.stream_chat(messages, **_call_arguments(output_cls, llm_kwargs)):
             yield from growing.so_far(response)
         yield growing.whole()
 
@@ -106,10 +108,10 @@ class StructuredPrediction(ChatSettings, LLM):
                 **prompt_args,
             )
         messages, growing = self._get_messages(prompt, **prompt_args), _Growing(output_cls)
-        asked = _asked(output_cls, llm_kwargs)
+        arguments = _call_arguments(output_cls, llm_kwargs)
 
         async def read() -> AsyncGenerator[Any, None]:
-            async for response in await self.astream_chat(messages, **asked):
+            async for response in await self.astream_chat(messages, **arguments):
                 for partial in growing.so_far(response):
                     yield partial
             yield growing.whole()
@@ -132,14 +134,14 @@ class StructuredPrediction(ChatSettings, LLM):
 
 
 class _Growing:
-    """The object that a stream tells, as far as it has come."""
+    """The object of a stream, as far as it has come."""
 
     def __init__(self, output_cls: type[BaseModel]) -> None:
         self._class, self._partial = output_cls, create_flexible_model(output_cls)
         self._last: ChatResponse | None = None
 
     def so_far(self, response: ChatResponse) -> Iterator[Any]:
-        """Yield the object that an unfinished text tells, where it tells one."""
+        """Yield the object that an unfinished text has, where it has one."""
         self._last = response
         try:
             fields = from_json(response.message.content or "", allow_partial="trailing-strings")
@@ -154,7 +156,9 @@ class _Growing:
         return _read(self._class, self._last)
 
 
-def _asked(output_cls: type[BaseModel], llm_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
+def _call_arguments(
+    output_cls: type[BaseModel], llm_kwargs: Mapping[str, Any] | None
+) -> dict[str, Any]:
     """Return the arguments of the chat call; those that choose tools mean nothing here."""
     given = {name: one for name, one in (llm_kwargs or {}).items() if name not in _OF_TOOLS}
     return {"response_schema": output_cls.model_json_schema(), **given}
@@ -170,9 +174,9 @@ def _ended(output_cls: type[Model], response: ChatResponse) -> Model:
 
 
 def _read(output_cls: type[Model], response: ChatResponse) -> Model:
-    told = response.additional_kwargs["uncertainty"]
-    if told["decision"] == "abstained":
+    metadata = response.additional_kwargs["uncertainty"]
+    if metadata["decision"] == "abstained":
         raise HighUncertaintyError(
-            condition=told["condition"], text=told["original_text"], uncertainty=told
+            metadata["condition"], text=metadata["original_text"], uncertainty=metadata
         )
     return output_cls.model_validate_json(response.message.content or "")

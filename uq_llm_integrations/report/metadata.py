@@ -1,22 +1,26 @@
-"""Scores as plain, JSON-clean data: the same in every framework's response metadata."""
+"""Scores as plain, JSON-clean data, the same in every framework's response metadata, and back."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from uq_llm_integrations.methods.bounds import bounded
-from uq_llm_integrations.records import Candidate, Result, TokenTrace
+import numpy as np
 
-TokenTexts = Sequence[Sequence[str]] | None
-"""For each candidate the texts of its tokens, or None to leave out what is known by token."""
+from uq_llm_integrations.errors import ConfigurationError
+from uq_llm_integrations.methods.bounds import bounded
+from uq_llm_integrations.methods.registry import find_method
+from uq_llm_integrations.records import Result, Score, TokenTrace
+from uq_llm_integrations.strategies.conditions import Condition
+
+Metadata = dict[str, Any]
 
 _TOKEN_ARRAYS = ("logprob", "rank", "entropy", "varentropy", "entropy_lower", "entropy_upper")
 
 
-def uncertainty_metadata(result: Result, index: int = 0) -> dict[str, Any]:
-    """Return what is always told of one candidate.
+def uncertainty_metadata(result: Result, index: int = 0) -> Metadata:
+    """Return the metadata of one candidate.
 
     `scores` has a number or None for each sequence-level method. A None has its `reasons`, and its
     `intervals` where the top k bounds it, and `sources` say what judged texts. `token_scores` has
@@ -25,16 +29,18 @@ def uncertainty_metadata(result: Result, index: int = 0) -> dict[str, Any]:
     """
     candidate, scores = result.candidates[index], result.scores[index]
     sequence = {name: s for name, s in scores.items() if s.tokens is None and s.claims is None}
-    metadata: dict[str, Any] = {
+    metadata: Metadata = {
         "scores": {name: score.value for name, score in sequence.items()},
         "exact": candidate.trace.is_exact,
         "grammar": candidate.trace.grammar,
         "tokens": len(candidate.token_ids),
         "decision": result.decision.action,
         "uncertain": result.decision.is_uncertain,
+        "sampling": result.sampling_end.kind,
     }
-    optional: dict[str, Any] = {
+    optional: Metadata = {
         "condition": result.decision.condition,
+        "sampling_reason": result.sampling_end.reason,
         "original_text": None if result.decision.text is None else candidate.text,
         "error": candidate.error and str(candidate.error),
         "usage": asdict(result.usage) if index == 0 else None,
@@ -62,15 +68,10 @@ def _numbers(result: Result) -> dict[str, float | None]:
     return {name: score.value for name, score in result.scores[0].items()}
 
 
-def token_metadata(candidate: Candidate, texts: Sequence[str]) -> dict[str, Any]:
-    """Return one list a quantity, one entry a token; quantities that are not known are left out."""
-    return token_columns(candidate.token_ids, candidate.trace, texts)
-
-
-def token_columns(
+def token_metadata(
     token_ids: Sequence[int], trace: TokenTrace, texts: Sequence[str]
-) -> dict[str, Any]:
-    """Return the same of some tokens."""
+) -> dict[str, list[Any]]:
+    """Return one list a quantity, one entry a token; quantities that are not known are left out."""
     trace = bounded(trace)
     arrays = {name: getattr(trace, name) for name in _TOKEN_ARRAYS}
     if trace.is_exact:
@@ -90,7 +91,7 @@ def token_usage(results: Sequence[Result]) -> dict[str, int]:
     }
 
 
-def result_metadata(result: Result, texts: Sequence[Sequence[str]]) -> dict[str, Any]:
+def result_metadata(result: Result, texts: Sequence[Sequence[str]]) -> Metadata:
     """Return a whole result: each candidate's text, scores and tokens, and the usage."""
     return {
         "candidates": [
@@ -98,9 +99,94 @@ def result_metadata(result: Result, texts: Sequence[Sequence[str]]) -> dict[str,
                 "text": candidate.text,
                 "finish_reason": candidate.finish_reason,
                 "uncertainty": uncertainty_metadata(result, index),
-                "tokens": token_metadata(candidate, texts[index]),
+                "tokens": token_metadata(candidate.token_ids, candidate.trace, texts[index]),
             }
             for index, candidate in enumerate(result.candidates)
         ],
         "usage": asdict(result.usage),
     }
+
+
+LEAST = -9999.0
+"""What stands for minus infinity, which JSON has not, as in OpenAI's API."""
+
+
+def openai_logprobs(
+    trace: TokenTrace, texts: Sequence[str], top_texts: Mapping[int, str], k: int
+) -> list[Metadata]:
+    """Return an entry for each token, with its k alternatives, the most probable first."""
+    return [
+        _entry(text, float(logprob)) | {"top_logprobs": _top(trace, i, top_texts, k)}
+        for i, (text, logprob) in enumerate(zip(texts, trace.logprob, strict=True))
+    ]
+
+
+def _top(trace: TokenTrace, i: int, texts: Mapping[int, str], k: int) -> list[Metadata]:
+    if trace.top_ids is None or trace.top_logprobs is None:
+        return []
+    ids, logprobs = trace.top_ids[i], trace.top_logprobs[i]
+    best = np.argsort(-logprobs, kind="stable")[:k]
+    return [_entry(texts[int(ids[one])], float(logprobs[one])) for one in best]
+
+
+def _entry(text: str, logprob: float) -> Metadata:
+    return {"token": text, "bytes": list(text.encode()), "logprob": max(logprob, LEAST)}
+
+
+class MetadataView:
+    """Reads metadata as conditions read a result: by `score(name)` and `trace`.
+
+    Example:
+        >>> MetadataView({"scores": {"entropy": 0.3}}).score("entropy").value
+        0.3
+    """
+
+    def __init__(self, metadata: Mapping[str, Any]) -> None:
+        self._metadata = metadata
+
+    @property
+    def trace(self) -> TokenTrace:
+        """The log-probabilities and the interval that holds the entropy, with `token_scores`.
+
+        An exact entropy is one with equal ends; other exact statistics are not in the metadata.
+        """
+        columns = self._metadata.get("by_token", {})
+        ends = {f"entropy_{end}": columns.get("entropy") for end in ("lower", "upper")}
+        given: dict[str, Any] = {
+            name: np.array(columns.get(name, entropy), np.float64)
+            for name, entropy in ends.items()
+            if name in columns or entropy is not None
+        }
+        return TokenTrace(0, np.array(columns.get("logprob", ()), np.float64), **given)
+
+    def score(self, name: str) -> Score:
+        """Return a score by any of its method's names."""
+        scores = self._metadata.get("scores", {})
+        if name not in scores:
+            wanted = find_method(name)
+            same = (one for one in scores if find_method(one) is wanted)
+            name = next(same, name)
+        if name not in scores:
+            return Score(name, reason="it was not requested")
+        lower, upper = self._metadata.get("intervals", {}).get(name, (None, None))
+        reason = self._metadata.get("reasons", {}).get(name)
+        return Score(name, scores[name], reason, lower, upper)
+
+
+def check_metadata_condition(when: Condition | None) -> None:
+    """Raise ConfigurationError for a condition that metadata of one answer cannot answer."""
+    if when is not None and when.needs_samples:
+        raise ConfigurationError(f"{when!r} compares samples, but only one answer is handed on")
+
+
+def is_uncertain(when: Condition | None, metadata: Mapping[str, Any] | None) -> bool:
+    """Return whether an answer is too uncertain; what is not known counts as uncertain.
+
+    Without a condition, the model's own decision counts (`uncertain_when` of its class). Windows
+    over tokens need metadata with `token_scores=True`.
+    """
+    if metadata is None:
+        return True
+    if when is None:
+        return bool(metadata.get("uncertain", True))
+    return when(MetadataView(metadata)) is not False

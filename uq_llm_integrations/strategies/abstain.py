@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
+
+from pydantic import ConfigDict
 
 from uq_llm_integrations.backends.base import Capabilities
 from uq_llm_integrations.errors import ConfigurationError, HighUncertaintyError
-from uq_llm_integrations.methods.registry import DEFAULT_METHODS
-from uq_llm_integrations.records import Decision, Request
-from uq_llm_integrations.strategies.conditions import Condition
-from uq_llm_integrations.strategies.wishes import Steps, Strategy, check_condition
+from uq_llm_integrations.methods.options import MethodOptions
+from uq_llm_integrations.records import Decision, Request, Result
+from uq_llm_integrations.strategies.base import Run, Strategy
+from uq_llm_integrations.strategies.best_of_n import Single
+from uq_llm_integrations.strategies.condition_text import When, as_condition
+from uq_llm_integrations.strategies.conditions import Condition, Scored, check_condition
 
 Action = Literal["annotate", "abstain", "raise"]
 
@@ -22,43 +25,114 @@ ABSTENTION = "I am not sure enough to answer that."
 class Abstain(Strategy):
     """Runs a strategy and acts where its result meets a condition, or cannot be known not to.
 
-    'annotate' says so in the decision; 'abstain' also puts `text` in the answer's place and keeps
-    the candidate; 'raise' raises HighUncertaintyError, which carries the result.
+    `when` is a condition or its text. 'annotate' marks the decision as uncertain; 'abstain' also
+    puts `text` in the answer's place and keeps the candidate; 'raise' raises HighUncertaintyError,
+    which carries the result.
+
+    Example:
+        strategy = Abstain(BestOfN(4), "entropy > 1.5", action="abstain")
     """
 
+    type = "abstain"
+
     strategy: Strategy
-    when: Condition
+    when: When
     action: Action = "annotate"
     text: str = ABSTENTION
 
     def __post_init__(self) -> None:
-        if self.action not in get_args(Action):
-            allowed = ", ".join(get_args(Action))
-            raise ConfigurationError(f"action is {self.action!r}; allowed are {allowed}")
+        object.__setattr__(self, "when", as_condition(self.when))
+        check_action("action", self.action)
 
     @property
     def can_stream(self) -> bool:  # type: ignore[override]  # it depends on what is wrapped
         """Whether nothing that was shown has to be taken back."""
         return self.action != "abstain" and self.strategy.can_stream
 
-    def __call__(self, request: Request, methods: Sequence[str] = DEFAULT_METHODS) -> Steps:
+    async def __call__(self, run: Run) -> Result:
         """Run the strategy and act on its result."""
-        methods = tuple(dict.fromkeys([*methods, *self.when.methods]))
-        result = yield from self.strategy(request, methods)
-        if self.when(result) is False:
+        when = as_condition(self.when)
+        return self.decide(await self.strategy(run.vary(methods=when.methods)))
+
+    def decide(self, result: Result) -> Result:
+        """Return a ready result with what is decided about it; raise where that is the action."""
+        when = as_condition(self.when)
+        if when(result) is False:
             return result
         text = self.text if self.action == "abstain" else result.decision.text
         action = "abstained" if self.action == "abstain" else result.decision.action
-        result = replace(result, decision=Decision(action, repr(self.when), True, text))
+        result = replace(result, decision=Decision(action, repr(when), True, text))
         if self.action == "raise":
-            raise HighUncertaintyError(result)
+            raise HighUncertaintyError(repr(when), result=result)
         return result
 
-    def check(self, request: Request, capabilities: Capabilities) -> None:
-        """Refuse a condition that cannot be asked."""
-        self.strategy.check(request, capabilities)
-        check_condition(self.when, self.strategy.samples(request), capabilities, request)
+    def check(self, request: Request, capabilities: Capabilities, options: MethodOptions) -> None:
+        """Refuse a condition that can never be decided."""
+        self.strategy.check(request, capabilities, options)
+        samples = self.strategy.samples(request)
+        check_condition(as_condition(self.when), samples, capabilities, options)
 
     def samples(self, request: Request) -> int:
         """Return the strategy's."""
         return self.strategy.samples(request)
+
+
+@dataclass(frozen=True)
+class Policy:
+    """When an answer is too uncertain, and what happens then.
+
+    `uncertain_when` is a condition or its text; without one no answer is too uncertain.
+    `on_high_uncertainty` is the action of `Abstain`, and `abstention_text` what 'abstain' returns
+    in the answer's place. Raises ConfigurationError for an action that is not known, or that
+    nothing can cause.
+
+    Example:
+        >>> policy = Policy("entropy > 1.5", "abstain")
+        >>> policy.wrap(Single()).when
+        entropy > 1.5
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(
+        arbitrary_types_allowed=True, extra="forbid"
+    )
+
+    uncertain_when: When | None = None
+    on_high_uncertainty: Action = "annotate"
+    abstention_text: str = ABSTENTION
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "uncertain_when", self.condition)
+        check_action("on_high_uncertainty", self.on_high_uncertainty)
+        if self.condition is None and self.on_high_uncertainty != "annotate":
+            raise ConfigurationError(
+                f"on_high_uncertainty={self.on_high_uncertainty!r} needs `uncertain_when`"
+            )
+
+    @property
+    def condition(self) -> Condition | None:
+        """The condition on which an answer is too uncertain."""
+        return None if self.uncertain_when is None else as_condition(self.uncertain_when)
+
+    def wrap(self, strategy: Strategy) -> Strategy:
+        """Return the strategy with this policy applied to its results."""
+        if self.condition is None:
+            return strategy
+        return Abstain(strategy, self.condition, self.on_high_uncertainty, self.abstention_text)
+
+    def decide(self, result: Result) -> Result:
+        """Return a ready result, scored by the condition's methods, with what is decided."""
+        if self.condition is None:
+            return result
+        action, text = self.on_high_uncertainty, self.abstention_text
+        return Abstain(Single(), self.condition, action, text).decide(result)
+
+    def is_uncertain(self, scored: Scored) -> bool:
+        """Return whether an answer is too uncertain; what is not known counts as uncertain."""
+        return self.condition is not None and self.condition(scored) is not False
+
+
+def check_action(name: str, action: str) -> None:
+    """Raise ConfigurationError for an action that is not known."""
+    if action not in get_args(Action):
+        allowed = ", ".join(get_args(Action))
+        raise ConfigurationError(f"{name} is {action!r}; allowed are {allowed}")

@@ -2,34 +2,48 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
+
+from pydantic import ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, core_schema
 
 from uq_llm_integrations.backends.base import Backend, Capabilities
 from uq_llm_integrations.backends.metering import MeteredBackend
 from uq_llm_integrations.errors import ConfigurationError
 from uq_llm_integrations.methods.options import MethodOptions
-from uq_llm_integrations.methods.registry import DEFAULT_METHODS, check_available
+from uq_llm_integrations.methods.registry import DEFAULT_METHODS, check_available, find_method
 from uq_llm_integrations.methods.scoring import add_evidence_scores
 from uq_llm_integrations.records import Candidate, Request, Result, SampleMonitor
 from uq_llm_integrations.strategies.results import scored_result
 
 
 @dataclass(frozen=True, eq=False)
+class Generation:
+    """The candidates of one request, and how many seconds they took."""
+
+    candidates: Sequence[Candidate]
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
 class Run:
     """One request on its way: what a strategy reads, and through which it reaches the backend.
 
-    `streamed` has the candidates of a stream, which stand for the first generation.
+    `streamed` yields what was generated already, piece by piece, before the strategy began; it
+    stands for the first generations that the strategy requests.
     """
 
     backend: MeteredBackend
     request: Request
     methods: tuple[str, ...] = DEFAULT_METHODS
     options: MethodOptions = field(default_factory=MethodOptions)
-    streamed: list[Candidate] | None = None
+    streamed: Iterator[Generation] = field(default_factory=lambda: iter(()))
 
     def vary(self, request: Request | None = None, methods: Sequence[str] = ()) -> Run:
         """Return the run of another request, with further methods; the usage is still counted."""
@@ -48,17 +62,12 @@ class Run:
                 "another model needs the prompt's text; give the request its `text`"
             )
         other = replace(request, prompt_ids=ids)
-        return replace(self, backend=MeteredBackend(backend), request=other, streamed=None)
+        return replace(self, backend=MeteredBackend(backend), request=other, streamed=iter(()))
 
     async def sample(self, monitor: SampleMonitor | None = None) -> Result:
         """Generate the request's candidates and return them with the scores of their traces."""
-        started = time.perf_counter()
-        if self.streamed:
-            candidates = [self.streamed.pop() for _ in range(len(self.streamed))][::-1]
-        else:
-            candidates = await self.backend.generate(self.request, monitor)
-        seconds = time.perf_counter() - started
-        return scored_result(candidates, self.methods, seconds, self.request)
+        given = next(self.streamed, None) or await self._generate(monitor)
+        return scored_result(given.candidates, self.methods, given.seconds, self.request)
 
     async def assess(self, result: Result) -> Result:
         """Return the result with the scores of the methods that need more than a trace."""
@@ -66,16 +75,47 @@ class Run:
             result, self.backend, self.request, self.methods, self.options
         )
 
+    async def _generate(self, monitor: SampleMonitor | None) -> Generation:
+        started = time.perf_counter()
+        candidates = await self.backend.generate(self.request, monitor)
+        return Generation(candidates, time.perf_counter() - started)
+
+
+STRATEGIES: dict[str, type[Strategy]] = {}
+"""Name in configuration files -> the strategy; each that has a `type` enters itself."""
+
 
 class Strategy(ABC):
     """Decides what to generate for a request and which candidate is chosen.
 
-    Strategies wrap one another: `Abstain(Retry(BestOfN(8), when=...), when=...)`.
+    Strategies wrap one another: `Abstain(Retry(BestOfN(8), when=...), when=...)`. They are frozen
+    dataclasses, which pydantic can build from plain data: `TypeAdapter(Strategy)` reads
+    `{"type": "best_of_n", "n": 4}`. One of your own is in configuration files too, by its `type`.
+
+    Example:
+        @dataclass(frozen=True)
+        class Shortest(Strategy):
+            type = "shortest"
+
+            async def __call__(self, run: Run) -> Result:
+                result = await run.assess(await run.sample())
+                return ordered(result, lambda i: (len(result.candidates[i].text),))
     """
 
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(
+        arbitrary_types_allowed=True, extra="forbid"
+    )
+    type: ClassVar[str]
+    """The name in configuration files."""
+
     can_stream: ClassVar[bool] = False
-    """Whether the first sample is the answer whatever its scores are, so that it can be shown
-    while it is generated."""
+    """Whether the first sample of the request, unchanged, is the answer whatever its scores are,
+    so that it can be shown while it is generated."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "type" in cls.__dict__:
+            STRATEGIES[cls.type] = cls
 
     @abstractmethod
     async def __call__(self, run: Run) -> Result:
@@ -93,6 +133,56 @@ class Strategy(ABC):
         """Return how many candidates the strategy chooses among."""
         return request.n
 
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls, source: object, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        """Accept the fields of a strategy; for the base class, those of any by its `type`."""
+        if cls is not Strategy:
+            return handler(source)
+        by_type = core_schema.tagged_union_schema(
+            {
+                name: core_schema.no_info_before_validator_function(
+                    kind._fields_of, handler.generate_schema(kind)
+                )
+                for name, kind in STRATEGIES.items()
+            },
+            discriminator=_type_of,
+            custom_error_type="strategy_type",
+            custom_error_message=f"the type of a strategy is one of {', '.join(STRATEGIES)}",
+        )
+        # Strategies hold strategies: pydantic refers to a class within itself by this name.
+        name = f"{cls.__module__}.{cls.__qualname__}:{id(cls)}"
+        return core_schema.no_info_wrap_validator_function(_ready_or_read, by_type, ref=name)
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """Describe the `type` beside the fields."""
+        found = handler(schema)
+        plain = handler.resolve_ref_schema(found)
+        if "properties" in plain:
+            plain["properties"]["type"] = {"const": cls.type}
+            required = [name for name in plain.get("required", ()) if name != "strategy"]
+            plain["required"] = ["type", *(name for name in required if name != "type")]
+        return found
+
+    @classmethod
+    def _fields_of(cls, value: Mapping[str, object]) -> Mapping[str, object]:
+        """Return plain data without the `type`; what wraps no named strategy wraps a single one."""
+        fields = getattr(cls, "__dataclass_fields__", {})
+        wrapped = {"strategy": {"type": "single"}} if "strategy" in fields else {}
+        return wrapped | {name: one for name, one in value.items() if name != "type"}
+
+
+def _type_of(value: object) -> str | None:
+    return value.get("type") if isinstance(value, Mapping) else None
+
+
+def _ready_or_read(value: object, read: Callable[[object], Strategy]) -> Strategy:
+    return value if isinstance(value, Strategy) else read(value)
+
 
 async def run_strategy(
     strategy: Strategy,
@@ -103,13 +193,46 @@ async def run_strategy(
 ) -> Result:
     """Run a strategy for one request.
 
+    Raises ConfigurationError where the backend can never serve it, and what the backend raises.
+
     Example:
         result = await run_strategy(BestOfN(4), request, backend, ["entropy"])
     """
-    options = options or MethodOptions()
-    check_available(methods, backend.capabilities, options)
-    strategy.check(request, backend.capabilities, options)
-    return await strategy(Run(MeteredBackend(backend), request, tuple(methods), options))
+    run = Run(MeteredBackend(backend), request, tuple(methods), options or MethodOptions())
+    check_run(strategy, run)
+    return await strategy(run)
+
+
+async def run_strategies(
+    strategy: Strategy,
+    requests: Sequence[Request],
+    backend: Backend,
+    methods: Sequence[str] = DEFAULT_METHODS,
+    options: MethodOptions | None = None,
+) -> list[Result]:
+    """Run a strategy for many requests at once, and return their results in the same order.
+
+    Where one fails, the others are still finished, and the error's `completed` holds their results.
+
+    Example:
+        results = await run_strategies(SelfConsistency(8), requests, backend, ["entropy"])
+    """
+    for request in requests:
+        backend.check(request)
+    runs = (run_strategy(strategy, request, backend, methods, options) for request in requests)
+    outcomes = await asyncio.gather(*runs, return_exceptions=True)
+    completed = {i: out for i, out in enumerate(outcomes) if isinstance(out, Result)}
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException):
+            outcome.completed = completed  # type: ignore[attr-defined]  # ours or a foreign error
+            raise outcome
+    return list(completed.values())
+
+
+def check_run(strategy: Strategy, run: Run) -> None:
+    """Raise ConfigurationError where the run's backend can never serve its request."""
+    check_available(run.methods, run.backend.capabilities, run.options)
+    strategy.check(run.request, run.backend.capabilities, run.options)
 
 
 def check_varied(request: Request, n: int) -> None:
@@ -120,7 +243,19 @@ def check_varied(request: Request, n: int) -> None:
         )
 
 
+def check_cap(n: int, capabilities: Capabilities) -> None:
+    """Raise ConfigurationError for more samples than the backend allows."""
+    if n > capabilities.max_n:
+        raise ConfigurationError(f"n is {n}; the backend allows {capabilities.max_n} at most")
+
+
 def check_count(name: str, value: int, least: int = 1) -> None:
     """Raise ConfigurationError unless the value is a whole number of at least `least`."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ConfigurationError(f"{name} is {value!r}; allowed are whole numbers from {least}")
+
+
+def check_orders(method: str) -> None:
+    """Raise ConfigurationError unless the method has one score a candidate to order them by."""
+    if find_method(method).level != "sequence":
+        raise ConfigurationError(f"{method} has no one score to choose by")

@@ -1,36 +1,60 @@
-"""Conditions written as text, for configuration files: `perplexity > 0.6 or agreement < 0.5`."""
+"""Conditions written as text: `mean_nll > 0.6 or agreement < 0.5`."""
 
 from __future__ import annotations
 
 import ast
 from collections.abc import Callable
 from functools import reduce
-from operator import and_, ge, gt, le, lt, or_
-from typing import Any
+from operator import and_, or_
+from typing import Annotated
+
+from pydantic import BeforeValidator, WithJsonSchema
 
 from uq_llm_integrations.errors import ConfigurationError
-from uq_llm_integrations.strategies.conditions import Condition
+from uq_llm_integrations.strategies.conditions import Comparison, Condition, Operator, Quantity
 from uq_llm_integrations.strategies.quantities import (
-    Quantity,
     agreement,
     load_threshold,
     score,
     token_max,
     token_mean,
+    token_window,
     worst_window,
 )
 
-_OPERATORS: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
-    ast.Gt: gt,
-    ast.GtE: ge,
-    ast.Lt: lt,
-    ast.LtE: le,
+_OPERATORS: dict[type[ast.cmpop], Operator] = {
+    ast.Gt: ">",
+    ast.GtE: ">=",
+    ast.Lt: "<",
+    ast.LtE: "<=",
 }
-_WINDOWS: dict[str, Callable[..., Quantity]] = {
+_WINDOWS: dict[str, Callable[..., token_window]] = {
     "token_mean": token_mean,
     "token_max": token_max,
     "worst_window": worst_window,
 }
+
+
+def as_condition(value: Condition | str) -> Condition:
+    """Return the condition itself, or the one that a text describes.
+
+    Example:
+        >>> as_condition("entropy > 1.5 and not agreement >= 0.5")
+        (entropy > 1.5 and not agreement >= 0.5)
+    """
+    if isinstance(value, Condition):
+        return value
+    if not isinstance(value, str):
+        raise ConfigurationError(f"{value!r} is no condition; allowed are conditions and text")
+    return parse_condition(value)
+
+
+When = Annotated[
+    Condition | str,
+    BeforeValidator(as_condition),
+    WithJsonSchema({"type": "string", "examples": ["mean_nll > 0.6 or entropy > 2"]}),
+]
+"""A condition or its text, as a field that pydantic can build from plain data."""
 
 
 def parse_condition(text: str) -> Condition:
@@ -39,6 +63,10 @@ def parse_condition(text: str) -> Condition:
     A comparison has a method's name, `agreement`, or a window such as `worst_window(entropy, 8)` on
     its left, and on its right a number, or `calibrated("file.json", "name")`. `and`, `or`, `not`
     and brackets compose them. Raises ConfigurationError for anything else.
+
+    Example:
+        >>> parse_condition("worst_window(entropy, 8) > 3")
+        worst_window(entropy, 8) > 3
     """
     try:
         tree = ast.parse(text.strip(), mode="eval")
@@ -55,10 +83,9 @@ def _condition(node: ast.expr, text: str) -> Condition:
             return reduce(or_, (_condition(value, text) for value in values))
         case ast.UnaryOp(op=ast.Not(), operand=operand):
             return ~_condition(operand, text)
-        case ast.Compare(left=left, ops=[operator], comparators=[right]):
-            if compare := _OPERATORS.get(type(operator)):
-                condition: Condition = compare(_quantity(left, text), _threshold(right, text))
-                return condition
+        case ast.Compare(left=left, ops=[sign], comparators=[right]):
+            if operator := _OPERATORS.get(type(sign)):
+                return Comparison(_quantity(left, text), operator, _threshold(right, text))
     raise _unreadable(node, text, "a comparison such as `entropy > 1.5`")
 
 
@@ -69,7 +96,8 @@ def _quantity(node: ast.expr, text: str) -> Quantity:
         case ast.Name(id=name):
             return score(name)
         case ast.Call(func=ast.Name(id=name), args=[ast.Name(id=method), *sizes], keywords=[]):
-            if name in _WINDOWS and len(sizes) <= 1:
+            least = 1 if name == "worst_window" else 0
+            if name in _WINDOWS and least <= len(sizes) <= 1:
                 return _WINDOWS[name](method, *(_size(size, text) for size in sizes))
     raise _unreadable(node, text, "a method's name, `agreement`, or `worst_window(entropy, 8)`")
 

@@ -2,8 +2,9 @@
 
     uncertain = (score("entropy") > 1.5) | (agreement() < 0.5) | (worst_window("entropy", 8) > 3)
 
-A condition says True, False, or None where the scores that it needs are not known well enough.
-Whoever acts on a condition takes None for uncertain.
+A condition returns True, False, or None where the scores that it needs are not known well enough.
+Whoever acts on a condition takes None for uncertain. It reads a `Result`, or anything else with the
+scores of one answer (`Scored`).
 """
 
 from __future__ import annotations
@@ -13,21 +14,65 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import product
-from typing import Literal
+from typing import ClassVar, Literal, Protocol
 
+from uq_llm_integrations.backends.base import Capabilities
 from uq_llm_integrations.errors import ConfigurationError
-from uq_llm_integrations.records import Result
-from uq_llm_integrations.strategies.quantities import Quantity
+from uq_llm_integrations.methods.options import MethodOptions
+from uq_llm_integrations.methods.registry import check_available
+from uq_llm_integrations.records import Result, Score, TokenTrace
 
 Operator = Literal[">", ">=", "<", "<="]
 _OPPOSITE: dict[Operator, Operator] = {">": "<=", "<=": ">", "<": ">=", ">=": "<"}
 
+Interval = tuple[float, float]
+"""The lower and the upper end of what is known; equal where it is exact."""
 
-class Condition(ABC):
-    """Says of a result's chosen candidate whether something holds."""
+
+class Scored(Protocol):
+    """What has the scores of one answer: a `Result`, or a view of a framework's metadata."""
+
+    def score(self, name: str) -> Score:
+        """Return a method's score by its name; one that is not there has a reason."""
+
+    @property
+    def trace(self) -> TokenTrace:
+        """What is known of the answer's tokens."""
+
+
+class Quantity(ABC):
+    """A number that is known of an answer. Compare it with a threshold to get a condition."""
+
+    needs_samples: ClassVar[bool] = False
+    """Whether it is taken of several candidates."""
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The methods that must be scored first."""
+        return ()
 
     @abstractmethod
-    def __call__(self, result: Result) -> bool | None:
+    def __call__(self, scored: Scored) -> Interval | None:
+        """Return the interval that holds it, None where nothing is known."""
+
+    def __gt__(self, threshold: float) -> Comparison:
+        return Comparison(self, ">", threshold)
+
+    def __ge__(self, threshold: float) -> Comparison:
+        return Comparison(self, ">=", threshold)
+
+    def __lt__(self, threshold: float) -> Comparison:
+        return Comparison(self, "<", threshold)
+
+    def __le__(self, threshold: float) -> Comparison:
+        return Comparison(self, "<=", threshold)
+
+
+class Condition(ABC):
+    """Decides whether something holds for an answer: for a result, for its chosen candidate."""
+
+    @abstractmethod
+    def __call__(self, scored: Scored) -> bool | None:
         """Return whether it holds, None where that cannot be known."""
 
     @abstractmethod
@@ -45,7 +90,7 @@ class Condition(ABC):
 
     @property
     def methods(self) -> tuple[str, ...]:
-        """The methods that must be scored before this condition can be asked."""
+        """The methods that must be scored before this condition can be decided."""
         return tuple(dict.fromkeys(name for q in self.quantities for name in q.methods))
 
     @property
@@ -68,7 +113,12 @@ class Condition(ABC):
 
 @dataclass(frozen=True)
 class Comparison(Condition):
-    """A quantity against a threshold."""
+    """A quantity against a threshold.
+
+    Example:
+        >>> Comparison(score("entropy"), ">", 1.5) == (score("entropy") > 1.5)
+        True
+    """
 
     quantity: Quantity
     operator: Operator
@@ -81,13 +131,13 @@ class Comparison(Condition):
                 f"the threshold of {self.quantity!r} is {self.threshold!r}; it must be a number"
             )
 
-    def __call__(self, result: Result) -> bool | None:
+    def __call__(self, scored: Scored) -> bool | None:
         """Compare the quantity, or the interval that holds it."""
-        ends = self.quantity(result)
-        if ends is None:
+        interval = self.quantity(scored)
+        if interval is None:
             return None
-        verdicts = {_holds(end, self.operator, self.threshold) for end in ends}
-        return verdicts.pop() if len(verdicts) == 1 else None
+        outcomes = {_holds(end, self.operator, self.threshold) for end in interval}
+        return outcomes.pop() if len(outcomes) == 1 else None
 
     def literals(self) -> Iterator[Condition]:
         """Yield itself."""
@@ -101,19 +151,25 @@ class Comparison(Condition):
         return [[(opposite, True)]]
 
     def __repr__(self) -> str:
-        return f"{self.quantity!r} {self.operator} {self.threshold:g}"
+        short = f"{self.threshold:g}"
+        number = short if float(short) == self.threshold else repr(self.threshold)
+        return f"{self.quantity!r} {self.operator} {number}"
 
 
 @dataclass(frozen=True)
 class Custom(Condition):
-    """A condition of the user's own."""
+    """A condition of the user's own, on a whole result: elsewhere it cannot be known.
+
+    Example:
+        >>> long = Custom(lambda result: len(result.text) > 500, "the answer is long")
+    """
 
     function: Callable[[Result], bool | None]
     name: str
 
-    def __call__(self, result: Result) -> bool | None:
-        """Ask the function."""
-        return self.function(result)
+    def __call__(self, scored: Scored) -> bool | None:
+        """Call the function."""
+        return self.function(scored) if isinstance(scored, Result) else None
 
     def literals(self) -> Iterator[Condition]:
         """Yield itself."""
@@ -164,49 +220,58 @@ class _Composed(Condition):
 class And(_Composed):
     """Holds where all parts hold; one that does not settles it, whatever the others say."""
 
-    def __call__(self, result: Result) -> bool | None:
-        """Ask the parts until one does not hold."""
-        verdicts = [part(result) for part in self.parts]
-        return False if False in verdicts else (None if None in verdicts else True)
+    def __call__(self, scored: Scored) -> bool | None:
+        """Decide all parts."""
+        outcomes = [part(scored) for part in self.parts]
+        return False if False in outcomes else (None if None in outcomes else True)
 
     def clauses(self, *, negated: bool) -> list[list[Signed]]:
         """Return the normal form, by De Morgan where negated."""
         return self._some(negated=True) if negated else self._every(negated=False)
 
     def __repr__(self) -> str:
-        return "(" + " & ".join(map(repr, self.parts)) + ")"
+        return "(" + " and ".join(map(repr, self.parts)) + ")"
 
 
 class Or(_Composed):
     """Holds where any part holds; one that does settles it, whatever the others say."""
 
-    def __call__(self, result: Result) -> bool | None:
-        """Ask the parts."""
-        verdicts = [part(result) for part in self.parts]
-        return True if True in verdicts else (None if None in verdicts else False)
+    def __call__(self, scored: Scored) -> bool | None:
+        """Decide all parts."""
+        outcomes = [part(scored) for part in self.parts]
+        return True if True in outcomes else (None if None in outcomes else False)
 
     def clauses(self, *, negated: bool) -> list[list[Signed]]:
         """Return the normal form, by De Morgan where negated."""
         return self._every(negated=True) if negated else self._some(negated=False)
 
     def __repr__(self) -> str:
-        return "(" + " | ".join(map(repr, self.parts)) + ")"
+        return "(" + " or ".join(map(repr, self.parts)) + ")"
 
 
 class Not(_Composed):
     """Holds where its part does not."""
 
-    def __call__(self, result: Result) -> bool | None:
+    def __call__(self, scored: Scored) -> bool | None:
         """Return the opposite."""
-        verdict = self.parts[0](result)
-        return None if verdict is None else not verdict
+        outcome = self.parts[0](scored)
+        return None if outcome is None else not outcome
 
     def clauses(self, *, negated: bool) -> list[list[Signed]]:
         """Return the other of the part's two forms."""
         return self.parts[0].clauses(negated=not negated)
 
     def __repr__(self) -> str:
-        return f"~{self.parts[0]!r}"
+        return f"not {self.parts[0]!r}"
+
+
+def check_condition(
+    condition: Condition, samples: int, capabilities: Capabilities, options: MethodOptions
+) -> None:
+    """Raise ConfigurationError for a condition that can never be decided there."""
+    check_available(condition.methods, capabilities, options)
+    if condition.needs_samples and samples < 2:
+        raise ConfigurationError(f"{condition!r} compares samples, but there is only one")
 
 
 def _holds(value: float, operator: Operator, threshold: float) -> bool:

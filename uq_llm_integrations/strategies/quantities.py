@@ -3,62 +3,28 @@
 from __future__ import annotations
 
 import json
-from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 
 from uq_llm_integrations.errors import ConfigurationError, suggestion
 from uq_llm_integrations.methods.registry import find_method
-from uq_llm_integrations.methods.token_values import token_values
+from uq_llm_integrations.methods.scoring import token_values
 from uq_llm_integrations.records import Floats, Result
-from uq_llm_integrations.strategies.answers import normalised_answer
-
-if TYPE_CHECKING:
-    from uq_llm_integrations.strategies.conditions import Comparison, Operator
-
-Ends = tuple[float, float]
-"""The lower and the upper end of what is known; equal where it is exact."""
-
-
-class Quantity(ABC):
-    """A number that can be told of a result's chosen candidate. Compare it to get a condition."""
-
-    needs_samples = False
-
-    @property
-    def methods(self) -> tuple[str, ...]:
-        """The methods that must be scored first."""
-        return ()
-
-    @abstractmethod
-    def __call__(self, result: Result) -> Ends | None:
-        """Return the ends of the interval that holds it, None where nothing is known."""
-
-    def __gt__(self, threshold: float) -> Comparison:
-        return self._compared(">", threshold)
-
-    def __ge__(self, threshold: float) -> Comparison:
-        return self._compared(">=", threshold)
-
-    def __lt__(self, threshold: float) -> Comparison:
-        return self._compared("<", threshold)
-
-    def __le__(self, threshold: float) -> Comparison:
-        return self._compared("<=", threshold)
-
-    def _compared(self, operator: Operator, threshold: float) -> Comparison:
-        from uq_llm_integrations.strategies.conditions import Comparison
-
-        return Comparison(self, operator, threshold)
+from uq_llm_integrations.strategies.conditions import Interval, Quantity, Scored
+from uq_llm_integrations.strategies.voting import Answer, normalised_answer
 
 
 @dataclass(frozen=True, repr=False)
 class score(Quantity):  # noqa: N801  # reads as a word in conditions
-    """A sequence-level method's score of the chosen candidate."""
+    """A sequence-level method's score of the answer; higher is more uncertain.
+
+    Example:
+        >>> score("entropy") > 1.5
+        entropy > 1.5
+    """
 
     method: str
 
@@ -75,9 +41,9 @@ class score(Quantity):  # noqa: N801  # reads as a word in conditions
         """The method itself."""
         return (self.method,)
 
-    def __call__(self, result: Result) -> Ends | None:
+    def __call__(self, scored: Scored) -> Interval | None:
         """Return the score, or its interval."""
-        known = result.scores[0][self.method]
+        known = scored.score(self.method)
         if known.value is not None:
             return known.value, known.value
         if known.lower is not None and known.upper is not None:
@@ -90,7 +56,7 @@ class score(Quantity):  # noqa: N801  # reads as a word in conditions
 
 @dataclass(frozen=True, repr=False)
 class token_window(Quantity):  # noqa: N801  # reads as a word in conditions
-    """A method's values over tokens, reduced to one number.
+    """A method's values over tokens, reduced to one number; higher is more uncertain.
 
     `mean` and `max` are taken of the last `size` tokens (of all without a size); `worst` is the
     highest mean of any `size` tokens in a row, of all tokens where there are fewer (the lowest
@@ -106,9 +72,9 @@ class token_window(Quantity):  # noqa: N801  # reads as a word in conditions
         if self.size is not None and (isinstance(self.size, bool) or self.size < 1):
             raise ConfigurationError(f"the window has {self.size!r} tokens; it needs at least 1")
 
-    def __call__(self, result: Result) -> Ends | None:
+    def __call__(self, scored: Scored) -> Interval | None:
         """Reduce both ends."""
-        trace = result.candidate.trace
+        trace = scored.trace
         values = token_values(trace, find_method(self.method)) if len(trace) else None
         if values is None or not all(np.isfinite(end).all() for end in values):
             return None
@@ -124,23 +90,38 @@ class token_window(Quantity):  # noqa: N801  # reads as a word in conditions
         return float(last.mean() if self.reduce == "mean" else last.max())
 
     def __repr__(self) -> str:
-        of = f" of the last {self.size}" if self.size and self.reduce != "worst" else ""
-        of = f" of {self.size} in a row" if self.reduce == "worst" else of
-        return f"{self.reduce} token {self.method}{of}"
+        name = "worst_window" if self.reduce == "worst" else f"token_{self.reduce}"
+        size = f", {self.size}" if self.size else ""
+        return f"{name}({self.method}{size})"
 
 
 def token_mean(method: str, last: int | None = None) -> token_window:
-    """Return the mean over the last tokens, or over all."""
+    """Return the mean over the last tokens, or over all.
+
+    Example:
+        >>> token_mean("entropy", last=8) > 2
+        token_mean(entropy, 8) > 2
+    """
     return token_window(method, "mean", last)
 
 
 def token_max(method: str, last: int | None = None) -> token_window:
-    """Return the highest value among the last tokens, or among all."""
+    """Return the highest value among the last tokens, or among all.
+
+    Example:
+        >>> token_max("entropy") > 4
+        token_max(entropy) > 4
+    """
     return token_window(method, "max", last)
 
 
 def worst_window(method: str, size: int) -> token_window:
-    """Return the highest mean of `size` tokens in a row."""
+    """Return the highest mean of `size` tokens in a row.
+
+    Example:
+        >>> worst_window("entropy", 16) > 3
+        worst_window(entropy, 16) > 3
+    """
     return token_window(method, "worst", size)
 
 
@@ -148,18 +129,23 @@ def worst_window(method: str, size: int) -> token_window:
 class agreement(Quantity):  # noqa: N801  # reads as a word in conditions
     """The share of the whole candidates that give the same answer as the chosen one, 0 to 1.
 
-    Low is uncertain. `answer` turns a text into what is compared.
+    Low is uncertain. `answer` turns a text into what is compared. Where there are no candidates to
+    compare, it is not known.
+
+    Example:
+        >>> agreement() < 0.5
+        agreement < 0.5
     """
 
-    answer: Callable[[str], str] = normalised_answer
+    answer: Answer = normalised_answer
     needs_samples = True
 
-    def __call__(self, result: Result) -> Ends | None:
+    def __call__(self, scored: Scored) -> Interval | None:
         """Count the equal answers."""
-        answers = [self.answer(one.text) for one in result.candidates if one.is_whole]
-        if not answers or not result.candidate.is_whole:
+        if not isinstance(scored, Result) or not scored.candidate.is_whole:
             return None
-        share = answers.count(self.answer(result.candidate.text)) / len(answers)
+        answers = [self.answer(one.text) for one in scored.candidates if one.is_whole]
+        share = answers.count(self.answer(scored.candidate.text)) / len(answers)
         return share, share
 
     def __repr__(self) -> str:
@@ -167,7 +153,13 @@ class agreement(Quantity):  # noqa: N801  # reads as a word in conditions
 
 
 def load_threshold(path: str | Path, name: str) -> float:
-    """Return a threshold from a calibration file: JSON, `{"thresholds": {name: number}}`."""
+    """Return a threshold from a calibration file: JSON, `{"thresholds": {name: number}}`.
+
+    Raises ConfigurationError where the file or the name is not there.
+
+    Example:
+        uncertain = score("entropy") > load_threshold("calibration.json", "entropy")
+    """
     try:
         thresholds = json.loads(Path(path).read_text())["thresholds"]
         value = thresholds[name]

@@ -6,98 +6,92 @@ Both are tenacity's: its `stop`, `wait` and callbacks are passed in, only the pr
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
+from pydantic.json_schema import SkipJsonSchema
 from tenacity import (
-    DoAttempt,
-    DoSleep,
+    AsyncRetrying,
     RetryCallState,
-    Retrying,
+    after_nothing,
+    before_nothing,
     retry_if_exception,
     retry_if_result,
     stop_after_attempt,
     wait_none,
     wait_random_exponential,
 )
-from tenacity.retry import retry_base
 from tenacity.stop import StopBaseT
 from tenacity.wait import WaitBaseT
 
 from uq_llm_integrations.backends.base import Backend, Capabilities
 from uq_llm_integrations.errors import ConfigurationError, UncertaintyError
-from uq_llm_integrations.methods.registry import DEFAULT_METHODS
+from uq_llm_integrations.methods.options import MethodOptions
 from uq_llm_integrations.records import Decision, Request, Result, Usage
-from uq_llm_integrations.strategies.conditions import Condition
-from uq_llm_integrations.strategies.wishes import (
-    Delegate,
-    Sleep,
-    Steps,
-    Strategy,
-    check_condition,
-)
+from uq_llm_integrations.strategies.base import Run, Strategy, check_count, check_run
+from uq_llm_integrations.strategies.condition_text import When, as_condition
+from uq_llm_integrations.strategies.conditions import check_condition
 
-Callback = Callable[[RetryCallState], Any]
+Callback = Callable[[RetryCallState], Awaitable[None] | None]
 
-_THREE_ATTEMPTS, _NO_WAIT = stop_after_attempt(3), wait_none()
-_JITTER = wait_random_exponential(max=10)
+_NO_WAIT, _JITTER = wait_none(), wait_random_exponential(max=10)
 
 
 @dataclass(frozen=True)
 class Retry(Strategy):
     """Runs a strategy again while its result meets a condition, or cannot be known not to.
 
-    Each attempt changes something: the seed, where there is one, and the temperature, along
-    `temperatures` (the last one stays). Where all attempts were uncertain, `last_resort`, another
+    `when` is a condition or its text. There are `attempts` at most, or as many as `stop` allows,
+    one of tenacity's. Each changes something: the seed, where there is one, and the temperature,
+    along `temperatures` (the last one stays). Where all were uncertain, `last_resort`, another
     backend with a bigger model, gets one. The last attempt is the result; the others are in its
     `attempts`. An attempt that fails ends the retries, and loses none of those before it.
+
+    Example:
+        strategy = Retry(Single(), "entropy > 1.5", attempts=3, temperatures=(0.7, 0.3))
     """
 
+    type = "retry"
+
     strategy: Strategy
-    when: Condition
-    stop: StopBaseT = _THREE_ATTEMPTS
-    wait: WaitBaseT = _NO_WAIT
+    when: When
+    attempts: int = 3
+    stop: SkipJsonSchema[StopBaseT | None] = None
+    wait: SkipJsonSchema[WaitBaseT] = _NO_WAIT
     temperatures: Sequence[float] = ()
-    last_resort: Backend | None = None
-    before: Callback | None = None
-    after: Callback | None = None
-    before_sleep: Callback | None = None
+    last_resort: SkipJsonSchema[Backend | None] = None
+    before: SkipJsonSchema[Callback | None] = None
+    after: SkipJsonSchema[Callback | None] = None
+    before_sleep: SkipJsonSchema[Callback | None] = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "when", as_condition(self.when))
+        object.__setattr__(self, "temperatures", tuple(self.temperatures))
+        check_count("attempts", self.attempts)
         for value in self.temperatures:
             if not math.isfinite(value) or value < 0:
                 raise ConfigurationError(f"a temperature is {value!r}; it must be a number from 0")
 
-    def __call__(self, request: Request, methods: Sequence[str] = DEFAULT_METHODS) -> Steps:
+    async def __call__(self, run: Run) -> Result:
         """Run the strategy until its result will do."""
-        methods = tuple(dict.fromkeys([*methods, *self.when.methods]))
-        attempts: list[Result] = []
-
-        def attempt() -> Steps:
-            varied = self._varied(request, len(attempts))
-            attempts.append((yield from self.strategy(varied, methods)))
-            return attempts[-1]
-
-        predicate = retry_if_result(lambda result: self.when(result) is not False)
+        run = run.vary(methods=as_condition(self.when).methods)
+        results: list[Result] = []
         failure: UncertaintyError | None = None
         try:
-            if self._repeats_itself(request):
-                yield from attempt()
-            else:
-                yield from _attempts(attempt, self._retrying(predicate))
-            if self.last_resort and self.when(attempts[-1]) is not False:
-                attempts.append((yield Delegate(self.strategy, request, methods, self.last_resort)))
+            await self._try(run, results)
+            if self.last_resort and self._is_uncertain(results[-1]):
+                results.append(await self._run_last_resort(run, self.last_resort))
         except UncertaintyError as error:
-            if not attempts:
+            if not results:
                 raise
             failure = error  # the attempts before are a result all the same
-        return self._kept(attempts, failure)
+        return self._kept(results, failure)
 
-    def check(self, request: Request, capabilities: Capabilities) -> None:
-        """Refuse a retry that would repeat itself, and a condition that cannot be asked."""
-        self.strategy.check(request, capabilities)
-        check_condition(self.when, self.strategy.samples(request), capabilities, request)
+    def check(self, request: Request, capabilities: Capabilities, options: MethodOptions) -> None:
+        """Refuse a retry that would repeat itself, and a condition that can never be decided."""
+        self.strategy.check(request, capabilities, options)
+        samples = self.strategy.samples(request)
+        check_condition(as_condition(self.when), samples, capabilities, options)
         if self._repeats_itself(request) and self.last_resort is None:
             raise ConfigurationError(
                 "a retry at temperature 0 would give the same answer again; "
@@ -108,87 +102,98 @@ class Retry(Strategy):
         """Return those of one attempt."""
         return self.strategy.samples(request)
 
+    def _is_uncertain(self, result: Result) -> bool:
+        return as_condition(self.when)(result) is not False
+
     def _repeats_itself(self, request: Request) -> bool:
         return request.sampling.get("temperature") == 0 and not any(self.temperatures)
+
+    async def _try(self, run: Run, results: list[Result]) -> None:
+        """Add the attempts' results."""
+
+        async def attempt() -> Result:
+            varied = self._varied(run.request, len(results))
+            results.append(await self.strategy(run.vary(varied)))
+            return results[-1]
+
+        retrying = AsyncRetrying(
+            stop=self.stop or stop_after_attempt(self.attempts),
+            wait=self.wait,
+            retry=retry_if_result(self._is_uncertain),
+            before=self.before or before_nothing,
+            after=self.after or after_nothing,
+            before_sleep=self.before_sleep,
+            retry_error_callback=lambda state: state.outcome and state.outcome.result(),
+        )
+        await (attempt() if self._repeats_itself(run.request) else retrying(attempt))
+
+    async def _run_last_resort(self, run: Run, backend: Backend) -> Result:
+        elsewhere = await run.on(backend)
+        check_run(self.strategy, elsewhere)
+        return await self.strategy(elsewhere)
 
     def _varied(self, request: Request, attempt: int) -> Request:
         sampling = dict(request.sampling)
         if attempt and sampling.get("seed") is not None:
             sampling["seed"] += attempt * self.strategy.samples(request)
         if attempt and self.temperatures:
-            place = min(attempt, len(self.temperatures)) - 1
-            sampling["temperature"] = self.temperatures[place]
+            index = min(attempt, len(self.temperatures)) - 1
+            sampling["temperature"] = self.temperatures[index]
         return replace(request, sampling=sampling)
 
-    def _retrying(self, predicate: retry_base) -> Retrying:
-        callbacks = {"before": self.before, "after": self.after, "before_sleep": self.before_sleep}
-        given: dict[str, Any] = {name: call for name, call in callbacks.items() if call}
-        return Retrying(
-            stop=self.stop,
-            wait=self.wait,
-            retry=predicate,
-            retry_error_callback=lambda state: state.outcome and state.outcome.result(),
-            **given,
-        )
-
-    def _kept(self, attempts: list[Result], failure: UncertaintyError | None) -> Result:
-        last, verdict = attempts[-1], self.when(attempts[-1])
-        if len(attempts) == 1 and verdict is False:
+    def _kept(self, results: list[Result], failure: UncertaintyError | None) -> Result:
+        """Return the last result, with what all of them cost."""
+        last, is_uncertain = results[-1], self._is_uncertain(results[-1])
+        if len(results) == 1 and not is_uncertain:
             return last
         decision = Decision(
-            action="retried" if len(attempts) > 1 else last.decision.action,
+            action="retried" if len(results) > 1 else last.decision.action,
             condition=repr(self.when) + (f"; a retry failed: {failure}" if failure else ""),
-            is_uncertain=verdict is not False,
+            is_uncertain=is_uncertain or last.decision.is_uncertain,
             text=last.decision.text,
         )
-        usage = sum((one.usage for one in attempts), Usage())
-        return replace(last, decision=decision, usage=usage, attempts=tuple(attempts[:-1]))
+        usage = sum((one.usage for one in results), Usage())
+        return replace(last, decision=decision, usage=usage, attempts=tuple(results[:-1]))
 
 
 @dataclass(frozen=True)
 class RetryErrors(Strategy):
-    """Runs a strategy again where it failed with an error that says that this can help."""
+    """Runs a strategy again where it failed with an error for which this can help.
+
+    There are `attempts` at most, or as many as `stop` allows, one of tenacity's; `wait` says how
+    long to wait between them. The last error is raised.
+
+    Example:
+        strategy = RetryErrors(Single(), attempts=5)
+    """
+
+    type = "retry_errors"
 
     strategy: Strategy
-    stop: StopBaseT = _THREE_ATTEMPTS
-    wait: WaitBaseT = _JITTER
+    attempts: int = 3
+    stop: SkipJsonSchema[StopBaseT | None] = None
+    wait: SkipJsonSchema[WaitBaseT] = _JITTER
 
-    def __call__(self, request: Request, methods: Sequence[str] = DEFAULT_METHODS) -> Steps:
+    def __post_init__(self) -> None:
+        check_count("attempts", self.attempts)
+
+    async def __call__(self, run: Run) -> Result:
         """Run the strategy until it does not fail."""
-        retrying = Retrying(
-            stop=self.stop,
+        retrying = AsyncRetrying(
+            stop=self.stop or stop_after_attempt(self.attempts),
             wait=self.wait,
             retry=retry_if_exception(_is_retryable),
             reraise=True,
         )
-        return (yield from _attempts(lambda: self.strategy(request, methods), retrying))
+        return await retrying(self.strategy, run)
 
-    def check(self, request: Request, capabilities: Capabilities) -> None:
+    def check(self, request: Request, capabilities: Capabilities, options: MethodOptions) -> None:
         """Check the strategy."""
-        self.strategy.check(request, capabilities)
+        self.strategy.check(request, capabilities, options)
 
     def samples(self, request: Request) -> int:
         """Return the strategy's."""
         return self.strategy.samples(request)
-
-
-def _attempts(run: Callable[[], Steps], retrying: Retrying) -> Steps:
-    """Run a generator as often as tenacity says; what it would sleep becomes a wish."""
-    retrying.begin()
-    state = RetryCallState(retrying, None, (), {})
-    while True:
-        do = retrying.iter(retry_state=state)
-        if isinstance(do, DoAttempt):
-            try:
-                state.set_result((yield from run()))
-            except UncertaintyError as error:
-                state.set_exception((type(error), error, error.__traceback__))
-        elif isinstance(do, DoSleep):
-            state.prepare_for_next_attempt()
-            yield Sleep(float(do))
-        else:
-            result: Result = do
-            return result
 
 
 def _is_retryable(error: BaseException) -> bool:

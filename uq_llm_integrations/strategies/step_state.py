@@ -1,10 +1,9 @@
-"""What a step-wise generation has come to: enough to go on from, and to be saved."""
+"""The state of a step-wise generation: enough to go on from, and to be saved."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from dataclasses import asdict, dataclass, field, fields, replace
 
 import numpy as np
 
@@ -24,7 +23,13 @@ class Step:
 
 @dataclass(frozen=True, eq=False)
 class StepState:
-    """The steps kept so far. `is_finished` says that no other can follow."""
+    """The steps kept so far. `is_finished` says that no other can follow.
+
+    Example:
+        >>> state = StepState.from_json(StepState((1, 2)).to_json())
+        >>> state.prompt_ids, state.is_finished
+        ((1, 2), False)
+    """
 
     prompt_ids: tuple[int, ...]
     token_ids: tuple[int, ...] = ()
@@ -68,28 +73,19 @@ class StepState:
 
     def to_json(self) -> str:
         """Return the state as JSON; the top k log-probabilities are left out."""
-        plain: dict[str, Any] = {
-            name: getattr(self, name)
-            for name in ("prompt_ids", "token_ids", "text", "finish_reason", "stop_reason")
+        plain = {f.name: getattr(self, f.name) for f in fields(self)}
+        plain |= {
+            "usage": asdict(self.usage),
+            "trace": _plain_trace(self.trace),
+            "steps": [asdict(step) for step in self.steps],
         }
-        plain["usage"] = {f.name: getattr(self.usage, f.name) for f in fields(Usage)}
-        plain["trace"] = _plain_trace(self.trace)
-        plain["steps"] = [
-            {
-                "text": step.text,
-                "token_ids": step.token_ids,
-                "score": {f.name: getattr(step.score, f.name) for f in fields(Score)},
-                "candidates": step.candidates,
-            }
-            for step in self.steps
-        ]
         return json.dumps(plain)
 
     @classmethod
     def from_json(cls, text: str) -> StepState:
-        """Return a saved state."""
+        """Return a saved state; raise ConfigurationError for any other text."""
         try:
-            plain: dict[str, Any] = json.loads(text)
+            plain = json.loads(text)
             steps = [
                 Step(s["text"], tuple(s["token_ids"]), Score(**s["score"]), s["candidates"])
                 for s in plain.pop("steps")
@@ -101,7 +97,7 @@ class StepState:
             raise ConfigurationError(f"this is no saved state: {error!r}") from error
 
 
-def _plain_trace(trace: TokenTrace | None) -> dict[str, Any] | None:
+def _plain_trace(trace: TokenTrace | None) -> dict[str, object] | None:
     if trace is None:
         return None
     values = {f.name: getattr(trace, f.name) for f in fields(trace)}
@@ -109,13 +105,12 @@ def _plain_trace(trace: TokenTrace | None) -> dict[str, Any] | None:
     return {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in values.items()}
 
 
-def _trace(plain: dict[str, Any] | None) -> TokenTrace | None:
+def _trace(plain: dict[str, object] | None) -> TokenTrace | None:
     if plain is None:
         return None
-    values: dict[str, Any] = {
+    arrays = {
         name: np.array(value, np.int64 if name == "rank" else np.float64)
-        if isinstance(value, list)
-        else value
         for name, value in plain.items()
+        if isinstance(value, list)
     }
-    return TokenTrace(**values)
+    return TokenTrace(**{**plain, **arrays})  # type: ignore[arg-type]  # what no trace takes raises

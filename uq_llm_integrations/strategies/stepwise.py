@@ -2,58 +2,149 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Generator, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, Self
+from functools import cached_property
+from typing import ClassVar
 
-from uq_llm_integrations.backends.base import Backend, Capabilities
+from pydantic import ConfigDict
+from pydantic.json_schema import SkipJsonSchema
+
+from uq_llm_integrations.backends.base import Capabilities
 from uq_llm_integrations.errors import ConfigurationError, UncertaintyError
-from uq_llm_integrations.methods.assess import assessed
-from uq_llm_integrations.methods.availability import check_available
-from uq_llm_integrations.methods.registry import DEFAULT_METHODS, find_method
-from uq_llm_integrations.methods.wishes import Decode
-from uq_llm_integrations.records import Candidate, Decision, Request, Result
-from uq_llm_integrations.strategies.adaptive import drawn_and_assessed, numbered
-from uq_llm_integrations.strategies.boundaries import Boundary
-from uq_llm_integrations.strategies.conditions import Condition
-from uq_llm_integrations.strategies.drive import arun_steps
-from uq_llm_integrations.strategies.judge import judge, merged, ordered
-from uq_llm_integrations.strategies.step_state import Step, StepState
-from uq_llm_integrations.strategies.voting import lowest
-from uq_llm_integrations.strategies.wishes import (
-    Steps,
+from uq_llm_integrations.methods.options import MethodOptions
+from uq_llm_integrations.methods.registry import check_available
+from uq_llm_integrations.records import Candidate, Decision, Request, Result, SamplingEnd
+from uq_llm_integrations.strategies.adaptive import numbered
+from uq_llm_integrations.strategies.base import (
+    Run,
     Strategy,
-    Wish,
-    check_condition,
+    check_cap,
     check_count,
+    check_orders,
     check_varied,
 )
-from uq_llm_integrations.truncation import TruncatedScore, ascore_truncated_sequences
+from uq_llm_integrations.strategies.condition_text import When, as_condition
+from uq_llm_integrations.strategies.conditions import check_condition
+from uq_llm_integrations.strategies.results import (
+    concluded,
+    max_tokens_of,
+    merged,
+    ordered,
+    scored_result,
+)
+from uq_llm_integrations.strategies.step_state import StepState
+from uq_llm_integrations.strategies.voting import lowest
 
 DEFAULT_MAX_TOKENS = 256
+"""The most tokens of a step-wise answer whose request does not set `max_tokens`."""
+
+
+@dataclass(frozen=True)
+class Boundary:
+    """A step ends behind any of these, whichever comes first.
+
+    `strings` are stop strings of the engine; `pattern` is searched for in the step's text;
+    `max_tokens` is the most tokens of a step; `test` returns True for a text at whose end a step
+    ends. `thinking` has the markers that begin and end a reasoning part, such as
+    ("<think>", "</think>"): a step never reaches across one of them.
+
+    Raises ConfigurationError for what could never end a step, or would end every one at once.
+
+    Example:
+        >>> Boundary(strings=(";", "."), max_tokens=64).stop_strings
+        (';', '.')
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(
+        arbitrary_types_allowed=True, extra="forbid"
+    )
+
+    strings: tuple[str, ...] = ("\n",)
+    pattern: str | None = None
+    max_tokens: int | None = None
+    test: SkipJsonSchema[Callable[[str], bool] | None] = None
+    thinking: tuple[str, str] | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.strings, str):
+            raise ConfigurationError(f"strings is {self.strings!r}; it must be a tuple of strings")
+        if not all(isinstance(s, str) and s for s in self.stop_strings):
+            raise ConfigurationError("a boundary string is empty; it would end every step at once")
+        if self.max_tokens is not None:
+            check_count("max_tokens of a step", self.max_tokens)
+        if not (self.stop_strings or self.pattern or self.max_tokens or self.test):
+            raise ConfigurationError("a boundary needs a string, a pattern, max_tokens or a test")
+        if self._regex is not None and self._regex.search("") is not None:
+            raise ConfigurationError(f"the pattern {self.pattern!r} matches no text at all")
+
+    @property
+    def stop_strings(self) -> tuple[str, ...]:
+        """The strings and the markers."""
+        return (*self.strings, *(self.thinking or ()))
+
+    def request(self, request: Request, prompt_ids: tuple[int, ...], n: int, most: int) -> Request:
+        """Return the request for one step of at most `most` tokens."""
+        sampling = dict(request.sampling)
+        own = sampling.get("stop") or []
+        sampling["stop"] = [*([own] if isinstance(own, str) else own), *self.stop_strings]
+        sampling["max_tokens"] = min(self.max_tokens or most, most)
+        # The text then reaches to the boundary's end, as the tokens do.
+        sampling["include_stop_str_in_output"] = True
+        until = self._is_reached if self.pattern or self.test else None
+        return replace(request, prompt_ids=prompt_ids, n=n, sampling=sampling, until=until)
+
+    def ends(self, candidate: Candidate, most: int) -> bool:
+        """Return whether a step ended at a boundary, so that another can follow."""
+        if candidate.finish_reason == "length":
+            return self.max_tokens is not None and len(candidate.token_ids) < most
+        if candidate.finish_reason == "stop":
+            return candidate.stop_reason in self.stop_strings
+        return candidate.finish_reason == "boundary"
+
+    def _is_reached(self, text: str) -> bool:
+        if self._regex is not None and self._regex.search(text):
+            return True
+        return bool(self.test and self.test(text))
+
+    @cached_property
+    def _regex(self) -> re.Pattern[str] | None:
+        try:
+            return re.compile(self.pattern) if self.pattern else None
+        except re.error as error:
+            raise ConfigurationError(f"the pattern {self.pattern!r} is wrong: {error}") from error
 
 
 @dataclass(frozen=True)
 class Stepwise(Strategy):
-    """Draws `n` candidates for each step, keeps the least uncertain one by `by`, and goes on.
+    """Samples `n` candidates for each step, keeps the least uncertain one by `by`, and goes on.
 
-    With `branch_when`, one candidate is drawn first, and the other n - 1 only where it meets the
-    condition. The answer has at most the request's `max_tokens`; `token_budget` bounds all that is
-    generated, what is not kept included.
+    With `branch_when`, a condition or its text, one candidate is sampled first, and the other
+    n - 1 only where it meets the condition. The answer has at most the request's `max_tokens`;
+    `token_budget` bounds all that is generated, what is not kept included. A step that fails ends
+    the answer, and loses none of those before it.
+
+    Raises ConfigurationError for values that can never work.
+
+    Example:
+        strategy = Stepwise(4, boundary=Boundary((".",)), branch_when="entropy > 1")
     """
+
+    type = "stepwise"
 
     n: int = 4
     by: str = "perplexity"
     boundary: Boundary = field(default_factory=Boundary)
-    branch_when: Condition | None = None
+    branch_when: When | None = None
     max_steps: int | None = None
     token_budget: int | None = None
 
     def __post_init__(self) -> None:
         check_count("n", self.n)
-        if find_method(self.by).level != "sequence":
-            raise ConfigurationError(f"{self.by} has no one score to choose by")
+        check_orders(self.by)
+        if self.branch_when is not None:
+            object.__setattr__(self, "branch_when", as_condition(self.branch_when))
         if self.max_steps is not None:
             check_count("max_steps", self.max_steps)
         if self.token_budget is not None:
@@ -65,66 +156,74 @@ class Stepwise(Strategy):
                     f"candidates, which takes {step}"
                 )
 
-    def __call__(self, request: Request, methods: Sequence[str] = DEFAULT_METHODS) -> Steps:
+    async def __call__(self, run: Run) -> Result:
         """Take steps until one is the last."""
-        return (yield from self.finished(StepState(request.prompt_ids), request, methods))
+        return await self.finish(run, StepState(run.request.prompt_ids))
 
-    def finished(self, state: StepState, request: Request, methods: Sequence[str]) -> Steps:
-        """Go on from a state until a step is the last; one that fails loses none before it."""
+    async def finish(self, run: Run, state: StepState) -> Result:
+        """Go on from a state until a step is the last, and return the scored answer."""
         failure: UncertaintyError | None = None
         while not state.is_finished and failure is None:
             try:
-                state = yield from self.advanced(state, request)
+                state = await self.advance(run, state)
             except UncertaintyError as error:
                 if not state.steps:
                     raise
                 failure = error
-        result = self.result(state, methods, failure)
-        return (yield from assessed(result, request, methods))
+        return await run.assess(self.result(run, state, failure))
 
-    def check(self, request: Request, capabilities: Capabilities) -> None:
-        """Refuse candidates that are all the same, and conditions that cannot be asked."""
-        check_varied(request, self.n)
-        check_available([self.by], capabilities, request.method_options)
-        if self.branch_when is not None:
-            check_condition(self.branch_when, 1, capabilities, request)
+    async def advance(self, run: Run, state: StepState) -> StepState:
+        """Return the state after one more step.
 
-    def advanced(self, state: StepState, request: Request) -> Generator[Wish, Any, StepState]:
-        """Take one step. `request` has the sampling parameters, and the prompt's own tokens."""
-        most = self._most_tokens(state, request)
+        The run's request has the sampling parameters of the whole answer.
+        """
+        most = self._most_tokens(state, run.request)
         if most < 1:
             return replace(state, finish_reason="length")
-        asked = self.boundary.request(request, state.prompt_ids + state.token_ids, self.n, most)
-        result = yield from self._drawn(numbered(asked, len(state.steps) * self.n, self.n))
+        prompt_ids = state.prompt_ids + state.token_ids
+        request = self.boundary.request(run.request, prompt_ids, self.n, most)
+        request = numbered(request, len(state.steps) * self.n, self.n)
+        result = await self._sample(replace(run, request=request, methods=(self.by,)))
         result = ordered(result, lowest(result, self.by))
         chosen = result.candidate
-        text = yield Decode(state.token_ids + chosen.token_ids)
-        text = self._without_stop(text, state, chosen, request)
+        text = await run.backend.decode(state.token_ids + chosen.token_ids)
+        text = self._without_stop(text, state, chosen, run.request)
         count = len(result.candidates)
         after = state.with_step(chosen, text, result.scores[0][self.by], result.usage, count)
-        is_last = not self.boundary.ends(chosen, most) or not chosen.token_ids
-        if is_last:
-            return replace(
-                after, finish_reason=chosen.finish_reason, stop_reason=chosen.stop_reason
-            )
-        if self.max_steps is not None and len(after.steps) >= self.max_steps:
-            return replace(after, finish_reason="length")
-        return after
+        return self._ended(after, chosen, most)
 
-    def result(
-        self,
-        state: StepState,
-        methods: Sequence[str],
-        failure: UncertaintyError | None = None,
-    ) -> Result:
-        """Return all steps as one scored candidate, with the usage of all that was drawn."""
+    def check(self, request: Request, capabilities: Capabilities, options: MethodOptions) -> None:
+        """Refuse candidates that are all the same, and conditions that can never be decided."""
+        check_varied(request, self.n)
+        check_available([self.by], capabilities, options)
+        check_cap(self.n, capabilities)
+        if self.branch_when is not None:
+            check_condition(as_condition(self.branch_when), 1, capabilities, options)
+
+    def result(self, run: Run, state: StepState, failure: UncertaintyError | None = None) -> Result:
+        """Return all steps as one candidate, scored by the methods that read its trace alone.
+
+        The usage is that of all that was generated. `failure` is what ended the steps, if
+        anything did.
+        """
         candidate = state.candidate()
-        decision = Decision()
         if failure is not None:
             candidate = replace(candidate, finish_reason="error", error=failure)
-            decision = Decision("stopped_early", f"a step failed: {failure}", is_uncertain=True)
-        scored = judge([candidate], methods, 0.0)
-        return replace(scored, usage=state.usage, decision=decision)
+        result = scored_result([candidate], run.methods, 0.0, run.request)
+        result = replace(result, usage=state.usage)
+        if failure is None:
+            return concluded(result)
+        reason = f"a step failed: {failure}"
+        decision = Decision(condition=reason, is_uncertain=True)
+        return replace(result, decision=decision, sampling_end=SamplingEnd("failed", reason))
+
+    def _ended(self, state: StepState, last: Candidate, most: int) -> StepState:
+        """Return the state, finished where no other step can follow its last one."""
+        if not self.boundary.ends(last, most) or not last.token_ids:
+            return replace(state, finish_reason=last.finish_reason, stop_reason=last.stop_reason)
+        if self.max_steps is not None and len(state.steps) >= self.max_steps:
+            return replace(state, finish_reason="length")
+        return state
 
     def _without_stop(
         self, text: str, state: StepState, chosen: Candidate, request: Request
@@ -137,140 +236,21 @@ class Stepwise(Strategy):
         return text[: text.find(stop, len(state.text))]
 
     def _most_tokens(self, state: StepState, request: Request) -> int:
-        limit = request.sampling.get("max_tokens") or DEFAULT_MAX_TOKENS
-        most = int(limit) - len(state.token_ids)
+        limit = max_tokens_of(request) or DEFAULT_MAX_TOKENS
+        most = limit - len(state.token_ids)
         if self.token_budget is not None:
             most = min(most, (self.token_budget - state.usage.generated_tokens) // self.n)
         return most
 
-    def _drawn(self, request: Request) -> Generator[Wish, Any, Result]:
+    async def _sample(self, run: Run) -> Result:
+        """Return the candidates of one step, with the scores that choose among them."""
         if self.branch_when is None:
-            return (yield from drawn_and_assessed(request, [self.by]))
-        methods = tuple(dict.fromkeys([self.by, *self.branch_when.methods]))
-        first = yield from drawn_and_assessed(replace(request, n=1), methods)
-        if self.n == 1 or self.branch_when(first) is False:
+            return await run.assess(await run.sample())
+        branch_when = as_condition(self.branch_when)
+        run = run.vary(methods=branch_when.methods)
+        one = run.vary(replace(run.request, n=1))
+        first = await one.assess(await one.sample())
+        if self.n == 1 or branch_when(first) is False:
             return first
-        rest = yield from drawn_and_assessed(numbered(request, 1, self.n - 1), methods)
-        return merged(first, rest)
-
-
-class VLLMStepGenerator:
-    """Generates step by step: all at once, as a stream of steps, or on from a saved state.
-
-    `strategy` says how steps are drawn and chosen. Sampling parameters are vLLM's.
-    """
-
-    def __init__(
-        self,
-        backend: Backend,
-        strategy: Stepwise | None = None,
-        methods: Sequence[str] = DEFAULT_METHODS,
-        *,
-        chat: bool = False,
-        **sampling: Any,
-    ) -> None:
-        self._backend, self._strategy = backend, strategy or Stepwise()
-        self._methods, self._chat = methods, chat
-        self._sampling = {"temperature": 0.7, "max_tokens": DEFAULT_MAX_TOKENS} | sampling
-        self._strategy.check(self._request((0,)), backend.capabilities)
-        self._generated: list[Candidate] = []
-
-    @classmethod
-    def from_config(cls, source: str | Path | Mapping[str, Any]) -> Self:
-        """Return the generator that a YAML file or a dict describes; its strategy is stepwise."""
-        from uq_llm_integrations.configuration import Configuration
-
-        read = Configuration.read(source)
-        strategy = read.strategy.build()
-        if not isinstance(strategy, Stepwise):
-            raise ConfigurationError(f"strategy.type is {read.strategy.type!r}, not 'stepwise'")
-        backend = read.generator.backend()
-        return cls(backend, strategy, read.methods, chat=read.chat_template, **read.sampling)
-
-    def generate(self, prompt: str) -> Result:
-        """Return the whole answer, blocking."""
-        return self._backend.run(self.agenerate(prompt))
-
-    async def agenerate(self, prompt: str) -> Result:
-        """Return the whole answer."""
-        return await self.aresume(await self.astart(prompt))
-
-    def stream(self, prompt: str) -> Iterator[Step]:
-        """Yield the steps as they are kept, blocking."""
-        return self._backend.iterate(self.astream(prompt))
-
-    async def astream(self, prompt: str) -> AsyncIterator[Step]:
-        """Yield the steps as they are kept."""
-        seen = 0
-        async for state in self.astates(await self.astart(prompt)):
-            for step in state.steps[seen:]:
-                yield step
-            seen = len(state.steps)
-
-    async def astart(self, prompt: str) -> StepState:
-        """Return the state before the first step."""
-        return StepState(await self._backend.encode(prompt, chat=self._chat))
-
-    async def astates(self, state: StepState) -> AsyncIterator[StepState]:
-        """Go on from a state, which may have been saved, and yield the state after each step."""
-        while not state.is_finished:
-            advancing = self._strategy.advanced(state, self._request(state.prompt_ids))
-            state = await arun_steps(advancing, self._backend)
-            self._remember(state.candidate())
-            yield state
-
-    def resume(self, state: StepState) -> Result:
-        """Go on from a saved state to the end, blocking."""
-        return self._backend.run(self.aresume(state))
-
-    async def aresume(self, state: StepState) -> Result:
-        """Go on from a saved state to the end."""
-        request = self._request(state.prompt_ids)
-        finishing = self._strategy.finished(state, request, self._methods)
-        result = await arun_steps(finishing, self._backend)
-        self._remember(result.candidate)
-        return result
-
-    def result(self, state: StepState) -> Result:
-        """Return the steps of a state as one scored result."""
-        return self._strategy.result(state, self._methods)
-
-    def score_truncated_sequence(
-        self, prompt: str, truncated_text: str, *, heal: bool = False
-    ) -> TruncatedScore:
-        """Score a text behind a prompt, blocking.
-
-        Where it is the beginning of what this object has generated, no forward pass is made, but
-        for what a cut within a token leaves over, with `heal`.
-        """
-        return self.score_truncated_sequences(prompt, [truncated_text], heal=heal)[0]
-
-    def score_truncated_sequences(
-        self, prompt: str, texts: Sequence[str], *, heal: bool = False
-    ) -> list[TruncatedScore]:
-        """Score several texts behind one prompt, in one batch."""
-        return self._backend.run(self.ascore_truncated_sequences(prompt, texts, heal=heal))
-
-    async def ascore_truncated_sequences(
-        self, prompt: str, texts: Sequence[str], *, heal: bool = False
-    ) -> list[TruncatedScore]:
-        """Score several texts behind one prompt, in one batch."""
-        ids = await self._backend.encode(prompt, chat=self._chat)
-        return await ascore_truncated_sequences(
-            self._backend, ids, texts, self._generated, self._methods, heal=heal
-        )
-
-    def _request(self, prompt_ids: tuple[int, ...]) -> Request:
-        return Request(prompt_ids, sampling=self._sampling)
-
-    def _remember(self, candidate: Candidate) -> None:
-        kept = [one for one in self._generated if not _begins(one, candidate)]
-        self._generated = [*kept, candidate][-_MOST_REMEMBERED:]
-
-
-_MOST_REMEMBERED = 64
-
-
-def _begins(one: Candidate, other: Candidate) -> bool:
-    ids = one.token_ids
-    return one.prompt_ids == other.prompt_ids and other.token_ids[: len(ids)] == ids
+        others = run.vary(numbered(run.request, 1, self.n - 1))
+        return merged(first, await others.assess(await others.sample()))

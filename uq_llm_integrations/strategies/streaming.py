@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import reduce
 
-from uq_llm_integrations.backends.base import Backend, Capabilities
+from uq_llm_integrations.backends.base import Capabilities
 from uq_llm_integrations.errors import ConfigurationError, InvalidRequestError
-from uq_llm_integrations.methods.availability import check_available
-from uq_llm_integrations.methods.registry import DEFAULT_METHODS, find_method
-from uq_llm_integrations.methods.wishes import Generate
+from uq_llm_integrations.methods.options import MethodOptions
+from uq_llm_integrations.methods.registry import check_available, find_method
 from uq_llm_integrations.records import (
     Candidate,
-    Decision,
     Request,
     Result,
+    SamplingEnd,
     StreamPiece,
     TokenTrace,
 )
-from uq_llm_integrations.strategies.conditions import Condition
-from uq_llm_integrations.strategies.drive import adrive, arun_steps
-from uq_llm_integrations.strategies.judge import judge
-from uq_llm_integrations.strategies.wishes import Strategy, check_condition
+from uq_llm_integrations.strategies.base import Generation, Run, Strategy
+from uq_llm_integrations.strategies.condition_text import as_condition
+from uq_llm_integrations.strategies.conditions import Condition, check_condition
+from uq_llm_integrations.strategies.results import scored_result
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,47 +33,51 @@ class AnswerPiece:
     text: str
     token_ids: tuple[int, ...]
     trace: TokenTrace
-    """The trace of these tokens; exact statistics are in it only where `Request.live` asks."""
+    """The trace of these tokens; exact statistics are in it only with `Request.live`."""
     result: Result | None = None
 
 
-async def astream(
-    strategy: Strategy,
-    request: Request,
-    backend: Backend,
-    methods: Sequence[str] = DEFAULT_METHODS,
-    stop_if: Condition | None = None,
+async def stream_strategy(
+    strategy: Strategy, run: Run, stop_if: Condition | str | None = None
 ) -> AsyncGenerator[AnswerPiece, None]:
     """Yield the answer piece by piece.
 
     A strategy whose answer is known only in the end gives it as one piece. Closing the stream stops
     the engine's work, and so does `stop_if`, a condition on the tokens so far: what was shown stays
-    the answer, with the finish reason 'early_stop' and the decision 'stopped_early'.
+    the answer, with the finish reason 'early_stop'. Methods that need more than a trace are scored
+    after the last token.
+
+    Raises ConfigurationError where such an answer can never be streamed.
+
+    Example:
+        run = Run(MeteredBackend(backend), request, ("entropy",))
+        async for piece in stream_strategy(Single(), run, "worst_window(entropy, 8) > 3"):
+            print(piece.text, end="")
     """
-    check_stream(strategy, request, backend.capabilities, methods, stop_if)
+    condition = None if stop_if is None else as_condition(stop_if)
+    capabilities = run.backend.capabilities
+    check_stream(strategy, run.request, capabilities, run.methods, condition, run.options)
     if not strategy.can_stream:
-        result = await adrive(strategy, request, backend, methods)
+        result = await strategy(run)
         candidate = result.candidate
         yield AnswerPiece(result.text, candidate.token_ids, candidate.trace, result)
         return
-    if request.n != 1:
-        raise InvalidRequestError(f"n is {request.n}; a stream has one answer")
-    steps = strategy(replace(request, live=request.live or stop_if is not None), methods)
-    wish = next(steps)
-    assert isinstance(wish, Generate)
+    if run.request.n != 1:
+        raise InvalidRequestError(f"n is {run.request.n}; a stream has one answer")
+    live = run.request.live or condition is not None
+    run, started = run.vary(replace(run.request, live=live)), time.perf_counter()
     shown: list[StreamPiece] = []
-    async with aclosing(backend.stream(wish.request)) as pieces:
+    async with aclosing(run.backend.backend.stream(run.request)) as pieces:
         async for piece in pieces:
             shown.append(piece)
-            ended = piece.candidate or _cut_off(shown, request, stop_if)
-            if ended is None:
+            answer = piece.candidate or _cut_off(shown, run.request, condition)
+            if answer is None:
                 yield AnswerPiece(piece.text, piece.token_ids, piece.trace)
                 continue
             await pieces.aclose()  # no work goes on while the answer is scored
-            result = await arun_steps(steps, backend, [ended])
-            if stop_if is not None and not piece.candidate:
-                decision = Decision("stopped_early", repr(stop_if), is_uncertain=True)
-                result = replace(result, decision=decision)
+            streamed = Generation([answer], time.perf_counter() - started)
+            result = await strategy(replace(run, streamed=iter([streamed])))
+            result = result if piece.candidate else _stopped(result, repr(condition))
             yield AnswerPiece(piece.text, piece.token_ids, piece.trace, result)
             return
 
@@ -83,18 +87,21 @@ def check_stream(
     request: Request,
     capabilities: Capabilities,
     methods: Sequence[str],
-    stop_if: Condition | None,
+    stop_if: Condition | str | None,
+    options: MethodOptions | None = None,
 ) -> None:
     """Raise ConfigurationError where answers like this one can never be streamed."""
-    check_available(methods, capabilities, request.method_options)
-    strategy.check(request, capabilities)
+    options = options or MethodOptions()
+    check_available(methods, capabilities, options)
+    strategy.check(request, capabilities, options)
     if stop_if is None:
         return
-    check_condition(stop_if, 1, capabilities, request)
-    later = [name for name in stop_if.methods if find_method(name).evidence]
+    stop_if = as_condition(stop_if)
+    check_condition(stop_if, 1, capabilities, options)
+    later = [name for name in stop_if.methods if find_method(name).values is None]
     if later:
         raise ConfigurationError(
-            f"stop_if cannot ask for {', '.join(later)}: only the tokens so far are known then"
+            f"stop_if cannot read {', '.join(later)}: only the tokens so far are known then"
         )
     if not strategy.can_stream:
         raise ConfigurationError(
@@ -115,5 +122,12 @@ def _cut_off(
         reduce(TokenTrace.joined, (piece.trace for piece in shown)),
         "early_stop",
     )
-    is_fine = stop_if(judge([candidate], stop_if.methods, seconds=0.0)) is False
+    is_fine = stop_if(scored_result([candidate], stop_if.methods, 0.0, request)) is False
     return None if is_fine else candidate
+
+
+def _stopped(result: Result, condition: str) -> Result:
+    """Return the result, marked with the condition that ended its stream."""
+    decision = replace(result.decision, condition=condition, is_uncertain=True)
+    end = SamplingEnd("stopped_early", condition)
+    return replace(result, decision=decision, sampling_end=end)

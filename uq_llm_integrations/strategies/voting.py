@@ -3,20 +3,37 @@
 from __future__ import annotations
 
 import math
+import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Callable
-from typing import Any
 
-from uq_llm_integrations.records import Result, Score
-from uq_llm_integrations.strategies.judge import Key, rank
+from uq_llm_integrations.records import Result
+from uq_llm_integrations.strategies.results import Key, rank
 
 Answer = Callable[[str], str]
+"""Finds in a text what is compared: equal returns are the same answer."""
+
+
+def normalised_answer(text: str) -> str:
+    """Return the first line that says something, without case, accents, punctuation and articles.
+
+    For longer texts give a function of your own that finds the answer, such as the last number.
+
+    Example:
+        >>> normalised_answer("The Café.")
+        'cafe'
+    """
+    plain = unicodedata.normalize("NFKD", text.strip().split("\n")[0].casefold())
+    letters = "".join(c for c in plain if not unicodedata.combining(c))
+    words = re.sub(r"[^\w\s]", " ", letters).split()
+    return " ".join(word for word in words if word not in {"a", "an", "the"})
 
 
 def lowest(result: Result, method: str) -> Key:
     """Return the key by which the least uncertain candidate comes first."""
 
-    def key(index: int) -> tuple[Any, ...]:
+    def key(index: int) -> tuple[object, ...]:
         return rank(result.candidates[index], result.scores[index][method])
 
     return key
@@ -29,7 +46,7 @@ def by_votes(result: Result, method: str, answer: Answer, votes: Callable[[int],
     """
     own, totals = lowest(result, method), vote_totals(result, answer, votes)
 
-    def key(index: int) -> tuple[Any, ...]:
+    def key(index: int) -> tuple[object, ...]:
         candidate = result.candidates[index]
         if not candidate.is_whole:
             return 1, 0.0, "", own(index)
@@ -57,13 +74,12 @@ def one_vote(index: int) -> float:
 
 
 def borda_votes(result: Result, method: str, power: float) -> Callable[[int], float]:
-    """Return votes by place: (N - place + 1) ** power, the least uncertain at place 1.
+    """Return votes by rank: (N - rank + 1) ** power, the least uncertain at rank 1.
 
     https://arxiv.org/abs/2502.18581, where `method` is self-certainty.
     """
-    key = lowest(result, method)
-    order = sorted(range(len(result.candidates)), key=key)
-    votes = {index: float(len(order) - place) ** power for place, index in enumerate(order)}
+    order = sorted(range(len(result.candidates)), key=lowest(result, method))
+    votes = {index: float(len(order) - above) ** power for above, index in enumerate(order)}
     return votes.__getitem__
 
 
@@ -71,7 +87,7 @@ def confidence_votes(result: Result, method: str) -> Callable[[int], float]:
     """Return votes of exp(-score), in (0, 1] where scores start at 0; unknown scores have none."""
 
     def votes(index: int) -> float:
-        score: Score = result.scores[index][method]
+        score = result.scores[index][method]
         return 0.0 if score.value is None else math.exp(-score.value)
 
     return votes

@@ -1,0 +1,79 @@
+"""The sums of whole distributions, computed in blocks on their device."""
+
+import runpy
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from uq_llm_integrations.backends import token_statistics_torch as device_sums
+from uq_llm_integrations.backends.token_statistics import dense_rows
+from uq_llm_integrations.backends.token_statistics_torch import (
+    RowStatistics,
+    row_statistics,
+    token_statistics,
+)
+
+
+def logits_of(seed: int, rows: int, size: int, scale: float = 3.0, mean: float = 0.0):
+    logits = np.random.default_rng(seed).normal(mean, scale, (rows, size))
+    return torch.tensor(logits, dtype=torch.float32)
+
+
+def assert_statistics(found: RowStatistics, logits: torch.Tensor) -> None:
+    logits = logits.double()
+    expected = dense_rows(logits.log_softmax(-1).numpy())
+    np.testing.assert_allclose(found.sums, expected, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(found.total, logits.logsumexp(-1), rtol=0, atol=1e-6)
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    rows=st.integers(1, 9),
+    scale=st.floats(0.01, 50),
+    mean=st.floats(-100, 100),
+)
+def test_the_sums_equal_those_of_the_whole_distribution(seed, rows, scale, mean):
+    logits = logits_of(seed, rows, 40_000, scale, mean)
+    assert_statistics(row_statistics(logits), logits)
+
+
+@given(seed=st.integers(0, 2**32 - 1), scale=st.floats(0.01, 50))
+def test_they_do_so_without_a_compiler(seed, scale):
+    logits = logits_of(seed, 30, 40_000, scale)
+    with patch.object(device_sums, "_compiled", None):
+        assert_statistics(row_statistics(logits), logits)
+
+
+def test_nothing_is_compiled_where_torch_leaves_functions_alone(monkeypatch):
+    """It would run `_in_one_loop` as it is written, and hold every term of every row at once."""
+    monkeypatch.setenv("TORCHDYNAMO_DISABLE", "1")
+    fresh = runpy.run_path(device_sums.__file__)
+    assert fresh["_compiled"] is fresh["_compiled_find"] is None
+
+
+def test_forbidden_tokens_are_left_out():
+    logits = logits_of(1, 2, 31)
+    logits[0, 5:] = -torch.inf
+    found = row_statistics(logits, has_forbidden=True)
+    assert_statistics(found, logits)
+    assert found.sums[:, 5].tolist() == [5, 31]
+
+
+def test_half_precision_is_summed_in_full():
+    logits = logits_of(1, 2, 40_000).bfloat16()
+    assert_statistics(row_statistics(logits), logits)
+
+
+@given(seed=st.integers(0, 2**32 - 1), rows=st.integers(1, 9))
+def test_tokens_have_their_log_probabilities_and_ranks(seed, rows):
+    logits = logits_of(seed, rows, 40_000)
+    tokens = torch.tensor(np.random.default_rng(seed).integers(0, 40_000, rows))
+    found = token_statistics(logits, row_statistics(logits).total, tokens).numpy()
+    logprobs = logits.double().log_softmax(-1)[range(rows), tokens]
+    ranks = (-logits).argsort(-1).argsort(-1)[range(rows), tokens] + 1
+    np.testing.assert_array_equal(found[:, 0], tokens)
+    np.testing.assert_allclose(found[:, 1], logprobs, rtol=0, atol=1e-6)
+    assert (np.abs(found[:, 2] - ranks.numpy()) <= 1).all()  # of tokens with equal logits

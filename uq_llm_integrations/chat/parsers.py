@@ -1,0 +1,200 @@
+"""What reads a reply from a model's text, and which reader a turn needs."""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+from collections.abc import Mapping
+from importlib.util import find_spec
+from typing import Any, Protocol
+
+from uq_llm_integrations.backends.codec import knows_tools
+from uq_llm_integrations.chat.reply import CallPart, Reply, ReplyPart, ToolCall
+from uq_llm_integrations.chat.vllm_parsers import VLLMReader
+from uq_llm_integrations.errors import (
+    ConfigurationError,
+    InvalidRequestError,
+    MissingDependencyError,
+)  # fmt: skip  # a list of names
+from uq_llm_integrations.records import Conversation
+
+CHOICES = ("auto", "none", "required")
+
+_MARKS = {
+    "<tool_call>": "hermes",
+    "[TOOL_CALLS]": "mistral",
+    "<|python_tag|>": "llama3_json",
+    "<|tool_call|>": "granite",
+}
+"""What chat templates write calls with, and vLLM's parser of it."""
+
+
+class ReplyReader(Protocol):
+    """Reads one reply. One that reads a stream keeps its state, so each reply has a reader."""
+
+    @property
+    def sampling(self) -> Mapping[str, Any]:
+        """The sampling parameters with which the reply has to be generated."""
+
+    def whole(self, text: str, token_ids: tuple[int, ...]) -> Reply:
+        """Read a finished reply."""
+
+    def part(self, text: str, token_ids: tuple[int, ...], *, is_last: bool) -> ReplyPart:
+        """Read what a stream adds."""
+
+
+class PlainReader:
+    """Takes all text for content: without tools and without reasoning nothing is hidden."""
+
+    sampling: Mapping[str, Any] = {}
+
+    def whole(self, text: str, token_ids: tuple[int, ...]) -> Reply:
+        """Return all of it as content."""
+        return Reply(text)
+
+    def part(self, text: str, token_ids: tuple[int, ...], *, is_last: bool) -> ReplyPart:
+        """Return all of it as content."""
+        return ReplyPart(text)
+
+
+def tool_choice_of(choice: object) -> str:
+    """Return the frameworks' and OpenAI's ways to choose a tool as one of `CHOICES` or a name."""
+    match choice:
+        case None | False:
+            return "auto"
+        case True | "any":
+            return "required"
+        case str():
+            return choice
+        case {"function": {"name": str(name)}} | {"name": str(name)}:
+            return name
+    raise InvalidRequestError(
+        f"tool_choice is {choice!r}; allowed are {', '.join(CHOICES)}, any, True, or a tool's name"
+    )
+
+
+def reply_reader(
+    tokenizer: Any,
+    conversation: Conversation,
+    tool_choice: str,
+    tool_parser: str | None,
+    reasoning_parser: str | None,
+    prompt_ids: tuple[int, ...],
+) -> ReplyReader:
+    """Return a reader for one reply; `tool_choice` is one of `CHOICES` or a tool's name.
+
+    Both parsers are vLLM's names; without `tool_parser` the chat template decides where it can.
+    """
+    _check_choice(tool_choice, conversation)
+    calls, thinks = bool(conversation.tools), reasoning_parser is not None
+    if not calls and not thinks:
+        return PlainReader()
+    if tokenizer is None:
+        return TagReader(calls=calls and tool_choice != "none", thinks=thinks)
+    parser = (tool_parser or _parser_of(tokenizer)) if calls else None
+    if find_spec("vllm") is None:
+        if parser not in {None, "hermes"} or tool_choice not in {"auto", "none"}:
+            raise MissingDependencyError("vllm", "vllm")
+        return TagReader(calls=parser is not None and tool_choice == "auto", thinks=thinks)
+    return VLLMReader(tokenizer, conversation, tool_choice, parser, reasoning_parser, prompt_ids)
+
+
+def _parser_of(tokenizer: Any) -> str:
+    template = str(getattr(tokenizer, "chat_template", None) or "")
+    if not knows_tools(template):
+        return "hermes"  # the format in which the tools were described to the model
+    found = next((name for mark, name in _MARKS.items() if mark in template), None)
+    if found is None:
+        raise ConfigurationError(
+            "the chat template does not show how the model writes calls: give `tool_parser`, a "
+            "name of vLLM's parsers (see vllm.tool_parsers)"
+        )
+    return found
+
+
+def _check_choice(choice: str, conversation: Conversation) -> None:
+    names = [str(one["function"]["name"]) for one in conversation.tools]
+    if choice not in {*CHOICES, *names}:
+        raise InvalidRequestError(
+            f"tool_choice is {choice!r}; allowed are {', '.join([*CHOICES, *names])}"
+        )
+
+
+_CALL = re.compile(r"<tool_call>(.*?)(?:</tool_call>|$)", re.DOTALL)
+_THOUGHT = re.compile(r"^\s*(?:<think>)?(.*?)</think>\s*", re.DOTALL)
+_TAGS = ("<tool_call>", "</think>", "<think>")
+
+
+class TagReader:
+    """Reads the Hermes format: JSON calls in `<tool_call>`, reasoning before `</think>`.
+
+    Reasoning may begin in the prompt, so what does not begin with `<think>` is shown only once it
+    is known what it is.
+    """
+
+    sampling: Mapping[str, Any] = {}
+
+    def __init__(self, *, calls: bool, thinks: bool) -> None:
+        self._calls, self._thinks = calls, thinks
+        self._seen = ""
+        self._shown = ReplyPart()
+
+    def whole(self, text: str, token_ids: tuple[int, ...] = ()) -> Reply:
+        """Read a finished reply; a call that is no JSON stays in the content."""
+        reasoning, content = self._thought(text) if self._thinks else (None, text)
+        calls: list[ToolCall] = []
+        if self._calls:
+            content = _CALL.sub(lambda found: _taken(found, calls), content)
+        return Reply(content.strip() if calls else content, reasoning, tuple(calls))
+
+    def part(self, text: str, token_ids: tuple[int, ...], *, is_last: bool) -> ReplyPart:
+        """Show what no tag can take back any more; calls come when they are whole."""
+        self._seen += text
+        if is_last:
+            return self._added(self.whole(self._seen), is_last=True)
+        seen = self._seen.split("<tool_call>")[0] if self._calls else self._seen
+        if self._thinks and "</think>" not in seen and not _is_opened(seen):
+            return ReplyPart()
+        reasoning, content = self._thought(seen) if self._thinks else (None, seen)
+        return self._added(Reply(_settled(content), _settled(reasoning or "")), is_last=False)
+
+    def _thought(self, text: str) -> tuple[str | None, str]:
+        if found := _THOUGHT.match(text):
+            return found[1].strip("\n"), text[found.end() :]
+        if _is_opened(text):  # cut off within
+            return text.lstrip().removeprefix("<think>").strip("\n"), ""
+        return None, text
+
+    def _added(self, reply: Reply, *, is_last: bool) -> ReplyPart:
+        shown, reasoning = self._shown, reply.reasoning or ""
+        calls = tuple(
+            CallPart(i, one.arguments, one.name, one.id) for i, one in enumerate(reply.tool_calls)
+        )
+        self._shown = ReplyPart(reply.content, reasoning)
+        return ReplyPart(
+            reply.content[len(shown.content) :],
+            reasoning[len(shown.reasoning) :],
+            calls if is_last else (),
+        )
+
+
+def _taken(found: re.Match[str], calls: list[ToolCall]) -> str:
+    try:
+        call = json.loads(found[1])
+        arguments = json.dumps(call.get("arguments", {}), ensure_ascii=False)
+        calls.append(ToolCall(str(call["name"]), arguments, f"call-{uuid.uuid4().hex[:16]}"))
+    except (ValueError, KeyError, AttributeError):
+        return found[0]
+    return ""
+
+
+def _is_opened(text: str) -> bool:
+    return text.lstrip().startswith("<think>")
+
+
+def _settled(text: str) -> str:
+    """Return the text without an end that may be the beginning of a tag, or white space before."""
+    start = text.rfind("<")
+    is_open = start >= 0 and any(tag.startswith(text[start:]) for tag in _TAGS)
+    return (text[:start] if is_open else text).rstrip()

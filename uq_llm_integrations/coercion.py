@@ -1,0 +1,126 @@
+"""From plain data, as in a configuration file or on a command line, to method options."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    ConfigDict,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    TypeAdapter,
+    ValidationError,
+    with_config,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, core_schema
+from typing_extensions import TypedDict
+
+from uq_llm_integrations.errors import ConfigurationError
+from uq_llm_integrations.methods.contrib.luh import LuhHead
+from uq_llm_integrations.methods.entailment import Classifier, EmbeddingSimilarity, ServedJudge
+from uq_llm_integrations.methods.fitted.density import DensityFit
+from uq_llm_integrations.methods.fitted.head import UncertaintyHead
+from uq_llm_integrations.methods.options import MethodOptions
+from uq_llm_integrations.records import Layer
+
+
+@with_config(ConfigDict(extra="forbid"))
+class ClassifierData(TypedDict):
+    """A classifier of text pairs, from a folder or the hub."""
+
+    classifier: str
+
+
+@with_config(ConfigDict(extra="forbid"))
+class FittedData(TypedDict, total=False):
+    """A folder that `save` has written, and the model and layer that it must belong to."""
+
+    folder: Path
+    model: str
+    layer: int
+
+
+@with_config(ConfigDict(extra="forbid"))
+class LuhData(TypedDict):
+    """A head of the package `luh`, a folder or a hub name, and the model that it was made for."""
+
+    luh: str
+    model: str
+
+
+@with_config(ConfigDict(extra="forbid"))
+class MethodOptionsData(TypedDict, total=False):
+    """The plain form of `MethodOptions`."""
+
+    samples: int
+    temperature: float
+    entailment: Literal["judge"] | ClassifierData
+    similarity: Literal["judge", "embeddings"] | ClassifierData
+    density: FittedData
+    head: LuhData | FittedData
+    layer: Layer
+
+
+_DATA: TypeAdapter[MethodOptionsData] = TypeAdapter(MethodOptionsData)
+
+
+def as_method_options(value: object) -> object:
+    """Return method options from a mapping of their names; anything else as it is.
+
+    Example:
+        >>> as_method_options({"samples": 3}).samples
+        3
+    """
+    if not isinstance(value, Mapping):
+        return value
+    try:
+        data: dict[str, Any] = dict(_DATA.validate_python(value))
+    except ValidationError as error:
+        raise ConfigurationError(f"method_options: {validation_text(error)}") from error
+    for name in {"entailment", "similarity"} & data.keys():
+        data[name] = _judge(data[name])
+    if "density" in data:
+        data["density"] = DensityFit.load(**{"layer": -1, **data["density"]})
+    if "head" in data:
+        data["head"] = _head(data["head"])
+    return MethodOptions(**data)
+
+
+class OptionsForm:
+    """Marks a pydantic field that takes method options or their plain form."""
+
+    def __get_pydantic_core_schema__(
+        self, source: object, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        instance = core_schema.is_instance_schema(MethodOptions)
+        return core_schema.no_info_before_validator_function(as_method_options, instance)
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return _DATA.json_schema()
+
+
+Options = Annotated[MethodOptions, OptionsForm()]
+
+
+def _judge(choice: Any) -> Classifier | EmbeddingSimilarity | ServedJudge:
+    if isinstance(choice, Mapping):
+        return Classifier(choice["classifier"])
+    return EmbeddingSimilarity() if choice == "embeddings" else ServedJudge()
+
+
+def _head(data: Mapping[str, Any]) -> UncertaintyHead | LuhHead:
+    if "luh" in data:
+        return LuhHead.from_pretrained(data["luh"], data["model"])
+    return UncertaintyHead.load(**{"layer": -1, **data})
+
+
+def validation_text(error: ValidationError) -> str:
+    """Return what is wrong where, in one line."""
+    return "; ".join(
+        f"{'.'.join(map(str, one['loc'])) or 'the file'}: {one['msg']}" for one in error.errors()
+    )

@@ -1,0 +1,171 @@
+"""The configuration file: a model, its scores, and what to do about them, as YAML or a dict.
+
+generator: {type: vllm, model: smollm2, gpu_memory_utilization: 0.9}
+methods: [entropy, perplexity]
+sampling: {temperature: 0.7, max_tokens: 128}
+strategy: {type: retry, when: perplexity > 1.8, strategy: {type: best_of_n, n: 8}}
+uncertain_when: perplexity > 1.8 or entropy > 2
+on_high_uncertainty: abstain
+
+Every option of `Settings` stands in it under its own name.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from uq_llm_integrations.backends.base import Backend
+from uq_llm_integrations.backends.huggingface.backend import HuggingFaceBackend
+from uq_llm_integrations.backends.hybrid import Mode, hybrid_backend
+from uq_llm_integrations.backends.vllm.backend import VLLMEngineBackend
+from uq_llm_integrations.errors import ConfigurationError
+from uq_llm_integrations.settings import JsonObject, Settings
+
+SECRETS = frozenset({"api_key", "hf_token", "token"})
+"""What may come from the environment, as `${NAME}`."""
+
+_REFERENCE = re.compile(r"\$\{(\w+)\}")
+
+
+class _Generator(BaseModel):
+    """Every further option is an argument of the engine or of the Hugging Face backend."""
+
+    model_config = ConfigDict(extra="allow")
+
+    model: str
+
+    def arguments(self) -> JsonObject:
+        """Return the arguments of the frameworks' classes."""
+        return {"model": self.model, "engine_args": dict(self.model_extra or {})}
+
+
+class VLLMGenerator(_Generator):
+    """vLLM's engine."""
+
+    type: Literal["vllm"]
+
+    def backend(self) -> Backend:
+        """Return the backend; nothing is loaded yet."""
+        return VLLMEngineBackend(self.model, **dict(self.model_extra or {}))
+
+
+class HuggingFaceGenerator(_Generator):
+    """Hugging Face transformers."""
+
+    type: Literal["huggingface"]
+
+    def backend(self) -> Backend:
+        """Return the backend; nothing is loaded yet."""
+        return HuggingFaceBackend(self.model, **dict(self.model_extra or {}))
+
+
+class HybridGenerator(BaseModel):
+    """vLLM generates, the inside of the model is looked at as `mode` says."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: Literal["hybrid"]
+    model: str
+    mode: Mode | None = None
+    """By default `resident` with a `huggingface` section, else `shared`."""
+    vllm: JsonObject = Field(default_factory=dict)
+    huggingface: JsonObject = Field(default_factory=dict)
+
+    def arguments(self) -> JsonObject:
+        """Return the arguments of the frameworks' classes."""
+        mode = self.mode or ("resident" if self.huggingface else "shared")
+        own = {"vllm": self.vllm, "huggingface": self.huggingface}
+        return {"model": self.model, "mode": mode, **own}
+
+    def backend(self) -> Backend:
+        """Return the backend; nothing is loaded yet."""
+        return hybrid_backend(**self.arguments())
+
+
+def _with_type(value: object) -> object:
+    return {"type": "vllm", **value} if isinstance(value, Mapping) else value
+
+
+Generator = Annotated[
+    Annotated[VLLMGenerator | HuggingFaceGenerator | HybridGenerator, Field(discriminator="type")],
+    BeforeValidator(_with_type),
+]
+
+
+class Configuration(Settings):
+    """A whole configuration file: the options of `Settings`, and where tokens come from.
+
+    `scorer: {type: [...]}` is another way to write `methods`.
+
+    Example:
+        >>> Configuration.read({"generator": {"model": "smollm2"}, "methods": "entropy"}).methods
+        ('entropy',)
+    """
+
+    generator: Generator
+
+    @classmethod
+    def read(cls, source: str | Path | Mapping[str, Any]) -> Configuration:
+        """Read a YAML file or a dict; raise ConfigurationError that names what is wrong where."""
+        plain = source if isinstance(source, Mapping) else load_mapping(Path(source))
+        return cls(**_with_methods(with_secrets(plain)))
+
+    @property
+    def given(self) -> JsonObject:
+        """The options of `Settings` that the file sets, so that defaults stay in one place."""
+        names = self.model_fields_set & Settings.model_fields.keys()
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def settings(self) -> Settings:
+        """The options without the generator."""
+        return Settings(**self.given)
+
+
+def _with_methods(plain: JsonObject) -> JsonObject:
+    if "scorer" not in plain:
+        return plain
+    if "methods" in plain or set(plain["scorer"]) != {"type"}:
+        raise ConfigurationError("scorer has one option, `type`, and takes the place of `methods`")
+    rest = {name: value for name, value in plain.items() if name != "scorer"}
+    return {**rest, "methods": plain["scorer"]["type"]}
+
+
+def with_secrets(value: Any, path: str = "") -> Any:
+    """Return plain data with `${NAME}` replaced where a secret belongs.
+
+    Raises ConfigurationError for a reference anywhere else, and for a variable that is not set.
+    """
+    if isinstance(value, Mapping):
+        return {key: with_secrets(part, f"{path}.{key}".lstrip(".")) for key, part in value.items()}
+    if isinstance(value, list):
+        return [with_secrets(part, f"{path}.{index}") for index, part in enumerate(value)]
+    found = _REFERENCE.fullmatch(value) if isinstance(value, str) else None
+    return _secret(found.group(1), path) if found else value
+
+
+def _secret(variable: str, path: str) -> str:
+    if path.rsplit(".", 1)[-1] not in SECRETS:
+        allowed = ", ".join(sorted(SECRETS))
+        raise ConfigurationError(f"{path}: only secrets come from the environment: {allowed}")
+    if variable not in os.environ:
+        raise ConfigurationError(f"{path}: the environment has no variable {variable}")
+    return os.environ[variable]
+
+
+def load_mapping(path: Path) -> JsonObject:
+    """Return what a YAML file says; raise ConfigurationError where it is no mapping."""
+    try:
+        loaded = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigurationError(f"{path} cannot be read: {error}") from error
+    if not isinstance(loaded, dict):
+        raise ConfigurationError(f"{path} is no mapping of names to values")
+    return loaded

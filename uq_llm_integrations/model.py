@@ -1,0 +1,278 @@
+"""The model with everything that a user configured: what all entrances are faces of."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Coroutine, Iterator, Mapping, Sequence
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from uq_llm_integrations.backends.base import Backend
+from uq_llm_integrations.backends.metering import MeteredBackend
+from uq_llm_integrations.backends.sampling_params import check_n, check_top_logprobs
+from uq_llm_integrations.backends.vllm.backend import VLLMEngineBackend
+from uq_llm_integrations.chat.exchange import Exchange
+from uq_llm_integrations.chat.parsers import tool_choice_of
+from uq_llm_integrations.chat.reply import ChatResult, ReplyPiece, Turn
+from uq_llm_integrations.config import Configuration
+from uq_llm_integrations.errors import EngineTimeoutError
+from uq_llm_integrations.methods.options import MethodOptions
+from uq_llm_integrations.methods.registry import affordable_methods
+from uq_llm_integrations.records import Candidate, Conversation, Request, Result
+from uq_llm_integrations.report.metadata import Metadata, token_metadata, uncertainty_metadata
+from uq_llm_integrations.settings import ALL_AFFORDABLE, Settings
+from uq_llm_integrations.strategies.base import Run, Strategy, run_strategies, run_strategy
+from uq_llm_integrations.strategies.streaming import check_stream, stream_strategy
+from uq_llm_integrations.truncation import (
+    GivenText,
+    Ids,
+    TruncatedScore,
+    ascore_truncated_sequences,
+)  # fmt: skip  # a list of names
+
+T = TypeVar("T")
+
+Messages = str | Conversation | Sequence[Mapping[str, Any]]
+"""A user's question, or messages in the shape of OpenAI's API."""
+
+
+class UncertaintyModel:
+    """A model that scores its answers, decides about them, and is useful without any framework.
+
+    `backend` is a backend, or the name of a model for vLLM. All other arguments are fields of
+    `Settings`, and each method takes them, too, for one call. Every method has an async twin with
+    an `a` before its name.
+
+    Example:
+        >>> from uq_llm_integrations import ScriptedBackend, UncertaintyModel
+        >>> with UncertaintyModel(ScriptedBackend(["Paris"]), uncertain_when="entropy > 2") as model:
+        ...     result = model.generate("Capital of France?")
+        >>> result.text, result.decision.is_uncertain
+        ('Paris', False)
+    """
+
+    def __init__(
+        self, backend: Backend | str, settings: Settings | None = None, **options: Any
+    ) -> None:
+        self.backend = VLLMEngineBackend(backend) if isinstance(backend, str) else backend
+        self.settings = (
+            (settings or Settings()).updated(options) if settings else Settings(**options)
+        )
+        self.check()
+
+    @classmethod
+    def of(cls, backend: Backend, settings: Settings) -> Self:
+        """Return the model of settings that were checked with this backend before."""
+        model = cls.__new__(cls)
+        model.backend, model.settings = backend, settings
+        return model
+
+    @classmethod
+    def from_config(cls, source: str | Path | Mapping[str, Any]) -> Self:
+        """Return the model that a YAML file or a dict describes (see `Configuration`)."""
+        configuration = Configuration.read(source)
+        return cls(configuration.generator.backend(), configuration.settings)
+
+    def with_options(self, **options: Any) -> Self:
+        """Return a copy with some options changed, which shares the backend."""
+        return self.of(self.backend, self.settings.updated(options)).check() if options else self
+
+    def check(self) -> Self:
+        """Raise ConfigurationError or InvalidRequestError for what the backend can never serve."""
+        settings, capabilities = self.settings, self.backend.capabilities
+        check_n(settings.n, capabilities.max_n)
+        check_top_logprobs(settings.top_logprobs, capabilities.max_top_logprobs)
+        check_stream(
+            settings.deciding(),
+            settings.request((0,)),
+            capabilities,
+            self.methods,
+            settings.stop_if,
+            self.method_options,
+        )
+        return self
+
+    @property
+    def method_options(self) -> MethodOptions:
+        """How methods are served that need more than a trace."""
+        return self.settings.method_options or MethodOptions()
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The names of the methods that answers are scored by."""
+        if self.settings.methods == (ALL_AFFORDABLE,):
+            return affordable_methods(self.backend.capabilities, self.method_options)
+        return self.settings.methods
+
+    def generate(self, prompt: str, **options: Any) -> Result:
+        """Return the answer to a prompt, scored and decided about."""
+        return self.backend.run(self.agenerate(prompt, **options))
+
+    async def agenerate(self, prompt: str, **options: Any) -> Result:
+        """Return what `generate` does."""
+        return (await self.agenerate_all([prompt], **options))[0]
+
+    def generate_all(self, prompts: Sequence[str], **options: Any) -> list[Result]:
+        """Return the answers to several prompts, which meet in the backend's batch.
+
+        Where one fails, the others are finished, and the error's `completed` has their results.
+        """
+        return self.backend.run(self.agenerate_all(prompts, **options))
+
+    async def agenerate_all(
+        self, prompts: Sequence[str], stop: Sequence[str] = (), **options: Any
+    ) -> list[Result]:
+        """Return what `generate_all` does; `stop` has further stop strings."""
+        model = self.with_options(**options)
+        requests = [await model._request(prompt, stop) for prompt in prompts]
+        running = run_strategies(
+            model.settings.deciding(), requests, self.backend, model.methods, model.method_options
+        )
+        return await model._in_time(running)
+
+    def chat(self, messages: Messages | Turn, **options: Any) -> ChatResult:
+        """Return the model's next message, with its scores and those of its parts.
+
+        Beside options: `tools`, in OpenAI's shape, `tool_choice`, `schema`, a JSON Schema that the
+        answer follows, and `stop`.
+        """
+        return self.backend.run(self.achat(messages, **options))
+
+    async def achat(self, messages: Messages | Turn, **options: Any) -> ChatResult:
+        """Return what `chat` does."""
+        turn, options = _turn(messages, options)
+        model = self.with_options(**options)
+        exchange = Exchange(self.backend, model.settings, turn)
+        return await exchange.replies(await model._decided(await exchange.request()))
+
+    def stream(self, messages: Messages | Turn, **options: Any) -> Iterator[ReplyPiece]:
+        """Yield the model's next message piece by piece; the last piece has its scores.
+
+        Takes what `chat` takes. Closing the stream stops the engine's work.
+        """
+        return self.backend.iterate(self.astream(messages, **options))
+
+    async def astream(
+        self, messages: Messages | Turn, **options: Any
+    ) -> AsyncGenerator[ReplyPiece, None]:
+        """Yield what `stream` does."""
+        turn, options = _turn(messages, options)
+        model = self.with_options(**options)
+        exchange = Exchange(self.backend, model.settings, turn)
+        run = model.run_of(await exchange.request())
+        strategy = model.settings.deciding(streamed=True)
+        answer = stream_strategy(strategy, run, model.settings.stop_if)
+        async with aclosing(answer) as pieces:
+            async for piece in pieces:
+                yield await exchange.piece(piece)
+
+    def score(self, prompt: str, completion: str, **options: Any) -> Result:
+        """Return the scores of a given text as the answer to a prompt (teacher forcing)."""
+        return self.backend.run(self.ascore(prompt, completion, **options))
+
+    async def ascore(self, prompt: str, completion: str, **options: Any) -> Result:
+        """Return what `score` does."""
+        model = self.with_options(**options)
+        strategy = GivenText(await self.backend.encode_continuation(completion))
+        return await model._decided(await model._request(prompt), strategy)
+
+    def score_truncated(
+        self,
+        prompt: str,
+        texts: Sequence[str | Ids],
+        generated: Sequence[Candidate] = (),
+        **options: Any,
+    ) -> list[TruncatedScore]:
+        """Return the scores of several texts, or token ids, behind one prompt.
+
+        Where one is the beginning of a `generated` candidate, its trace is sliced and no forward
+        pass is made. `heal` scores what a cut within a token leaves over, too.
+        """
+        return self.backend.run(self.ascore_truncated(prompt, texts, generated, **options))
+
+    async def ascore_truncated(
+        self,
+        prompt: str,
+        texts: Sequence[str | Ids],
+        generated: Sequence[Candidate] = (),
+        *,
+        heal: bool = False,
+        **options: Any,
+    ) -> list[TruncatedScore]:
+        """Return what `score_truncated` does."""
+        model = self.with_options(**options)
+        ids = await self.backend.encode(prompt, chat=model.settings.chat_template)
+        scoring = ascore_truncated_sequences(
+            self.backend, ids, texts, generated, model.methods,
+            heal=heal, options=model.method_options,
+        )  # fmt: skip  # what is scored, and how
+        return await model._in_time(scoring)
+
+    async def ametadata(self, result: Result) -> list[Metadata]:
+        """Return the metadata of each candidate, with that of its tokens for `token_scores`."""
+        rows = [uncertainty_metadata(result, index) for index in range(len(result.candidates))]
+        if self.settings.token_scores:
+            for one, metadata in zip(result.candidates, rows, strict=True):
+                texts = await self.backend.token_texts(one.token_ids)
+                metadata["by_token"] = token_metadata(one.token_ids, one.trace, texts)
+        return rows
+
+    def close(self) -> None:
+        """Give back what the backend holds. Closing twice is harmless."""
+        self.backend.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await asyncio.to_thread(self.close)
+
+    async def _request(self, prompt: str, stop: Sequence[str] = ()) -> Request:
+        ids = await self.backend.encode(prompt, chat=self.settings.chat_template)
+        return self.settings.request(ids, prompt, stop=stop)
+
+    def run_of(self, request: Request) -> Run:
+        """Return the run that a strategy is given for a request."""
+        return Run(MeteredBackend(self.backend), request, self.methods, self.method_options)
+
+    async def _decided(self, request: Request, strategy: Strategy | None = None) -> Result:
+        """Run a strategy, or the configured one, within the timeout and under the policy."""
+        deciding = self.settings.deciding(strategy)
+        running = run_strategy(deciding, request, self.backend, self.methods, self.method_options)
+        return await self._in_time(running)
+
+    async def _in_time(self, running: Coroutine[object, object, T]) -> T:
+        if self.settings.timeout is None:
+            return await running
+        try:
+            async with asyncio.timeout(self.settings.timeout):
+                return await running
+        except TimeoutError as error:
+            text = f"no answer within {self.settings.timeout} seconds"
+            raise EngineTimeoutError(text) from error
+
+
+def _turn(messages: Messages | Turn, options: dict[str, Any]) -> tuple[Turn, dict[str, Any]]:
+    """Return the turn, and the options that are not of the turn."""
+    if isinstance(messages, Turn):
+        return messages, options
+    rest = dict(options)
+    tools, stop = rest.pop("tools", None) or (), rest.pop("stop", None) or ()
+    if isinstance(messages, str):
+        messages = [{"role": "user", "content": messages}]
+    if not isinstance(messages, Conversation):
+        messages = Conversation(tuple(messages), tuple(tools))
+    turn = Turn(
+        messages,
+        (stop,) if isinstance(stop, str) else tuple(stop),
+        tool_choice_of(rest.pop("tool_choice", None)),
+        rest.pop("schema", None),
+    )
+    return turn, rest
