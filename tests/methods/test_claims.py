@@ -5,15 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-<<<<<<< HEAD
 from tests.methods.helpers import NATS, Lookup
 from tests.methods.helpers import scored as scored_result
 from uq_llm_integrations import ScriptedBackend
-=======
-from tests.methods.test_assess import Lookup
-from uq_llm_integrations.backends.scripted import ScriptedBackend, ScriptedLine
-from uq_llm_integrations.methods.options import MethodOptions
->>>>>>> main
 from uq_llm_integrations.methods.sentences import sentences
 
 ENTROPY = -0.9 * np.log(0.9) - 0.1 * np.log(0.1 / 255)
@@ -35,18 +29,10 @@ class Knowing(ScriptedBackend):
         return replace(one, trace=trace)
 
 
-<<<<<<< HEAD
 async def scores(script, *names, backend=ScriptedBackend, **options):
     lines = [script] if isinstance(script, str) else script
     judges = {"entailment": Lookup(), "similarity": Lookup()}
     return (await scored_result(lines, *names, backend=backend, **judges | options)).scores[0]
-=======
-def scores(text, *names, backend=ScriptedBackend, n=1, **method_options):
-    script = [text] if isinstance(text, str | ScriptedLine) else text
-    assessed = MethodOptions(entailment=Lookup(), similarity=Lookup(), **method_options)
-    request = Request((63,), n, sampling={"max_tokens": 99}, text="?", method_options=assessed)
-    return drive(Single(), request, backend(script), names).scores[0]
->>>>>>> main
 
 
 def values(score) -> list[float]:
