@@ -54,7 +54,7 @@ CHAT_ONLY = {"tool_parser", "reasoning_parser", "logprobs"}
 STEPWISE = {"strategy": {"type": "stepwise", "n": 2}}
 
 
-class Recorded(Exception):
+class RecordedError(Exception):
     """Ends a call where its settings are known."""
 
 
@@ -72,14 +72,20 @@ def file(options: dict[str, Any]) -> dict[str, Any]:
 def called(monkeypatch: pytest.MonkeyPatch, call: Callable[[], Any]) -> uq.Settings:
     """Return the settings that a call of a face has when the model takes over."""
     seen: list[uq.Settings] = []
+    request = uq.Settings.request
 
-    def record(self: uq.UncertaintyModel, running: Any) -> Any:
+    def record(self: uq.Settings, ids: Any, *given: Any, **more: Any) -> uq.Request:
+        made = request(self, ids, *given, **more)
+        seen.append(self.updated({"stop": made.sampling.get("stop")}))
+        return made
+
+    async def end(self: uq.UncertaintyModel, running: Any) -> Any:
         running.close()
-        seen.append(self.settings)
-        raise Recorded
+        raise RecordedError
 
-    monkeypatch.setattr(uq.UncertaintyModel, "_in_time", record)
-    with pytest.raises(Recorded):
+    monkeypatch.setattr(uq.Settings, "request", record)
+    monkeypatch.setattr(uq.UncertaintyModel, "_in_time", end)
+    with pytest.raises(RecordedError):
         call()
     return seen[-1]
 
@@ -117,16 +123,16 @@ def entrances(monkeypatch: pytest.MonkeyPatch) -> dict[str, Entrance]:
         "LlamaIndex, call": lambda o: called(
             monkeypatch, lambda: index(backend=backend()).complete("?", **o)
         ),
-        "VLLMStepGenerator": lambda o: steps(
-            backend(), **{"strategy": uq.Stepwise(2), **o}
-        ).model.settings,
-        "VLLMStepGenerator.from_config": lambda o: steps.from_config(
-            file({**STEPWISE, **o})
-        ).model.settings,
+        "VLLMStepGenerator": lambda o: (
+            steps(backend(), **{"strategy": uq.Stepwise(2), **o}).model.settings
+        ),
+        "VLLMStepGenerator.from_config": lambda o: (
+            steps.from_config(file({**STEPWISE, **o})).model.settings
+        ),
         "HybridUncertaintyGenerator": lambda o: hybrid(backend=backend(), **o).model.settings,
-        "HybridUncertaintyGenerator.from_config": lambda o: hybrid.from_config(
-            file(o)
-        ).model.settings,
+        "HybridUncertaintyGenerator.from_config": lambda o: (
+            hybrid.from_config(file(o)).model.settings
+        ),
         "HybridUncertaintyGenerator, call": lambda o: called(
             monkeypatch,
             lambda: hybrid(backend=backend()).generate_with_uncertainty("?", **o),
@@ -166,7 +172,10 @@ def test_every_class_that_takes_options_is_an_entrance():
     }
     kinds = {"ChatVLLMUncertainty", "VLLMUncertaintyLLM", "UncertaintyLLM", "UncertaintyChat"}
     same = {
-        name.replace(kind, "VLLM") for name in found for kind in ("HuggingFace", "Hybrid") if kind in name
+        name.replace(kind, "VLLM")
+        for name in found
+        for kind in ("HuggingFace", "Hybrid")
+        if kind in name
     }  # they differ in the backend alone
     generator = {"VLLMStepGenerator", "HybridUncertaintyGenerator", "VLLMUncertaintyGenerator"}
     assert found | same <= kinds | generator | found & {

@@ -72,7 +72,7 @@ async def test_a_method_says_what_was_not_fitted_before_and_after_it_is_run(alia
     assert words in method.missing(CAPABILITIES, options)
     backend = MeteredBackend(ScriptedBackend(["Oslo"]))
     candidates = await backend.generate(Request((63,)))
-    with pytest.raises(EvidenceError, match="fit_|LuhHead"):
+    with pytest.raises(EvidenceError, match=r"fit_|LuhHead"):
         await method.gather(Context(backend, Request((63,)), candidates, options))
 
 

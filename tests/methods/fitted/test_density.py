@@ -90,6 +90,15 @@ def test_ranks_need_the_log_probabilities_of_the_training_texts(fitted):
         fitted.ppl_md(SCORED[0], 1.0)
 
 
+def test_centre_and_inverse_covariance_are_lm_polygraphs(estimators, fitted, tmp_path):
+    theirs = estimators.MahalanobisDistanceSeq()
+    theirs({"train_embeddings_decoder": TRAINING, "embeddings_decoder": SCORED})
+    fitted.save(tmp_path)
+    arrays = load_file(tmp_path / "density.safetensors")
+    np.testing.assert_allclose(arrays["gaussian.centroid"], theirs.centroid.cpu(), rtol=1e-6)
+    np.testing.assert_allclose(arrays["gaussian.precision"], theirs.sigma_inv.cpu(), rtol=1e-5)
+
+
 def test_fewer_texts_than_dimensions_give_lm_polygraphs_distances_too(estimators):
     training, scored = normal(0, 40, 96), normal(1, 10, 96)
     expected = estimators.MahalanobisDistanceSeq()(

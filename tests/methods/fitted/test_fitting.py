@@ -12,7 +12,7 @@ from uq_llm_integrations import (
     fit_density,
     fit_head,
 )
-from uq_llm_integrations.backends.scripted import Said
+from uq_llm_integrations.backends.scripted import ScriptedLine
 from uq_llm_integrations.errors import ConfigurationError, MethodUnavailableError
 
 CHARACTERS = list("aKn3?~éßЖ中 ")

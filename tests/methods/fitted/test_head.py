@@ -128,5 +128,7 @@ def test_embeddings_it_cannot_rest_on_are_refused():
 
 def test_a_missing_scikit_learn_is_named_with_the_extra_that_has_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
-    with pytest.raises(MissingDependencyError, match=r"sklearn .* pip install 'uq-llm-integrations"):
+    with pytest.raises(
+        MissingDependencyError, match=r"sklearn .* pip install 'uq-llm-integrations"
+    ):
         UncertaintyHead.fit(*graded(0), **ORIGIN)

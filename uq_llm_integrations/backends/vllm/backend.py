@@ -35,7 +35,7 @@ DEFAULT_MAX_LOGPROBS = 20
 """vLLM's own default for the largest k."""
 
 # Argument names that need no look into vLLM, so that constructing a backend does not import it.
-_COMMON_ARGUMENTS = frozenset(
+COMMON_ARGUMENTS = frozenset(
     {
         "gpu_memory_utilization",
         "tensor_parallel_size",
@@ -93,7 +93,7 @@ class VLLMEngineBackend(Backend):
             source = resolve_model(model)
             self._prepare = source.prepare
             self._arguments = {**source.engine_args(), **engine_args}
-            if not engine_args.keys() <= _COMMON_ARGUMENTS:
+            if not engine_args.keys() <= COMMON_ARGUMENTS:
                 check_engine_arguments(engine_args)
         self._model = model or str(engine.model_config.model)
 
