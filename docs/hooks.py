@@ -1,6 +1,7 @@
-"""Tables that are made of the code when the documentation is built.
+"""What is made when the documentation is built: tables of the code, and code blocks.
 
-`<!-- methods -->`, `<!-- options -->` and `<!-- method options -->` in a page are replaced.
+`<!-- methods -->`, `<!-- options -->` and `<!-- method options -->` in a page are replaced. Examples
+in docstrings become code blocks; a block marked `python engine` says that it needs a model.
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ import dataclasses
 import math
 import re
 import types
+import textwrap
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
-from griffe import Attribute, Class, GriffeLoader
+from griffe import Attribute, Class, Extension, GriffeLoader, Object
 from pydantic import BaseModel
 
 from uq_llm_integrations import METHODS, Method, MethodOptions, Settings
@@ -39,10 +41,28 @@ _UNITS = {math.inf: "∞", -math.inf: "-∞"}
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Replace the markers of a page."""
+    markdown = markdown.replace("```python engine\n", '```python title="needs a model"\n')
     for marker, table in TABLES.items():
         if marker in markdown:
             markdown = markdown.replace(marker, table())
     return markdown
+
+
+class Examples(Extension):
+    """Puts the examples of docstrings, which are indented below `Example:`, into code blocks."""
+
+    _EXAMPLE = re.compile(r"^Example:\n((?: {4}.*\n?|\n)+)", re.M)
+
+    def on_object(self, *, obj: Object, **_: Any) -> None:
+        """Change the docstring of whatever has one."""
+        if obj.docstring:
+            obj.docstring.value = self._EXAMPLE.sub(self._block, obj.docstring.value + "\n")
+
+    @staticmethod
+    def _block(found: re.Match[str]) -> str:
+        code = textwrap.dedent(found[1]).strip()
+        kind = "pycon" if code.startswith(">>>") else "python"
+        return f"**Example**\n\n```{kind}\n{code}\n```\n\n"
 
 
 def methods_tables() -> str:
@@ -99,7 +119,12 @@ def options_table() -> str:
     """Return the options of `Settings` with their types and defaults."""
     described = _attribute_docstrings(Settings)
     rows = [
-        [f"`{name}`", f"`{_type(field.annotation)}`", f"`{_shown(field.default_factory() if field.default_factory else field.default)}`", described.get(name, "")]
+        [
+            f"`{name}`",
+            f"`{_type(field.annotation)}`",
+            f"`{_shown(field.get_default(call_default_factory=True))}`",
+            described.get(name, ""),
+        ]
         for name, field in Settings.model_fields.items()
     ]
     return _table(["option", "type", "default", "what it is"], rows)

@@ -10,9 +10,11 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -79,12 +81,17 @@ def session_engine(
     yield backend
 
 
+@pytest.fixture
+def namespace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The names of an empty module, in an empty folder where an example may save a file."""
+    module = ModuleType("example")
+    monkeypatch.setitem(sys.modules, "example", module)
+    monkeypatch.chdir(tmp_path)
+    return module.__dict__
+
+
 @pytest.mark.parametrize("page", pages_with("python"))
-def test_scripted_examples_run(
-    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)  # an example may save a file
-    namespace: dict[str, Any] = {"__name__": "example"}
+def test_scripted_examples_run(page: Path, namespace: dict[str, Any]) -> None:
     for block in blocks(page, "python"):
         block.run(namespace)
 
@@ -92,13 +99,8 @@ def test_scripted_examples_run(
 @pytest.mark.engine
 @pytest.mark.parametrize("page", pages_with("python engine"))
 def test_examples_run_on_the_engine(
-    page: Path,
-    session_engine: VLLMEngineBackend,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    page: Path, namespace: dict[str, Any], session_engine: VLLMEngineBackend
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    namespace: dict[str, Any] = {"__name__": "example"}
     for block in blocks(page, "python", "python engine"):
         block.run(namespace)
 
