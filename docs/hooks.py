@@ -1,7 +1,7 @@
 """What is made when the documentation is built: tables of the code, and code blocks.
 
-`<!-- methods -->`, `<!-- options -->` and `<!-- method options -->` in a page are replaced. Examples
-in docstrings become code blocks; a block marked `python engine` says that it needs a model.
+`<!-- methods -->`, `<!-- options -->` and `<!-- method options -->` in a page are replaced.
+Examples in docstrings become code blocks; one marked `python engine` says that it needs a model.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-import types
 import textwrap
+import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path

@@ -21,7 +21,9 @@ import pytest
 import yaml
 
 from tests.conftest import ENGINE_ARGUMENTS
-from uq_llm_integrations import Configuration, VLLMEngineBackend
+from uq_llm_integrations import METHODS, Configuration, VLLMEngineBackend
+from uq_llm_integrations.methods import registry
+from uq_llm_integrations.strategies import STRATEGIES
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -82,12 +84,23 @@ def session_engine(
 
 
 @pytest.fixture
-def namespace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def namespace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
     """The names of an empty module, in an empty folder where an example may save a file."""
     module = ModuleType("example")
     monkeypatch.setitem(sys.modules, "example", module)
     monkeypatch.chdir(tmp_path)
-    return module.__dict__
+    monkeypatch.setattr(registry, "_by_name", dict(registry._by_name))
+    with kept(METHODS), kept(STRATEGIES):
+        yield module.__dict__
+
+
+@contextlib.contextmanager
+def kept(table: dict[str, Any]) -> Iterator[None]:
+    """Take out again what an example registers."""
+    before = dict(table)
+    yield
+    table.clear()
+    table.update(before)
 
 
 @pytest.mark.parametrize("page", pages_with("python"))
