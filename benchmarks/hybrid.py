@@ -24,8 +24,8 @@ import psutil
 from benchmarks.bare_vllm import engine_args
 from benchmarks.report import best_of, conclude
 from uq_llm_integrations.backends.base import Backend
-from uq_llm_integrations.backends.build import hybrid_backend
 from uq_llm_integrations.backends.huggingface.backend import HuggingFaceBackend
+from uq_llm_integrations.backends.hybrid import hybrid_backend
 from uq_llm_integrations.backends.vision_guard import hide_mismatched_builds
 from uq_llm_integrations.records import Inspection, Request
 from uq_llm_integrations.strategies.best_of_n import Single

@@ -7,18 +7,19 @@ from typer.testing import CliRunner
 
 from uq_llm_integrations import (
     Classifier,
+    Configuration,
+    ConfigurationError,
     EmbeddingSimilarity,
+    HuggingFaceBackend,
     HuggingFaceUncertaintyLLM,
+    HybridBackend,
     HybridUncertaintyGenerator,
     HybridUncertaintyLLM,
+    MethodUnavailableError,
+    VLLMEngineBackend,
     VLLMUncertaintyLLM,
 )
-from uq_llm_integrations.backends.huggingface.backend import HuggingFaceBackend
-from uq_llm_integrations.backends.hybrid import HybridBackend
-from uq_llm_integrations.backends.vllm.backend import VLLMEngineBackend
 from uq_llm_integrations.cli import app
-from uq_llm_integrations.configuration import Configuration
-from uq_llm_integrations.errors import ConfigurationError, MethodUnavailableError
 
 HYBRID = """
 generator:

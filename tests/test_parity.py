@@ -7,11 +7,17 @@ from langchain_core.messages import HumanMessage
 from llama_index.core.base.llms.types import ChatMessage, MessageRole
 
 from tests.llama_index.scripted import ADD, call
-from uq_llm_integrations import langchain, llama_index
-from uq_llm_integrations.backends.scripted import Line, Said, ScriptedBackend
-from uq_llm_integrations.strategies.best_of_n import BestOfN, Single
-from uq_llm_integrations.strategies.quantities import score
-from uq_llm_integrations.strategies.retry import Retry
+from uq_llm_integrations import (
+    BestOfN,
+    Retry,
+    ScriptedBackend,
+    ScriptedLine,
+    Single,
+    langchain,
+    llama_index,
+    score,
+)
+from uq_llm_integrations.backends.scripted import Line
 
 UNCERTAIN = score("perplexity") > 0.5
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -22,7 +28,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "retries": {"strategy": Retry(Single(), UNCERTAIN)},
     "samples": {"methods": ("lexical_similarity",), "n": 2},
 }
-SCRIPT = [Said("Rome?", 0.3), Said("Paris.", 0.9)]
+SCRIPT = [ScriptedLine("Rome?", 0.3), ScriptedLine("Paris.", 0.9)]
 
 
 def told(uncertainty: dict[str, Any]) -> dict[str, Any]:

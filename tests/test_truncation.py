@@ -1,9 +1,8 @@
 """Given and truncated text, scored on a backend that answers from a script."""
 
-import asyncio
-
 import pytest
 
+from tests.strategies.running import run
 from uq_llm_integrations import (
     ConfigurationError,
     MethodOptions,
@@ -11,7 +10,7 @@ from uq_llm_integrations import (
     ScriptedBackend,
     score_truncated_sequence,
 )
-from uq_llm_integrations.truncation import score_text, score_truncated_texts, truncated
+from uq_llm_integrations.truncation import GivenText, ascore_truncated_sequences, truncated
 
 PROMPT = tuple(b"?")
 BACKEND = ScriptedBackend(["first\nsecond"])
@@ -51,7 +50,7 @@ def test_other_text_is_scored_by_a_pass(answer):
 
 async def test_several_texts_come_back_in_their_order(answer):
     texts = ["third", "fir", tuple(b"first")]
-    found = await score_truncated_texts(BACKEND, Request(PROMPT), texts, [answer])
+    found = await ascore_truncated_sequences(BACKEND, PROMPT, texts, [answer])
     kept = [bytes(one.candidate.token_ids) for one in found]
     assert kept == [b"third", b"fir", b"first"]
     assert [one.is_sliced for one in found] == [False, True, True]
@@ -59,14 +58,8 @@ async def test_several_texts_come_back_in_their_order(answer):
 
 async def test_methods_are_served_as_the_options_say(answer):
     backend = ScriptedBackend(["sampled"])
-    await score_truncated_texts(
-        backend,
-        Request(PROMPT),
-        ["first"],
-        [answer],
-        ["lexical_similarity"],
-        MethodOptions(samples=3),
-    )
+    options, methods = MethodOptions(samples=3), ["lexical_similarity"]
+    await ascore_truncated_sequences(backend, PROMPT, ["first"], [answer], methods, options=options)
     assert [one.n for one in backend.requests] == [3]
 
 
@@ -76,13 +69,7 @@ def test_a_cut_beyond_the_end_is_refused(answer):
 
 
 def test_a_given_text_is_scored_as_a_continuation():
-    scoring = score_text(BACKEND, Request(PROMPT, text="?"), "Paris", ["perplexity"])
-    result = asyncio.run(scoring)
+    result = run(GivenText(tuple(b"Paris")), Request(PROMPT, text="?"), BACKEND)
     assert result.score("perplexity").value == pytest.approx(1 / 0.9)
     assert (result.candidate.token_ids, result.usage.scored_tokens) == (tuple(b"Paris"), 5)
     assert result.candidate.finish_reason is None
-
-
-def test_token_ids_are_scored_as_they_are():
-    result = asyncio.run(score_text(BACKEND, Request(PROMPT), (1, 2, 3)))
-    assert result.candidate.token_ids == (1, 2, 3)

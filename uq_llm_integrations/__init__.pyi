@@ -12,6 +12,9 @@ from .backends.hybrid import (
 from .backends.scripted import (
     ScriptedBackend as ScriptedBackend,
 )
+from .backends.scripted import (
+    ScriptedLine as ScriptedLine,
+)
 from .backends.vllm.backend import (
     VLLMEngineBackend as VLLMEngineBackend,
 )
@@ -20,37 +23,83 @@ from .config import (
 )
 from .errors import (
     ConfigurationError as ConfigurationError,
+)
+from .errors import (
     EmptyPromptError as EmptyPromptError,
+)
+from .errors import (
     EngineDeadError as EngineDeadError,
+)
+from .errors import (
     EngineError as EngineError,
+)
+from .errors import (
     EngineStartError as EngineStartError,
+)
+from .errors import (
     EngineTimeoutError as EngineTimeoutError,
+)
+from .errors import (
     EvidenceError as EvidenceError,
+)
+from .errors import (
     HighUncertaintyError as HighUncertaintyError,
+)
+from .errors import (
     InvalidRequestError as InvalidRequestError,
+)
+from .errors import (
     MethodUnavailableError as MethodUnavailableError,
+)
+from .errors import (
     MissingDependencyError as MissingDependencyError,
+)
+from .errors import (
     ModelNotFoundError as ModelNotFoundError,
+)
+from .errors import (
     NotShareableError as NotShareableError,
+)
+from .errors import (
     PromptTooLongError as PromptTooLongError,
+)
+from .errors import (
     UncertaintyError as UncertaintyError,
+)
+from .errors import (
     UnknownMethodError as UnknownMethodError,
 )
 from .generators import (
     HybridUncertaintyGenerator as HybridUncertaintyGenerator,
+)
+from .generators import (
     VLLMStepGenerator as VLLMStepGenerator,
 )
 from .langchain import (
     ChatHuggingFaceUncertainty as ChatHuggingFaceUncertainty,
+)
+from .langchain import (
     ChatHybridUncertainty as ChatHybridUncertainty,
+)
+from .langchain import (
     ChatVLLMUncertainty as ChatVLLMUncertainty,
+)
+from .langchain import (
     HuggingFaceUncertaintyLLM as HuggingFaceUncertaintyLLM,
+)
+from .langchain import (
     HybridUncertaintyLLM as HybridUncertaintyLLM,
+)
+from .langchain import (
     VLLMUncertaintyLLM as VLLMUncertaintyLLM,
 )
 from .methods.base import (
     Method as Method,
+)
+from .methods.base import (
     evidence_method as evidence_method,
+)
+from .methods.base import (
     trace_method as trace_method,
 )
 from .methods.context import (
@@ -61,7 +110,11 @@ from .methods.contrib.luh import (
 )
 from .methods.entailment import (
     Classifier as Classifier,
+)
+from .methods.entailment import (
     EmbeddingSimilarity as EmbeddingSimilarity,
+)
+from .methods.entailment import (
     ServedJudge as ServedJudge,
 )
 from .methods.fitted.density import (
@@ -69,8 +122,14 @@ from .methods.fitted.density import (
 )
 from .methods.fitted.fitting import (
     afit_density as afit_density,
+)
+from .methods.fitted.fitting import (
     afit_head as afit_head,
+)
+from .methods.fitted.fitting import (
     fit_density as fit_density,
+)
+from .methods.fitted.fitting import (
     fit_head as fit_head,
 )
 from .methods.fitted.head import (
@@ -81,7 +140,11 @@ from .methods.options import (
 )
 from .methods.registry import (
     METHODS as METHODS,
+)
+from .methods.registry import (
     missing_requirements as missing_requirements,
+)
+from .methods.registry import (
     register_method as register_method,
 )
 from .model import (
@@ -89,18 +152,44 @@ from .model import (
 )
 from .records import (
     Activations as Activations,
+)
+from .records import (
     Candidate as Candidate,
+)
+from .records import (
     Claim as Claim,
+)
+from .records import (
     Conversation as Conversation,
+)
+from .records import (
     Decision as Decision,
+)
+from .records import (
     EarlyStop as EarlyStop,
+)
+from .records import (
     Inspection as Inspection,
+)
+from .records import (
     Request as Request,
+)
+from .records import (
     Result as Result,
+)
+from .records import (
     SampleMonitor as SampleMonitor,
+)
+from .records import (
     SamplingEnd as SamplingEnd,
+)
+from .records import (
     Score as Score,
+)
+from .records import (
     TokenTrace as TokenTrace,
+)
+from .records import (
     Usage as Usage,
 )
 from .settings import (
@@ -108,6 +197,8 @@ from .settings import (
 )
 from .strategies.abstain import (
     Abstain as Abstain,
+)
+from .strategies.abstain import (
     Policy as Policy,
 )
 from .strategies.base import (
@@ -115,18 +206,32 @@ from .strategies.base import (
 )
 from .strategies.best_of_n import (
     BestOfN as BestOfN,
+)
+from .strategies.best_of_n import (
     Single as Single,
 )
 from .strategies.quantities import (
     agreement as agreement,
+)
+from .strategies.quantities import (
     load_threshold as load_threshold,
+)
+from .strategies.quantities import (
     score as score,
+)
+from .strategies.quantities import (
     token_max as token_max,
+)
+from .strategies.quantities import (
     token_mean as token_mean,
+)
+from .strategies.quantities import (
     worst_window as worst_window,
 )
 from .strategies.retry import (
     Retry as Retry,
+)
+from .strategies.retry import (
     RetryErrors as RetryErrors,
 )
 from .strategies.self_consistency import (
@@ -137,7 +242,12 @@ from .strategies.step_state import (
 )
 from .strategies.stepwise import (
     Boundary as Boundary,
+)
+from .strategies.stepwise import (
     Stepwise as Stepwise,
+)
+from .truncation import (
+    GivenText as GivenText,
 )
 from .truncation import (
     score_truncated_sequence as score_truncated_sequence,

@@ -114,7 +114,10 @@ class VLLMStepGenerator:
 
     def result(self, state: StepState) -> Result:
         """Return the steps of a state as one scored result, decided about."""
-        return self.model.settings.policy.decide(self._stepwise.result(self._run(state), state))
+        policy = self.model.settings.policy
+        methods = policy.condition.methods if policy.condition else ()
+        run = self._run(state).vary(methods=methods)
+        return policy.decide(self._stepwise.result(run, state))
 
     def score_truncated_sequence(
         self, prompt: str, truncated_text: str, *, heal: bool = False

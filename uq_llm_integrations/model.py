@@ -22,9 +22,14 @@ from uq_llm_integrations.methods.registry import affordable_methods
 from uq_llm_integrations.records import Candidate, Conversation, Request, Result
 from uq_llm_integrations.report.metadata import Metadata, token_metadata, uncertainty_metadata
 from uq_llm_integrations.settings import ALL_AFFORDABLE, Settings
-from uq_llm_integrations.strategies.base import Run, run_strategies, run_strategy
+from uq_llm_integrations.strategies.base import Run, Strategy, run_strategies, run_strategy
 from uq_llm_integrations.strategies.streaming import check_stream, stream_strategy
-from uq_llm_integrations.truncation import Ids, TruncatedScore, score_text, score_truncated_texts
+from uq_llm_integrations.truncation import (
+    GivenText,
+    Ids,
+    TruncatedScore,
+    ascore_truncated_sequences,
+)  # fmt: skip  # a list of names
 
 T = TypeVar("T")
 
@@ -51,7 +56,9 @@ class UncertaintyModel:
         self, backend: Backend | str, settings: Settings | None = None, **options: Any
     ) -> None:
         self.backend = VLLMEngineBackend(backend) if isinstance(backend, str) else backend
-        self.settings = (settings or Settings()).updated(options) if settings else Settings(**options)
+        self.settings = (
+            (settings or Settings()).updated(options) if settings else Settings(**options)
+        )
         self.check()
 
     @classmethod
@@ -81,8 +88,8 @@ class UncertaintyModel:
             settings.request((0,)),
             capabilities,
             self.methods,
-            self.method_options,
             settings.stop_if,
+            self.method_options,
         )
         return self
 
@@ -137,14 +144,7 @@ class UncertaintyModel:
         turn, options = _turn(messages, options)
         model = self.with_options(**options)
         exchange = Exchange(self.backend, model.settings, turn)
-        running = run_strategy(
-            model.settings.deciding(),
-            await exchange.request(),
-            self.backend,
-            model.methods,
-            model.method_options,
-        )
-        return await exchange.replies(await model._in_time(running))
+        return await exchange.replies(await model._decided(await exchange.request()))
 
     def stream(self, messages: Messages | Turn, **options: Any) -> Iterator[ReplyPiece]:
         """Yield the model's next message piece by piece; the last piece has its scores.
@@ -174,11 +174,8 @@ class UncertaintyModel:
     async def ascore(self, prompt: str, completion: str, **options: Any) -> Result:
         """Return what `score` does."""
         model = self.with_options(**options)
-        request = await model._request(prompt)
-        scoring = score_text(
-            self.backend, request, completion, model.methods, model.method_options
-        )
-        return model.settings.policy.decide(await model._in_time(scoring))
+        strategy = GivenText(await self.backend.encode_continuation(completion))
+        return await model._decided(await model._request(prompt), strategy)
 
     def score_truncated(
         self,
@@ -205,10 +202,11 @@ class UncertaintyModel:
     ) -> list[TruncatedScore]:
         """Return what `score_truncated` does."""
         model = self.with_options(**options)
-        request = await model._request(prompt)
-        scoring = score_truncated_texts(
-            self.backend, request, texts, generated, model.methods, model.method_options, heal=heal
-        )
+        ids = await self.backend.encode(prompt, chat=model.settings.chat_template)
+        scoring = ascore_truncated_sequences(
+            self.backend, ids, texts, generated, model.methods,
+            heal=heal, options=model.method_options,
+        )  # fmt: skip  # what is scored, and how
         return await model._in_time(scoring)
 
     async def ametadata(self, result: Result) -> list[Metadata]:
@@ -243,6 +241,12 @@ class UncertaintyModel:
     def run_of(self, request: Request) -> Run:
         """Return the run that a strategy is given for a request."""
         return Run(MeteredBackend(self.backend), request, self.methods, self.method_options)
+
+    async def _decided(self, request: Request, strategy: Strategy | None = None) -> Result:
+        """Run a strategy, or the configured one, within the timeout and under the policy."""
+        deciding = self.settings.deciding(strategy)
+        running = run_strategy(deciding, request, self.backend, self.methods, self.method_options)
+        return await self._in_time(running)
 
     async def _in_time(self, running: Coroutine[object, object, T]) -> T:
         if self.settings.timeout is None:

@@ -8,24 +8,26 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from uq_llm_integrations.backends.sampling_params import (
-    MANAGED_PARAMETERS, SAMPLING_PARAMETERS, check_sampling, check_top_logprobs,
+    MANAGED_PARAMETERS,
+    SAMPLING_PARAMETERS,
+    check_sampling,
+    check_top_logprobs,
 )  # fmt: skip  # a list of names
-from uq_llm_integrations.coercion import (
-    ConditionData, MethodOptionsForm, StrategyData, validation_text,
-)  # fmt: skip  # a list of names
+from uq_llm_integrations.coercion import Options, validation_text
 from uq_llm_integrations.errors import (
-    ConfigurationError, InvalidRequestError, UncertaintyError, suggestion,
+    ConfigurationError,
+    InvalidRequestError,
+    UncertaintyError,
+    suggestion,
 )  # fmt: skip  # a list of names
-from uq_llm_integrations.methods.options import MethodOptions
 from uq_llm_integrations.methods.registry import DEFAULT_METHODS, check_methods
 from uq_llm_integrations.records import Conversation, EarlyStop, Request
 from uq_llm_integrations.strategies.abstain import ABSTENTION, Action, Policy
 from uq_llm_integrations.strategies.base import Strategy
 from uq_llm_integrations.strategies.best_of_n import Single
-from uq_llm_integrations.strategies.conditions import Condition
+from uq_llm_integrations.strategies.condition_text import When
 from uq_llm_integrations.strategies.retry import RetryErrors
 
-WhenCondition = Annotated[Condition | None, ConditionData()]
 JsonObject = dict[str, Any]
 
 
@@ -38,6 +40,10 @@ def _names(value: object) -> object:
     if not isinstance(names, Sequence) or tuple(names) == (ALL_AFFORDABLE,):
         return names
     return check_methods(names)
+
+
+def _typed(value: object) -> object:
+    return {"type": value} if isinstance(value, str) else value
 
 
 def _strings(value: object) -> object:
@@ -60,11 +66,11 @@ class Settings(BaseModel):
     methods: Annotated[tuple[str, ...], BeforeValidator(_names)] = DEFAULT_METHODS
     """Uncertainty methods to score by, see `METHODS`; "all affordable" for all that need nothing
     fitted."""
-    method_options: Annotated[MethodOptions | None, MethodOptionsForm()] = None
+    method_options: Options | None = None
     """How methods are served that need more than the answer's own log-probabilities."""
-    strategy: Annotated[Strategy, StrategyData()] = Single()
+    strategy: Annotated[Strategy, BeforeValidator(_typed)] = Single()
     """What to sample and which candidate to answer with."""
-    uncertain_when: WhenCondition = None
+    uncertain_when: When | None = None
     """The condition on which an answer counts as too uncertain."""
     on_high_uncertainty: Action = "annotate"
     """What to do then: note it, answer with `abstention_text`, or raise HighUncertaintyError."""
@@ -73,7 +79,7 @@ class Settings(BaseModel):
     """Whether the metadata has the log-probability, rank and entropy of every token."""
     early_stop: EarlyStop | None = None
     """Ends a sample inside the engine once it is too uncertain."""
-    stop_if: WhenCondition = None
+    stop_if: When | None = None
     """Ends a stream once it holds of the tokens so far; answers that are not streamed are not
     touched by it."""
     n: int = 1

@@ -14,6 +14,7 @@ from uq_llm_integrations.methods.registry import DEFAULT_METHODS, check_availabl
 from uq_llm_integrations.methods.scoring import add_evidence_scores
 from uq_llm_integrations.methods.tasks import together
 from uq_llm_integrations.records import Candidate, Request, Result, Score, Usage
+from uq_llm_integrations.strategies.base import Run, Strategy
 from uq_llm_integrations.strategies.results import scored_result
 
 Ids = tuple[int, ...]
@@ -83,43 +84,37 @@ def score_truncated_sequence(
         half = score_truncated_sequence(backend, prompt_ids, "The capital of Fr", [candidate])
         half.scores["perplexity"].value
     """
-    scoring = score_truncated_texts(
-        backend, Request(tuple(prompt_ids)), [text], generated, methods, options, heal=heal
+    scoring = ascore_truncated_sequences(
+        backend, prompt_ids, [text], generated, methods, heal=heal, options=options
     )
     return backend.run(scoring)[0]
 
 
-async def score_truncated_texts(
+async def ascore_truncated_sequences(
     backend: Backend,
-    request: Request,
+    prompt_ids: Ids,
     texts: Sequence[str | Ids],
     generated: Sequence[Candidate] = (),
     methods: Sequence[str] = DEFAULT_METHODS,
-    options: MethodOptions | None = None,
     *,
     heal: bool = False,
+    options: MethodOptions | None = None,
 ) -> list[TruncatedScore]:
-    """Score several texts behind the request's prompt; those that need a pass share one batch.
+    """Score several texts behind one prompt; those that need a pass share one batch.
 
     See `score_truncated_sequence`.
-
-    Example:
-        scores = await score_truncated_texts(backend, request, ["Par", "Paris"], [candidate])
     """
     check_available(methods, backend.capabilities, options)
     started = time.perf_counter()
+    prompt_ids = tuple(prompt_ids)
     own = [
         (one, await backend.token_texts(one.token_ids))
         for one in generated
-        if one.prompt_ids == request.prompt_ids
+        if one.prompt_ids == prompt_ids
     ]
     cuts = [await _cut(backend, text, own) for text in texts]
     foreign = [cut.ids for cut in cuts if cut.generated is None]
-    passes = iter(
-        await backend.score_all(request.prompt_ids, foreign, request.top_logprobs)
-        if foreign
-        else []
-    )
+    passes = iter(await backend.score_all(prompt_ids, foreign) if foreign else [])
     heals = iter(await together([_healed(backend, cut) for cut in cuts if heal and cut.rest]))
     found = []
     for cut in cuts:
@@ -128,38 +123,31 @@ async def score_truncated_texts(
             candidate = next(heals)
         else:
             candidate = next(passes) if cut.generated is None else cut.slice()
-        result = _counted(candidate, cut, request, methods, started, is_healed=is_healed)
-        found.append(_scored(backend, request, result, cut, is_healed, methods, options))
-    return await together(found)
+        result = _counted(candidate, cut, methods, started, is_healed=is_healed)
+        found.append((result, cut, is_healed))
+    scoring = [_scored(backend, *one, methods, options) for one in found]
+    return await together(scoring)
 
 
-async def _passes(backend: Backend, request: Request, texts: Sequence[Ids]) -> list[Candidate]:
-    if not texts:
-        return []
-    return await backend.score_all(request.prompt_ids, texts, request.top_logprobs)
-
-
-async def score_text(
-    backend: Backend,
-    request: Request,
-    completion: str | Ids,
-    methods: Sequence[str] = DEFAULT_METHODS,
-    options: MethodOptions | None = None,
-) -> Result:
-    """Return the scores of a given text, or token ids, behind a prompt, by teacher forcing.
+@dataclass(frozen=True)
+class GivenText(Strategy):
+    """Takes given token ids for the answer, and scores them by teacher forcing.
 
     Example:
-        result = await score_text(backend, request, " Paris", ["perplexity"])
-        result.score("perplexity").value
+        ids = await backend.encode_continuation(" Paris")
+        result = await run_strategy(GivenText(ids), Request(prompt_ids), backend)
     """
-    check_available(methods, backend.capabilities, options)
-    ids = completion
-    if isinstance(ids, str):
-        ids = await backend.encode_continuation(ids)
-    started = time.perf_counter()
-    candidate = await backend.score(request.prompt_ids, ids, request.top_logprobs)
-    result = scored_result([candidate], methods, time.perf_counter() - started, request)
-    return await add_evidence_scores(result, MeteredBackend(backend), request, methods, options)
+
+    token_ids: Ids
+
+    async def __call__(self, run: Run) -> Result:
+        """Score them behind the run's prompt, in one forward pass."""
+        started, request = time.perf_counter(), run.request
+        candidates = await run.backend.score_all(
+            request.prompt_ids, [self.token_ids], request.top_logprobs
+        )
+        seconds = time.perf_counter() - started
+        return await run.assess(scored_result(candidates, run.methods, seconds, request))
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,17 +216,11 @@ async def _healed(backend: Backend, cut: _Cut) -> Candidate:
 
 
 def _counted(
-    candidate: Candidate,
-    cut: _Cut,
-    request: Request,
-    methods: Sequence[str],
-    started: float,
-    *,
-    is_healed: bool,
+    candidate: Candidate, cut: _Cut, methods: Sequence[str], started: float, *, is_healed: bool
 ) -> Result:
     """Return the candidate with the scores of its trace, and what was scored or only sliced."""
     seconds = time.perf_counter() - started
-    result = scored_result([candidate], methods, seconds, request)
+    result = scored_result([candidate], methods, seconds, Request(candidate.prompt_ids))
     is_sliced = cut.generated is not None and not is_healed
     known = len(cut.ids) if cut.generated is not None else 0
     usage = replace(
@@ -255,13 +237,13 @@ def _counted(
 
 async def _scored(
     backend: Backend,
-    request: Request,
     result: Result,
     cut: _Cut,
     is_healed: bool,
     methods: Sequence[str],
     options: MethodOptions | None,
 ) -> TruncatedScore:
+    request = Request(result.candidate.prompt_ids)
     result = await add_evidence_scores(result, MeteredBackend(backend), request, methods, options)
     return TruncatedScore(
         candidate=result.candidate,

@@ -1,4 +1,4 @@
-"""One backend that generates, another that looks inside."""
+"""One backend that generates, another that is inspected."""
 
 import asyncio
 from dataclasses import replace
@@ -15,7 +15,7 @@ from uq_llm_integrations.records import Activations, Inspection, Request
 TEXTS = [(1, 2, 3), (4,)]
 
 
-NIGHT = ["sleep", "score", "unload", "wake"]
+SWITCHES = ["sleep", "score", "unload", "wake"]
 
 
 class SleepingGenerator(ScriptedBackend):
@@ -52,7 +52,7 @@ class SleepingGenerator(ScriptedBackend):
 
 
 class Scorer(ScriptedBackend):
-    """Looks inside nothing: each internals' log-probabilities are the token ids.
+    """A scorer without a model: the log-probabilities of its activations are the token ids.
 
     It fails at an empty text.
     """
@@ -81,7 +81,7 @@ class Uppercase(Scorer):
         return await super().encode(text.replace("Paris", "PARIS"))
 
 
-async def test_tokens_come_from_the_generator_and_internals_from_the_scorer():
+async def test_tokens_come_from_the_generator_and_activations_from_the_scorer():
     generator, scorer = ScriptedBackend(["yes"]), Scorer()
     hybrid = HybridBackend(generator, scorer)
     assert hybrid.capabilities.why_no_activations is None
@@ -89,8 +89,8 @@ async def test_tokens_come_from_the_generator_and_internals_from_the_scorer():
     assert candidate.text == "yes"
     assert [piece.text async for piece in hybrid.stream(Request((65,)))] == ["y", "e", "s"]
     assert (await hybrid.score((65,), (66,))).token_ids == (66,)
-    internals = await hybrid.inspect_all(TEXTS, Inspection())
-    assert [tuple(one.logprob) for one in internals] == TEXTS
+    activations = await hybrid.inspect_all(TEXTS, Inspection())
+    assert [tuple(one.logprob) for one in activations] == TEXTS
     assert not scorer.requests
 
 
@@ -129,7 +129,7 @@ async def noted(log: list[str], what: str) -> None:
 
 
 @pytest.mark.parametrize("texts", [TEXTS, [()]])
-def test_in_turns_the_generator_sleeps_while_the_scorer_works(texts):
+def test_the_generator_sleeps_while_the_scorer_works(texts):
     hybrid = sequential(log := [])
     if () in texts:
         with pytest.raises(errors.EmptyPromptError):
@@ -137,7 +137,7 @@ def test_in_turns_the_generator_sleeps_while_the_scorer_works(texts):
     else:
         assert len(hybrid.run(inspected(hybrid, texts))) == 2
     assert hybrid.run(hybrid.generate(Request((65,))))
-    assert log == [*NIGHT, "generate", "generated"]
+    assert log == [*SWITCHES, "generate", "generated"]
 
 
 async def test_inspections_that_wait_at_the_same_time_share_one_sleep():
@@ -146,11 +146,11 @@ async def test_inspections_that_wait_at_the_same_time_share_one_sleep():
     await noted(log, "generate")
     texts = [[(number,)] for number in range(1, 6)]
     found = await asyncio.gather(*(inspected(hybrid, one) for one in texts))
-    assert [[tuple(one.logprob) for one in internals] for internals in found] == texts
+    assert [[tuple(one.logprob) for one in each] for each in found] == texts
     await generation
     assert await hybrid.generate(Request((65,)))
-    night = ["sleep", *["score"] * 5, "unload", "wake"]
-    assert log == ["generate", "generated", *night, "generate", "generated"]
+    switches = ["sleep", *["score"] * 5, "unload", "wake"]
+    assert log == ["generate", "generated", *switches, "generate", "generated"]
 
 
 async def test_inspections_that_come_while_the_generator_sleeps_join_those_that_waited():
@@ -190,7 +190,7 @@ async def test_texts_are_read_and_written_while_the_generator_sleeps():
     await inspection
 
 
-async def test_a_generator_that_cannot_sleep_stays_awake_and_the_inspection_is_told():
+async def test_a_generator_that_cannot_sleep_stays_awake_and_the_inspection_raises():
     hybrid = sequential(log := [], fails="sleep")
     with pytest.raises(errors.EngineError, match="cannot sleep"):
         await inspected(hybrid)
@@ -198,17 +198,18 @@ async def test_a_generator_that_cannot_sleep_stays_awake_and_the_inspection_is_t
     assert log == ["unload", "wake", "generate", "generated"]
 
 
-async def test_a_generator_that_does_not_wake_is_told_to_generation_and_tried_again():
-    hybrid = sequential(log := [], fails="wake")
+async def test_where_the_generator_does_not_wake_generation_raises_and_the_next_tries_again():
+    generator = SleepingGenerator(log := [], fails="wake")
+    hybrid = HybridBackend(generator, Scorer(log), sequential=True)
     assert len(await inspected(hybrid)) == 2
     with pytest.raises(errors.EngineError, match="cannot wake"):
         await hybrid.generate(Request((65,)))
-    hybrid._generator.fails = ""
+    generator.fails = ""
     await hybrid.generate(Request((65,)))
     assert log == ["sleep", "score", *["unload"] * 3, "wake", "generate", "generated"]
 
 
-async def test_what_is_closed_in_the_night_is_not_woken():
+async def test_a_generator_closed_while_it_sleeps_is_not_woken():
     hybrid = sequential(log := [])
     inspection = asyncio.create_task(inspected(hybrid))
     await noted(log, "score")
@@ -233,7 +234,7 @@ async def test_generation_waits_for_the_scorer_and_the_scorer_for_generation():
         later(0.03, hybrid.generate(Request((65,)))),
     )
     together = ["generate", "generate", "generated", "generated"]
-    assert log == [*together, *NIGHT, "generate", "generated"]
+    assert log == [*together, *SWITCHES, "generate", "generated"]
 
 
 async def test_a_cancelled_scorer_leaves_the_generator_awake():
@@ -245,7 +246,7 @@ async def test_a_cancelled_scorer_leaves_the_generator_awake():
         await task
     pieces = [piece async for piece in hybrid.stream(Request((65,)))]
     assert pieces[-1].candidate.text == "yes"
-    assert log[:4] == NIGHT
+    assert log[:4] == SWITCHES
 
 
 @pytest.mark.engine
@@ -256,8 +257,8 @@ def test_vllms_tokens_are_inspected_by_the_hugging_face_model(backend, capital_i
         request = Request(capital_ids, sampling={"temperature": 0, "max_tokens": 8})
         (candidate,) = hybrid.run(hybrid.generate(request))
         text = capital_ids + candidate.token_ids
-        (internals,) = hybrid.run(hybrid.inspect_all([text], Inspection((-1,), "bands")))
-    generated = internals.logprob[len(capital_ids) - 1 :]
+        (activations,) = hybrid.run(hybrid.inspect_all([text], Inspection((-1,), "bands")))
+    generated = activations.logprob[len(capital_ids) - 1 :]
     np.testing.assert_allclose(generated, candidate.trace.logprob, rtol=0, atol=2e-3)
-    assert internals.hidden[-1].shape == (len(text), 576)
-    assert internals.attention_last.shape == (30, 9, len(text))
+    assert activations.hidden[-1].shape == (len(text), 576)
+    assert activations.attention_last.shape == (30, 9, len(text))

@@ -10,16 +10,21 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langchain_core.rate_limiters import InMemoryRateLimiter
 
 from tests.langchain.scripted_chat import scripted, told, whole
-from uq_llm_integrations import errors
-from uq_llm_integrations.backends.scripted import Said, ScriptedBackend
+from uq_llm_integrations import (
+    BestOfN,
+    Retry,
+    ScriptedBackend,
+    ScriptedLine,
+    Single,
+    errors,
+    score,
+    token_max,
+)
 from uq_llm_integrations.langchain import ChatVLLMUncertainty
-from uq_llm_integrations.strategies.best_of_n import BestOfN, Single
-from uq_llm_integrations.strategies.quantities import score, token_max
-from uq_llm_integrations.strategies.retry import Retry
 
-PERPLEXITY = 0.1053605  # -log 0.9, the scripted sureness
-SURE, UNSURE = Said("sure", 0.9), Said("unsure", 0.5)
-UNCERTAIN = score("perplexity") > 0.5
+PERPLEXITY = 0.1053605  # -log 0.9, the scripted probability
+SURE, UNSURE = ScriptedLine("sure", 0.9), ScriptedLine("unsure", 0.5)
+UNCERTAIN = score("mean_nll") > 0.5
 
 
 def test_an_answer_is_a_message_with_its_uncertainty():
@@ -153,7 +158,9 @@ def test_methods_can_be_chosen_at_the_call():
 
 
 def test_a_stream_can_be_cut_off_where_it_becomes_uncertain():
-    chat = scripted(Said("a long and doubtful answer", 0.5), stop_if=token_max("entropy") > 2)
+    chat = scripted(
+        ScriptedLine("a long and doubtful answer", 0.5), stop_if=token_max("entropy") > 2
+    )
     message = whole(chat.stream("?"))
     assert message.content == "a"
     assert message.response_metadata["finish_reason"] == "early_stop"

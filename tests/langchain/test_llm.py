@@ -8,11 +8,10 @@ from langchain_core.caches import InMemoryCache
 from langchain_core.load import dumps
 from langchain_core.prompts import PromptTemplate
 
-from uq_llm_integrations import errors
-from uq_llm_integrations.backends.scripted import ScriptedBackend
+from uq_llm_integrations import ScriptedBackend, errors
 from uq_llm_integrations.langchain import UncertaintyCallbackHandler, VLLMUncertaintyLLM
 
-PERPLEXITY = 0.1053605  # -log 0.9, the scripted sureness
+PERPLEXITY = 0.1053605  # -log 0.9, the scripted probability
 
 
 def scripted(script=("Paris.",), **arguments) -> VLLMUncertaintyLLM:

@@ -11,13 +11,11 @@ from langgraph.types import Command
 from pydantic import BaseModel
 
 from tests.langchain.scripted_chat import call, told
-from uq_llm_integrations import errors
-from uq_llm_integrations.backends.scripted import Said, ScriptedBackend
+from uq_llm_integrations import ScriptedBackend, ScriptedLine, agreement, errors, score
 from uq_llm_integrations.langchain import ChatVLLMUncertainty, UncertaintyGateMiddleware
-from uq_llm_integrations.strategies.quantities import agreement, score
 
-SURE, UNSURE = Said("sure", 0.9), Said("unsure", 0.5)
-UNCERTAIN = score("perplexity") > 0.5
+SURE, UNSURE = ScriptedLine("sure", 0.9), ScriptedLine("unsure", 0.5)
+UNCERTAIN = score("mean_nll") > 0.5
 ADD = call("add", a=1, b=2)
 ran: list[tuple[int, int]] = []
 
@@ -84,7 +82,7 @@ def test_then_another_model_answers():
 
 
 def test_what_stays_uncertain_is_an_error_or_annotated():
-    with pytest.raises(errors.HighUncertaintyError, match=r"perplexity > 0\.5"):
+    with pytest.raises(errors.HighUncertaintyError, match=r"mean_nll > 0\.5"):
         agent([UNSURE]).invoke(asked())
     assert agent([UNSURE], then="annotate").invoke(asked())["messages"][-1].content == "unsure"
 
@@ -123,7 +121,10 @@ REFUSED = "add was not run: you were too uncertain of this call."
 
 
 def test_a_tool_whose_call_is_uncertain_is_not_run_and_the_model_is_told():
-    script = {"?": [Said(ADD, 0.5)], f"user: ?\nassistant: \ntool: {REFUSED}": ["I gave up."]}
+    script = {
+        "?": [ScriptedLine(ADD, 0.5)],
+        f"user: ?\nassistant: \ntool: {REFUSED}": ["I gave up."],
+    }
     messages = agent(script, then="annotate").invoke(asked())["messages"]
     assert (messages[-2].status, messages[-2].content) == ("error", REFUSED)
     assert messages[-1].content == "I gave up."
@@ -131,7 +132,7 @@ def test_a_tool_whose_call_is_uncertain_is_not_run_and_the_model_is_told():
 
 
 def test_a_tool_whose_call_is_uncertain_runs_where_that_is_wanted():
-    script = {"?": [Said(ADD, 0.5)], "user: ?\nassistant: \ntool: 3": ["It is 3."]}
+    script = {"?": [ScriptedLine(ADD, 0.5)], "user: ?\nassistant: \ntool: 3": ["It is 3."]}
     built = agent(script, then="annotate", guard_tools=False)
     assert built.invoke(asked())["messages"][-1].content == "It is 3."
     assert ran == [(1, 2)]
@@ -140,7 +141,7 @@ def test_a_tool_whose_call_is_uncertain_runs_where_that_is_wanted():
 @pytest.mark.parametrize(("decision", "runs"), [("approve", [(1, 2)]), ("Better not.", [])])
 def test_a_person_decides_on_an_uncertain_call(decision, runs):
     """It is uncertain, is drawn again, and is then shown to a person before the tool runs."""
-    script = {"?": [Said(ADD, 0.5)], "user: ?\nassistant: \ntool: 3": ["It is 3."]}
+    script = {"?": [ScriptedLine(ADD, 0.5)], "user: ?\nassistant: \ntool: 3": ["It is 3."]}
     built = agent(script, retries=1, then="ask", checkpointer=InMemorySaver())
     (interrupt,) = built.invoke(asked(), THREAD)["__interrupt__"]
     assert interrupt.value["tool_calls"][0]["args"] == {"a": 1, "b": 2}

@@ -7,10 +7,11 @@ from typing import Any
 from llama_index.core.base.llms.types import ChatMessage, MessageRole
 from llama_index.core.tools import FunctionTool
 
-from uq_llm_integrations.backends.scripted import Line, ScriptedBackend
+from uq_llm_integrations import ScriptedBackend
+from uq_llm_integrations.backends.scripted import Line
 from uq_llm_integrations.llama_index import VLLMUncertaintyLLM
 
-PERPLEXITY = 0.1053605  # -log 0.9, the scripted sureness
+PERPLEXITY = 0.1053605  # -log 0.9, the scripted probability
 
 
 def scripted(script: Any = ("Paris.",), **arguments: Any) -> VLLMUncertaintyLLM:

@@ -4,7 +4,7 @@ from llama_index.core.agent.workflow import AgentOutput, FunctionAgent, ReActAge
 from llama_index.core.workflow import Event, StartEvent, StopEvent, Workflow, step
 
 from tests.llama_index.scripted import ADD, call, in_order, prompts, scripted
-from uq_llm_integrations.backends.scripted import Said
+from uq_llm_integrations import ScriptedLine
 from uq_llm_integrations.llama_index import UncertaintyEventHandler
 
 REACT = 'Thought: I add.\nAction: add\nAction Input: {"a": 1, "b": 2}'
@@ -56,7 +56,7 @@ class Careful(Workflow):
 
     @step
     async def answer(self, event: StartEvent) -> Doubtful | StopEvent:
-        response = await scripted([Said("Rome?", 0.3)]).acomplete(event.question)
+        response = await scripted([ScriptedLine("Rome?", 0.3)]).acomplete(event.question)
         if response.additional_kwargs["uncertainty"]["scores"]["perplexity"] > 0.5:
             return Doubtful()
         return StopEvent(result=response.text)

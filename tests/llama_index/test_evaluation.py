@@ -6,14 +6,13 @@ from llama_index.core.query_engine import RetryQueryEngine
 
 from tests.llama_index.scripted import in_order, prompts, scripted
 from tests.llama_index.test_query_engine import DOUBTFUL, UNCERTAIN, engine
-from uq_llm_integrations import errors
-from uq_llm_integrations.backends.scripted import Said
+from uq_llm_integrations import ScriptedLine, errors
 from uq_llm_integrations.llama_index import UncertaintyEvaluator, UncertaintyQueryEngine
 
 
-@pytest.mark.parametrize(("sureness", "passing"), [(0.9, True), (0.3, False)])
-async def test_it_passes_what_is_certain_enough(sureness, passing):
-    response = UncertaintyQueryEngine(engine(scripted([Said("x", sureness)]))).query("?")
+@pytest.mark.parametrize(("probability", "passing"), [(0.9, True), (0.3, False)])
+async def test_it_passes_what_is_certain_enough(probability, passing):
+    response = UncertaintyQueryEngine(engine(scripted([ScriptedLine("x", probability)]))).query("?")
     evaluator = UncertaintyEvaluator(UNCERTAIN)
     result = evaluator.evaluate_response("?", response)
     assert result.passing is passing

@@ -9,13 +9,10 @@ from llama_index.core.base.llms.types import ChatMessage, MessageRole, TextBlock
 from llama_index.core.prompts import PromptTemplate
 
 from tests.llama_index.scripted import PERPLEXITY, asked, prompts, scripted, tokens_of
-from uq_llm_integrations import errors
-from uq_llm_integrations.backends.scripted import Said, ScriptedBackend
+from uq_llm_integrations import BestOfN, ScriptedBackend, ScriptedLine, errors, score
 from uq_llm_integrations.llama_index import HuggingFaceUncertaintyLLM, VLLMUncertaintyLLM
-from uq_llm_integrations.strategies.best_of_n import BestOfN
-from uq_llm_integrations.strategies.quantities import score
 
-UNCERTAIN = score("perplexity") > 0.05
+UNCERTAIN = score("mean_nll") > 0.05
 
 
 def blocking_verbs(llm: VLLMUncertaintyLLM) -> list[str]:
@@ -145,7 +142,7 @@ def test_a_streams_log_probabilities_are_those_of_what_it_adds():
 
 
 def test_the_best_candidate_answers_and_the_others_are_in_raw():
-    llm = scripted([Said("unsure", 0.5), Said("sure", 0.9)], strategy=BestOfN(2))
+    llm = scripted([ScriptedLine("unsure", 0.5), ScriptedLine("sure", 0.9)], strategy=BestOfN(2))
     response = llm.complete("?")
     assert response.text == "sure"
     assert [one["text"] for one in response.raw["candidates"]] == ["sure", "unsure"]

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from uq_llm_integrations.backends.scripted import Said, ScriptedBackend
+from uq_llm_integrations.backends.scripted import ScriptedBackend, ScriptedLine
 from uq_llm_integrations.errors import ConfigurationError, EngineError, MethodUnavailableError
 from uq_llm_integrations.methods.availability import check
 from uq_llm_integrations.methods.context import PROVIDERS, Gathering
@@ -17,7 +17,12 @@ from uq_llm_integrations.strategies.best_of_n import BestOfN, Single
 from uq_llm_integrations.strategies.drive import drive
 from uq_llm_integrations.strategies.quantities import score
 
-SCRIPT = ["Paris it is.", Said("Rome I think", 0.8), "Paris it is", "probably Oslo, confidence 0.4"]
+SCRIPT = [
+    "Paris it is.",
+    ScriptedLine("Rome I think", 0.8),
+    "Paris it is",
+    "probably Oslo, confidence 0.4",
+]
 
 BACKEND = ScriptedBackend(SCRIPT)
 SERVED = [name for name, lacks in check(None, BACKEND).items() if lacks is None]
@@ -93,7 +98,7 @@ def test_meanings_are_counted_by_what_follows_from_what():
 
 
 def test_each_candidate_has_its_own_agreement_with_the_samples():
-    script = [Said("Paris", 0.8), Said("Paris", 0.8), Said("Rome", 0.8)]
+    script = [ScriptedLine("Paris", 0.8), ScriptedLine("Paris", 0.8), ScriptedLine("Rome", 0.8)]
     result = drive(
         Single(), request(3, similarity=Lookup()), ScriptedBackend(script), ["cocoa_msp"]
     )
@@ -103,7 +108,7 @@ def test_each_candidate_has_its_own_agreement_with_the_samples():
 
 def test_without_the_prompt_the_model_is_as_sure_so_it_takes_nothing():
     """But for the first token, which the estimator takes as it is."""
-    backend = ScriptedBackend([Said("abcd", 0.9)])
+    backend = ScriptedBackend([ScriptedLine("abcd", 0.9)])
     result = drive(Single(), request(), backend, ["mean_pmi", "pmi"])
     assert values(result, "mean_pmi") == pytest.approx([-np.log(0.9) / 4])
     assert result.scores[0]["pmi"].tokens == pytest.approx([-np.log(0.9), 0, 0, 0])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.methods.test_assess import Lookup
-from uq_llm_integrations.backends.scripted import Said, ScriptedBackend
+from uq_llm_integrations.backends.scripted import ScriptedBackend, ScriptedLine
 from uq_llm_integrations.methods.options import MethodOptions
 from uq_llm_integrations.methods.sentences import sentences
 from uq_llm_integrations.records import Request
@@ -34,7 +34,7 @@ class Knowing(ScriptedBackend):
 
 
 def scores(text, *names, backend=ScriptedBackend, n=1, **method_options):
-    script = [text] if isinstance(text, str | Said) else text
+    script = [text] if isinstance(text, str | ScriptedLine) else text
     assessed = MethodOptions(entailment=Lookup(), similarity=Lookup(), **method_options)
     request = Request((63,), n, sampling={"max_tokens": 99}, text="?", method_options=assessed)
     return drive(Single(), request, backend(script), names).scores[0]

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from uq_llm_integrations import METHODS
 from uq_llm_integrations.cli import app
-from uq_llm_integrations.methods.registry import METHODS
 from uq_llm_integrations.report.methods import markdown, rows
 
 README = Path(__file__).parents[2] / "README.md"

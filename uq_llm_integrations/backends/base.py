@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from asyncio import to_thread
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Generator, Sequence
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import numpy as np
 
+from uq_llm_integrations.backends.capabilities import MAX_N as MAX_N  # for who imports Backend
+from uq_llm_integrations.backends.capabilities import Capabilities as Capabilities
 from uq_llm_integrations.backends.event_loop import LoopThread
 from uq_llm_integrations.backends.sampling_params import check_request
 from uq_llm_integrations.errors import InvalidRequestError, MethodUnavailableError, UncertaintyError
@@ -27,29 +29,18 @@ from uq_llm_integrations.records import (
 
 T = TypeVar("T")
 
-MAX_N = 128
-"""The most candidates that one request may ask for, unless the backend is given another cap."""
-
-
-@dataclass(frozen=True)
-class Capabilities:
-    """What a backend can serve. None stands for what is not known before the engine runs."""
-
-    model: str
-    vocabulary_size: int | None
-    context_length: int | None
-    max_top_logprobs: int
-    """The largest k for top log-probabilities, -1 for the whole vocabulary."""
-    max_n: int
-    """The most candidates that one request may ask for."""
-    why_inexact: str | None = None
-    """Why exact statistics cannot be had, None where they can."""
-    why_no_activations: str | None = "it shows no hidden states and no attention"
-    """Why hidden states and attention cannot be had, None where they can."""
-
 
 class Backend(ABC):
-    """Generates and scores tokens. Async at heart; `run` and `iterate` are its blocking face."""
+    """Generates and scores tokens. Async at heart; `run` and `iterate` are its blocking face.
+
+    Backends are equal where they were made in the same way: a copy equals its original.
+
+    Example:
+        >>> with ScriptedBackend(["Paris"]) as backend:
+        ...     (candidate,) = backend.run(backend.generate(Request((65,))))
+        >>> candidate.text
+        'Paris'
+    """
 
     @property
     @abstractmethod
@@ -117,11 +108,11 @@ class Backend(ABC):
     async def inspect_all(
         self, texts: Sequence[Sequence[int]], inspection: Inspection
     ) -> list[Activations]:
-        """Return what is inside the model while the tokens of each text pass through it.
+        """Return the model's activations at the tokens of each text, from a forward pass.
 
-        All of what was asked, aligned with the tokens, or an error: MethodUnavailableError where
-        the backend cannot look inside, InvalidRequestError for a layer that does not exist or a
-        text longer than the context.
+        All that the inspection names, aligned with the tokens, or an error: MethodUnavailableError
+        where the backend has no access to them, InvalidRequestError for a layer that does not exist
+        or a text longer than the context.
         """
         raise MethodUnavailableError(
             f"{self.capabilities.model} cannot be inspected: {self.capabilities.why_no_activations}"
@@ -157,6 +148,29 @@ class Backend(ABC):
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await to_thread(self.close)
+
+    def _identity(self) -> tuple[object, ...]:
+        """Return what this backend was made of, for comparison; a backend of its own has an id."""
+        return (id(self),)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Backend) or type(self) is not type(other):
+            return NotImplemented
+        return self._identity() == other._identity()
+
+    def __hash__(self) -> int:
+        return hash(type(self))
 
 
 def layer_number(layer: Layer, layers: int) -> int:

@@ -3,23 +3,49 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
+import os
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Generator
+import weakref
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator
+from concurrent.futures import CancelledError, Future
+from contextlib import suppress
 from typing import Any, TypeVar
+
+from uq_llm_integrations.errors import EngineError
 
 T = TypeVar("T")
 
+CANCEL_SECONDS = 5.0
+"""How long an interrupted call waits for its coroutine to end."""
+
+_EXIT_SECONDS = 2.0
+
 
 class LoopThread:
-    """Runs coroutines of callers from any thread or loop on one event loop."""
+    """Runs coroutines of callers from any thread or loop on one event loop.
+
+    The thread ends with `stop`, when nothing refers to this object any more, or with the
+    interpreter. It does not exist in a forked child, where every use raises EngineError.
+
+    Example:
+        >>> loop = LoopThread()
+        >>> loop.run(asyncio.sleep(0, "done"))
+        'done'
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
         """Start a loop on a new daemon thread, or serve a loop that runs elsewhere."""
         self.loop = loop or asyncio.new_event_loop()
+        self._pid = os.getpid()
         self._thread: threading.Thread | None = None
         if loop is None:
-            self._thread = threading.Thread(target=self._serve, name="uq-llm-loop", daemon=True)
+            self._thread = threading.Thread(
+                target=_serve, args=(self.loop,), name="uq-llm-loop", daemon=True
+            )
             self._thread.start()
+            weakref.finalize(self, _request_stop, self.loop, self._pid).atexit = False
+            _open_loops.add(self)
 
     @property
     def is_here(self) -> bool:
@@ -27,22 +53,39 @@ class LoopThread:
         return threading.current_thread() is self._thread
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine on the loop and block until it is done; Ctrl-C cancels it."""
+        """Run a coroutine on the loop and block until it is done.
+
+        Ctrl-C cancels it and waits up to `CANCEL_SECONDS` until it has ended.
+        """
+        self._check(coroutine)
         if _running_loop() is self.loop:
             coroutine.close()
             raise RuntimeError(
                 "a blocking call on the engine's own event loop would wait for itself; "
                 "use the async method instead"
             )
-        future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+        tasks: list[asyncio.Task[T]] = []
+        ended: Future[asyncio.Task[T]] = Future()
+
+        def start() -> None:
+            tasks.append(self.loop.create_task(coroutine))
+            tasks[0].add_done_callback(ended.set_result)
+
+        self._call(start, coroutine)
         try:
-            return future.result()
+            task = ended.result()
         except BaseException:
-            future.cancel()
+            with suppress(RuntimeError, TimeoutError):  # the loop is closed; it does not end
+                self.loop.call_soon_threadsafe(lambda: tasks[0].cancel())
+                ended.result(CANCEL_SECONDS)
             raise
+        if task.cancelled():
+            raise CancelledError
+        return task.result()
 
     async def arun(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the loop from any loop; cancelling the caller cancels it."""
+        self._check(coroutine)
         if _running_loop() is self.loop:
             return await coroutine
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self.loop))
@@ -71,24 +114,69 @@ class LoopThread:
         finally:
             self.run(_close(stream))
 
-    def stop(self) -> None:
+    def stop(self, timeout: float | None = None) -> None:
         """End the loop and what still runs on it, if the loop is our own."""
         if self._thread and self._thread.is_alive():
-            self.run(_cancel_all())
-            self.loop.call_soon_threadsafe(self.loop.stop)
-            self._thread.join()
+            _request_stop(self.loop, self._pid)
+            if not self.is_here:
+                self._thread.join(timeout)
 
-    def _serve(self) -> None:
-        asyncio.set_event_loop(self.loop)
-        self.loop.run_forever()
-        self.loop.close()
+    def _check(self, coroutine: Coroutine[Any, Any, T]) -> None:
+        try:
+            check_process(self._pid)
+        except EngineError:
+            coroutine.close()
+            raise
+
+    def _call(self, start: Callable[[], None], coroutine: Coroutine[Any, Any, T]) -> None:
+        try:
+            self.loop.call_soon_threadsafe(start)
+        except RuntimeError:
+            coroutine.close()
+            raise
+
+
+def check_process(pid: int) -> None:
+    """Raise EngineError in a process other than the one with this id, which started threads."""
+    if pid != os.getpid():
+        raise EngineError(
+            f"this backend is in use in process {pid}, and its threads do not exist in a forked "
+            "child; the child needs a backend of its own, made after the fork"
+        )
+
+
+_open_loops: weakref.WeakSet[LoopThread] = weakref.WeakSet()
+
+
+@atexit.register
+def _stop_all() -> None:
+    """End what still runs before the interpreter takes its modules away, and says so loudly."""
+    for loop in list(_open_loops):
+        if loop._pid == os.getpid():
+            loop.stop(_EXIT_SECONDS)
+
+
+def _request_stop(loop: asyncio.AbstractEventLoop, pid: int) -> None:
+    if pid == os.getpid():
+        with suppress(RuntimeError):  # it is closed
+            loop.call_soon_threadsafe(loop.stop)
+
+
+def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_forever()
+        loop.run_until_complete(_cancel_all())
+        loop.run_until_complete(loop.shutdown_asyncgens())
+    finally:
+        loop.close()
 
 
 async def _cancel_all() -> None:
-    tasks = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    while tasks := asyncio.all_tasks() - {asyncio.current_task()}:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:
@@ -102,6 +190,6 @@ async def _next(stream: AsyncIterator[T]) -> T:
     return await anext(stream)
 
 
-async def _close(stream: AsyncIterator[Any]) -> None:
+async def _close(stream: AsyncIterator[object]) -> None:
     if close := getattr(stream, "aclose", None):
         await close()

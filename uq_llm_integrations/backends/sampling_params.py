@@ -1,11 +1,12 @@
-"""Checks of a request that need no engine: what is asked for, and vLLM's sampling parameters."""
+"""Checks of a request that need no engine: its counts, and vLLM's sampling parameters."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from uq_llm_integrations.backends.capabilities import Capabilities
 from uq_llm_integrations.errors import (
     EmptyPromptError,
     InvalidRequestError,
@@ -13,9 +14,6 @@ from uq_llm_integrations.errors import (
     suggestion,
 )
 from uq_llm_integrations.records import EarlyStop, Request
-
-if TYPE_CHECKING:
-    from uq_llm_integrations.backends.base import Capabilities
 
 SAMPLING_PARAMETERS = frozenset(
     {
@@ -138,40 +136,42 @@ def check_top_logprobs(k: int, max_k: int) -> None:
     if isinstance(k, bool) or not isinstance(k, int) or k < -1:
         raise InvalidRequestError(f"top_logprobs is {k!r}; allowed are -1 and whole numbers from 0")
     if max_k != -1 and (k == -1 or k > max_k):
-        wanted = "the whole vocabulary" if k == -1 else k
+        size = "the whole vocabulary" if k == -1 else k
         raise InvalidRequestError(
-            f"top_logprobs asks for {wanted}, but the engine's max_logprobs is {max_k}; "
-            f"start it with max_logprobs={k}, or ask for at most {max_k}"
+            f"top_logprobs requests {size}, but the engine's max_logprobs is {max_k}; "
+            f"start it with max_logprobs={k}, or request at most {max_k}"
         )
 
 
 def check_sampling(sampling: Mapping[str, Any]) -> None:
     """Raise InvalidRequestError for unknown names and values that can never work."""
     for name, value in sampling.items():
-        if name in MANAGED_PARAMETERS:
-            raise InvalidRequestError(f"{name} is set by the backend and cannot be passed")
         if name not in SAMPLING_PARAMETERS:
-            raise InvalidRequestError(
-                f"unknown sampling parameter {name!r}{suggestion(name, SAMPLING_PARAMETERS)}"
-            )
-        if name in _RANGES and value is not None:
-            _check_number(name, value)
-    _check_stop(sampling.get("stop"))
+            raise _unknown(name)
+        if value is None:
+            continue
+        if name == "stop":
+            _check_stop(value)
+        elif name in _RANGES:
+            low, high = _RANGES[name]
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise InvalidRequestError(f"{name} is {value!r}; it must be a number")
+            if not low <= value <= high or math.isinf(value):
+                end = "" if math.isinf(high) else f" to {high}"
+                raise InvalidRequestError(
+                    f"{name} is {value!r}; allowed are numbers from {low}{end}"
+                )
 
 
-def _check_number(name: str, value: Any) -> None:
-    low, high = _RANGES[name]
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InvalidRequestError(f"{name} is {value!r}; it must be a number")
-    if not low <= value <= high or math.isinf(value):
-        end = "" if math.isinf(high) else f" to {high}"
-        raise InvalidRequestError(f"{name} is {value!r}; allowed are numbers from {low}{end}")
+def _unknown(name: str) -> InvalidRequestError:
+    if name in MANAGED_PARAMETERS:
+        return InvalidRequestError(f"{name} is set by the backend and cannot be passed")
+    near = suggestion(name, SAMPLING_PARAMETERS)
+    return InvalidRequestError(f"unknown sampling parameter {name!r}{near}")
 
 
-def _check_stop(stop: Any) -> None:
+def _check_stop(stop: object) -> None:
     strings = [stop] if isinstance(stop, str) else stop
-    if strings is None:
-        return
     if not isinstance(strings, list | tuple) or not all(isinstance(s, str) for s in strings):
         raise InvalidRequestError(f"stop is {stop!r}; it must be a string or a list of strings")
     if "" in strings:

@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Any
+from functools import cache, cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
-from uq_llm_integrations.backends.base import (
-    MAX_N,
-    Backend,
-    Capabilities,
-    failed_candidate,
-    layer_number,
-)
-from uq_llm_integrations.backends.codec import text_of
+from uq_llm_integrations.backends.base import Backend, failed_candidate, layer_number
+from uq_llm_integrations.backends.capabilities import MAX_N, Capabilities
+from uq_llm_integrations.backends.codec import split_text, text_of
 from uq_llm_integrations.backends.event_loop import LoopThread
-from uq_llm_integrations.backends.token_statistics import dense_rows, exact_statistics
-from uq_llm_integrations.backends.token_texts import split_text
-from uq_llm_integrations.errors import InvalidRequestError, UncertaintyError
+from uq_llm_integrations.backends.sampling_params import check_request
+from uq_llm_integrations.errors import ConfigurationError, InvalidRequestError, UncertaintyError
 from uq_llm_integrations.records import (
     Activations,
     Candidate,
     Conversation,
+    Floats,
     Inspection,
     Request,
     SampleMonitor,
@@ -34,47 +28,56 @@ from uq_llm_integrations.records import (
     TokenTrace,
 )
 
+_SIZE = 256
+_LAYERS, _HEADS = 4, 2
+
 
 @dataclass(frozen=True)
-class Said:
-    """One scripted answer that is as sure as it says."""
+class ScriptedLine:
+    """One scripted answer with a `probability` of its own, that of each of its tokens."""
 
     text: str
-    sureness: float
+    probability: float
+
+    def __post_init__(self) -> None:
+        _check(self.probability)
 
 
-Line = str | Said | UncertaintyError
+Line = str | ScriptedLine | UncertaintyError
 """One scripted answer: its text, or an error in its place."""
-
-_SIZE = 256
 
 
 class ScriptedBackend(Backend):
     """Answers each prompt with its own lines in turn, starting over at the end.
 
-    A token is a byte of UTF-8, and all samples of a request grow by one token a step. At every
-    token the distribution gives `sureness` to the scripted byte and spreads the rest evenly over
-    the other 255, so every statistic has a closed form.
-    `delay` is how many seconds an answer takes.
+    `script` maps prompts to lines, or is a list of lines for any prompt. A token is a byte of
+    UTF-8, and all samples of a request grow by one token a step. At every token the distribution
+    gives `probability`, above 0 and up to 1, to the scripted byte and spreads the rest evenly over
+    the other 255, so every statistic has a closed form. `delay` is how many seconds a call takes.
+    A copy has the script, and goes on where the original was when it was copied.
+
+    Example:
+        >>> backend = ScriptedBackend({"Capital of France?": ["Paris", "Lyon"]}, probability=0.8)
+        >>> ids = backend.run(backend.encode("Capital of France?"))
+        >>> [one.text for one in backend.run(backend.generate(Request(ids, n=2)))]
+        ['Paris', 'Lyon']
     """
+
+    capabilities = Capabilities("scripted", _SIZE, 4096, -1, MAX_N, why_no_activations=None)
 
     def __init__(
         self,
         script: Mapping[str, Sequence[Line]] | Sequence[Line],
         *,
-        sureness: float = 0.9,
+        probability: float = 0.9,
         delay: float = 0.0,
     ) -> None:
+        _check(probability)
         self._script = script
-        self._sureness, self._delay = sureness, delay
+        self._probability, self._delay = probability, delay
         self._used: dict[str, int] = {}
         self.requests: list[Request] = []
         """All requests, in the order in which they came."""
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """All that a backend can have; the context is 4096 bytes."""
-        return Capabilities("scripted", _SIZE, 4096, -1, MAX_N, why_no_activations=None)
 
     @cached_property
     def loop(self) -> LoopThread:
@@ -98,24 +101,24 @@ class ScriptedBackend(Backend):
 
     async def decode(self, token_ids: Sequence[int]) -> str:
         """Return the text of the bytes."""
-        return _text(token_ids)
+        return _decode(token_ids)
 
     async def token_texts(self, token_ids: Sequence[int]) -> list[str]:
         """Return the text that each byte adds: a character comes with its last one."""
-        return split_text(_text, token_ids)
+        return split_text(_decode, token_ids)
 
     async def generate(
         self, request: Request, monitor: SampleMonitor | None = None
     ) -> list[Candidate]:
         """Return the next `request.n` lines of the prompt's script."""
-        self.check(request)
+        check_request(request, self.capabilities)
         self.requests.append(request)
         await asyncio.sleep(self._delay)
-        candidates = [self._candidate(request) for _ in range(request.n)]
+        candidates = [self._next_candidate(request) for _ in range(request.n)]
         errors = [one.error for one in candidates if one.error]
         if len(errors) == len(candidates):
             raise errors[0]
-        return _raced(candidates, monitor) if monitor else candidates
+        return _run_together(candidates, monitor) if monitor else candidates
 
     async def stream(self, request: Request) -> AsyncGenerator[StreamPiece, None]:
         """Generate the next line byte by byte; an empty one is one piece."""
@@ -138,66 +141,97 @@ class ScriptedBackend(Backend):
         top_logprobs: int = 0,
     ) -> list[Candidate]:
         """Return the traces of any tokens, as if they were scripted."""
+        prompt = tuple(prompt_ids)
         return [
-            self._said(tuple(prompt_ids), bytes(ids), self._sureness, None) for ids in continuations
+            Candidate(prompt, tuple(ids), _decode(ids), _trace(len(ids), self._probability))
+            for ids in continuations
         ]
 
     async def inspect_all(
         self, texts: Sequence[Sequence[int]], inspection: Inspection
     ) -> list[Activations]:
-        """Return internals in closed form.
+        """Return activations in closed form.
 
         A token's hidden state at layer l of 4 is the bits of its byte times l + 1, and each of 2
         heads attends evenly to the token and all before it.
         """
-        return [_internals(np.array(ids, np.uint8), self._sureness, inspection) for ids in texts]
+        return [_activations(ids, self._probability, inspection) for ids in texts]
 
-    def _candidate(self, request: Request) -> Candidate:
-        line = self._next_line(_text(request.prompt_ids))
-        if isinstance(line, UncertaintyError):
-            return failed_candidate(request.prompt_ids, line, _SIZE)
-        text, sureness = (
-            (line.text, line.sureness) if isinstance(line, Said) else (line, self._sureness)
-        )
-        said = text.encode()[: request.sampling.get("max_tokens")]
-        reason = "stop" if said == text.encode() else "length"
-        return _ended(self._said(request.prompt_ids, said, sureness, reason), request)
-
-    def _next_line(self, prompt: str) -> Line:
+    def _next_candidate(self, request: Request) -> Candidate:
+        prompt = bytes(request.prompt_ids).decode(errors="replace")
         lines = self._script.get(prompt) if isinstance(self._script, Mapping) else self._script
         if not lines:
             raise InvalidRequestError(f"the script has no answer to {prompt!r}")
         number = self._used.get(prompt, 0)
         self._used[prompt] = number + 1
-        return lines[number % len(lines)]
+        line = lines[number % len(lines)]
+        if isinstance(line, UncertaintyError):
+            return failed_candidate(request.prompt_ids, line, _SIZE)
+        if isinstance(line, str):
+            return _candidate(request, line, self._probability)
+        return _candidate(request, line.text, line.probability)
 
-    def _said(
-        self, prompt_ids: tuple[int, ...], said: bytes, sureness: float, reason: str | None
-    ) -> Candidate:
-        rest = (1.0 - sureness) / (_SIZE - 1)
-        logprobs = np.full((len(said), _SIZE), np.log(rest) if rest else -np.inf)
-        logprobs[np.arange(len(said)), list(said)] = np.log(sureness)
-        exact = exact_statistics(dense_rows(logprobs))
-        trace = TokenTrace(
-            vocabulary_size=_SIZE,
-            logprob=np.full(len(said), np.log(sureness)),
-            rank=np.ones(len(said), np.int64),
-            **exact,
+    def _identity(self) -> tuple[object, ...]:
+        return self._script, self._probability, self._delay
+
+    def __getstate__(self) -> dict[str, object]:
+        return {name: value for name, value in self.__dict__.items() if name != "loop"}
+
+
+def _check(probability: float) -> None:
+    if not 0 < probability <= 1:
+        raise ConfigurationError(
+            f"probability is {probability!r}; allowed are numbers above 0 up to 1"
         )
-        return Candidate(prompt_ids, tuple(said), _text(said), trace, reason)
 
 
-_LAYERS, _HEADS = 4, 2
+def _candidate(request: Request, text: str, probability: float) -> Candidate:
+    whole, sampling = text.encode(), request.sampling
+    ids = whole[: sampling.get("max_tokens")]
+    trace, reason = _trace(len(ids), probability), "stop" if len(ids) == len(whole) else "length"
+    shown = ids.decode(errors="replace")
+    candidate = Candidate(request.prompt_ids, tuple(ids), shown, trace, reason)
+    if sampling.get("stop"):
+        candidate = _cut_at_stop(candidate, sampling["stop"], sampling)
+    if request.until or request.early_stop:
+        candidate = _cut_early(candidate, request, probability)
+    return candidate
 
 
-def _internals(ids: NDArray[np.uint8], sureness: float, inspection: Inspection) -> Activations:
-    bits = np.unpackbits(ids[:, np.newaxis], axis=1).astype(np.float32)
+@cache
+def _statistics(probability: float) -> Floats:
+    """Return the exact statistics of one token, [7, 1], in the order of `TokenTrace`."""
+    others = _SIZE - 1
+    rest = (1.0 - probability) / others
+    support = _SIZE if rest else 1
+    log, log_rest = math.log(probability), math.log(rest) if rest else 0.0
+    mean = probability * log + others * rest * log_rest
+    square = probability * log**2 + others * rest * log_rest**2
+    values = [
+        log,
+        max(-mean, 0.0),
+        max(square - mean**2, 0.0),
+        (log + others * log_rest) / support,
+        probability**0.5 + others * rest**0.5,
+        probability**0.25 + others * rest**0.25,
+        support,
+    ]
+    return np.array(values)[:, np.newaxis]
+
+
+def _trace(tokens: int, probability: float) -> TokenTrace:
+    logprob, *others = np.repeat(_statistics(probability), tokens, axis=1)
+    return TokenTrace(_SIZE, logprob, np.ones(tokens, np.int64), *others)
+
+
+def _activations(ids: Sequence[int], probability: float, inspection: Inspection) -> Activations:
+    bits = np.unpackbits(np.array(ids, np.uint8)[:, np.newaxis], axis=1).astype(np.float32)
     layers = {layer: layer_number(layer, _LAYERS) for layer in inspection.hidden_layers}
     even = np.tril(np.ones((len(ids), len(ids)), np.float32))
     even /= even.sum(-1, keepdims=True)
     maps = np.broadcast_to(even, (_LAYERS, _HEADS, *even.shape))
     return Activations(
-        logprob=np.full(len(ids) - 1, np.log(sureness), np.float32),
+        logprob=np.full(len(ids) - 1, np.log(probability), np.float32),
         hidden={layer: bits * (number + 1) for layer, number in layers.items()},
         attention_self=np.diagonal(maps, axis1=2, axis2=3) if inspection.attention else None,
         attention_last=maps[..., -1, :] if inspection.attention else None,
@@ -205,56 +239,47 @@ def _internals(ids: NDArray[np.uint8], sureness: float, inspection: Inspection) 
     )
 
 
+def _decode(token_ids: Sequence[int]) -> str:
+    return bytes(token_ids).decode(errors="replace")
+
+
 def _cut(candidate: Candidate, tokens: int, reason: str) -> Candidate:
     ids = candidate.token_ids[:tokens]
     trace = candidate.trace[:tokens]
-    return replace(candidate, token_ids=ids, text=_text(ids), trace=trace, finish_reason=reason)
+    return replace(candidate, token_ids=ids, text=_decode(ids), trace=trace, finish_reason=reason)
 
 
-def _ended(candidate: Candidate, request: Request) -> Candidate:
-    """Cut a candidate where its request ends it early."""
-    candidate = _stopped(candidate, request.sampling)
+def _cut_at_stop(
+    candidate: Candidate, stop: str | Sequence[str], sampling: Mapping[str, object]
+) -> Candidate:
+    strings = (stop,) if isinstance(stop, str) else stop
+    for tokens in range(1, len(candidate.token_ids) + 1):
+        text = _decode(candidate.token_ids[:tokens])
+        for string in strings:
+            if text.endswith(string):
+                is_shown = sampling.get("include_stop_str_in_output")
+                shown = text if is_shown else text.removesuffix(string)
+                return replace(_cut(candidate, tokens, "stop"), text=shown, stop_reason=string)
+    return candidate
+
+
+def _cut_early(candidate: Candidate, request: Request, probability: float) -> Candidate:
+    """Cut a candidate where `until` or the early stop of its request ends it."""
     if (until := request.until) is not None:
         for tokens in range(1, len(candidate.token_ids) + 1):
-            if until(_text(candidate.token_ids[:tokens])):
+            if until(_decode(candidate.token_ids[:tokens])):
                 candidate = _cut(candidate, tokens, "boundary")
                 break
     if (rule := request.early_stop) is not None and len(candidate.token_ids) >= rule.window:
-        value = _uncertainty(candidate.trace, rule.statistic)  # the same at every token
+        _, entropy, _, mean_logprob, *_ = _statistics(probability)[:, 0]  # of every token
+        value = entropy if rule.statistic == "entropy" else mean_logprob + math.log(_SIZE)
         if value > rule.above:
             candidate = _cut(candidate, rule.window, "early_stop")
     return candidate
 
 
-def _stopped(candidate: Candidate, sampling: Mapping[str, Any]) -> Candidate:
-    stop = sampling.get("stop") or ()
-    strings = (stop,) if isinstance(stop, str) else stop
-    for tokens in range(1, len(candidate.token_ids) + 1):
-        text = _text(candidate.token_ids[:tokens])
-        for string in strings:
-            if text.endswith(string):
-                shown = text if _shows_stop(sampling) else text.removesuffix(string)
-                return replace(_cut(candidate, tokens, "stop"), text=shown, stop_reason=string)
-    return candidate
-
-
-def _shows_stop(sampling: Mapping[str, Any]) -> bool:
-    return bool(sampling.get("include_stop_str_in_output"))
-
-
-def _text(token_ids: Sequence[int]) -> str:
-    return bytes(token_ids).decode(errors="replace")
-
-
-def _uncertainty(trace: TokenTrace, statistic: str) -> float:
-    assert trace.entropy is not None and trace.mean_logprob is not None
-    if statistic == "entropy":
-        return float(trace.entropy[0])
-    return float(trace.mean_logprob[0] + np.log(_SIZE))
-
-
-def _raced(candidates: list[Candidate], monitor: SampleMonitor) -> list[Candidate]:
-    """Let the candidates run side by side, and leave those that the monitor tells to leave."""
+def _run_together(candidates: list[Candidate], monitor: SampleMonitor) -> list[Candidate]:
+    """Let the candidates run side by side, and abort those that the monitor says to."""
     outcome, finished, is_enough = list(candidates), list[Candidate](), False
     running = {i for i, one in enumerate(candidates) if one.error is None}
     for step in range(1 + max(len(one.token_ids) for one in candidates)):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from typing import Any, TypedDict
 
 import numpy as np
 
-from uq_llm_integrations.records import Floats
+from uq_llm_integrations.records import Floats, TokenTrace
 
 SUMS = ("negative_entropy", "square", "plain", "root", "fourth_root", "support")
 """The sums over each distribution: of p log p, p (log p)**2, log p, p ** (1/2), p ** (1/4), and 1
@@ -14,7 +16,18 @@ for each token that is possible at all."""
 
 COLUMNS = (*SUMS, "stopped", "token", "logprob", "rank")
 """What the probe keeps: the sums; 1 where an early stop forced the token, else 0; the token's id,
-log-probability and rank. NaN stands for what nobody asked it to keep."""
+log-probability and rank. NaN stands for what was not recorded."""
+
+
+class ExactStatistics(TypedDict, total=False):
+    """The exact statistics of T distributions by their names in `TokenTrace`, each [T], in nats."""
+
+    entropy: Floats
+    varentropy: Floats
+    mean_logprob: Floats
+    root_sum: Floats
+    fourth_root_sum: Floats
+    support: Floats
 
 
 def read_rows(data: bytes) -> Floats:
@@ -27,7 +40,7 @@ def column(rows: Floats, name: str) -> Floats:
     return rows[:, COLUMNS.index(name)]
 
 
-def exact_statistics(rows: Floats) -> dict[str, Any]:
+def exact_statistics(rows: Floats) -> ExactStatistics:
     """Return the exact statistics of a trace by their names in `TokenTrace`.
 
     The rows begin with the `SUMS`.
@@ -54,3 +67,25 @@ def dense_rows(logprobs: Floats) -> Floats:
 def is_stopped(rows: Floats, tokens: int) -> bool:
     """Return whether the last of so many tokens was forced by an early stop."""
     return 0 < tokens <= len(rows) and bool(column(rows, "stopped")[tokens - 1])
+
+
+def empty_trace(size: int, k: int) -> TokenTrace:
+    """Return the exact trace of no tokens, for a vocabulary of this size and top k (-1: all)."""
+    width = size if k == -1 or k >= size else k
+    none, ids = np.zeros(0), np.zeros(0, np.int64)
+    exact = exact_statistics(np.zeros((0, len(SUMS))))
+    trace = TokenTrace(size, none, ids, **exact)
+    if not width:
+        return trace
+    top_ids, top_logprobs = np.zeros((0, width), np.int64), np.zeros((0, width))
+    return replace(trace, top_ids=top_ids, top_logprobs=top_logprobs)
+
+
+def join_traces(traces: Sequence[TokenTrace]) -> TokenTrace:
+    """Return the trace of all tokens, from one or more traces with the same fields."""
+    first = traces[0]
+    names = [f.name for f in fields(first) if isinstance(getattr(first, f.name), np.ndarray)]
+    arrays: dict[str, Any] = {
+        name: np.concatenate([getattr(one, name) for one in traces]) for name in names
+    }
+    return replace(first, **arrays)

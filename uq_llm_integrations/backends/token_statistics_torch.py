@@ -1,14 +1,14 @@
-"""The sums named in `row_sums`, computed on the device that holds the distributions."""
+"""The `SUMS` of whole distributions, computed on the device that holds them."""
 
 from __future__ import annotations
 
 import math
+import os
+import shutil
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-
-from uq_llm_integrations.backends.compiler import compiles
 
 # A log-probability below this counts as that of a forbidden token.
 _FORBIDDEN = -1e4
@@ -18,6 +18,11 @@ _CHUNK = {"cpu": 1 << 20}
 _CHUNK_ELSEWHERE = 1 << 24
 
 _BLOCK = 512
+
+
+def has_compiler() -> bool:
+    """Return whether torch can compile for the CPU on this machine."""
+    return shutil.which(os.environ.get("CXX", "g++")) is not None
 
 
 class RowStatistics(NamedTuple):
@@ -129,8 +134,10 @@ def _find(logits: torch.Tensor, total: torch.Tensor, token_ids: torch.Tensor) ->
     return torch.stack([token_ids.double(), chosen[:, 0] - total, ranks.double()], -1)
 
 
-_compiled = torch.compile(_in_one_loop) if compiles() else None
-_compiled_find = torch.compile(_find) if compiles() else None
+# With the variable set, `torch.compile` leaves functions as they are.
+_compiles = has_compiler() and os.environ.get("TORCHDYNAMO_DISABLE") != "1"
+_compiled = torch.compile(_in_one_loop) if _compiles else None
+_compiled_find = torch.compile(_find) if _compiles else None
 
 
 def _total(terms: torch.Tensor) -> torch.Tensor:

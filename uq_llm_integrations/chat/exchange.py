@@ -10,12 +10,21 @@ from typing import Any
 from uq_llm_integrations.backends.base import Backend
 from uq_llm_integrations.backends.codec import GrowingTexts, top_texts
 from uq_llm_integrations.chat.parsers import PlainReader, ReplyReader, reply_reader
-from uq_llm_integrations.chat.reply import ChatResult, Reply, ReplyPart, ReplyPiece, ScoredReply, Turn
+from uq_llm_integrations.chat.reply import (
+    ChatResult,
+    Reply,
+    ReplyPart,
+    ReplyPiece,
+    ScoredReply,
+    Turn,
+)
 from uq_llm_integrations.chat.spans import SpanScores
 from uq_llm_integrations.errors import InvalidRequestError
 from uq_llm_integrations.records import Conversation, Request, Result, TokenTrace
 from uq_llm_integrations.report.metadata import (
-    openai_logprobs, token_metadata, uncertainty_metadata,
+    openai_logprobs,
+    token_metadata,
+    uncertainty_metadata,
 )  # fmt: skip  # a list of names
 from uq_llm_integrations.settings import Settings
 from uq_llm_integrations.strategies.streaming import AnswerPiece
@@ -47,9 +56,7 @@ class Exchange:
         if conversation.tools or settings.reasoning_parser:
             await self._prepare_reader(conversation, ids)
         sampling = {**_grammar(turn), **self._new_reader().sampling}
-        return settings.request(
-            ids, conversation.question, conversation, turn.stop, **sampling
-        )
+        return settings.request(ids, conversation.question, conversation, turn.stop, **sampling)
 
     async def replies(self, result: Result) -> ChatResult:
         """Return the candidates as replies, the best first."""

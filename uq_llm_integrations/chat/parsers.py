@@ -13,7 +13,9 @@ from uq_llm_integrations.backends.codec import knows_tools
 from uq_llm_integrations.chat.reply import CallPart, Reply, ReplyPart, ToolCall
 from uq_llm_integrations.chat.vllm_parsers import VLLMReader
 from uq_llm_integrations.errors import (
-    ConfigurationError, InvalidRequestError, MissingDependencyError,
+    ConfigurationError,
+    InvalidRequestError,
+    MissingDependencyError,
 )  # fmt: skip  # a list of names
 from uq_llm_integrations.records import Conversation
 

@@ -10,14 +10,21 @@ except ImportError as error:
     raise MissingDependencyError("langchain-core", "langchain") from error
 
 from uq_llm_integrations.langchain.callbacks import (
-    LangSmithFeedbackHandler, OpenTelemetryHandler, UncertaintyCallbackHandler,
+    LangSmithFeedbackHandler,
+    OpenTelemetryHandler,
+    UncertaintyCallbackHandler,
 )  # fmt: skip  # a list of names
 from uq_llm_integrations.langchain.chat import (
-    ChatHuggingFaceUncertainty, ChatHybridUncertainty, ChatVLLMUncertainty,
+    ChatHuggingFaceUncertainty,
+    ChatHybridUncertainty,
+    ChatVLLMUncertainty,
 )  # fmt: skip  # a list of names
 from uq_llm_integrations.langchain.gate import UncertaintyGate
 from uq_llm_integrations.langchain.llm import (
-    HuggingFaceUncertaintyLLM, HybridUncertaintyLLM, ScoredText, VLLMUncertaintyLLM,
+    HuggingFaceUncertaintyLLM,
+    HybridUncertaintyLLM,
+    ScoredText,
+    VLLMUncertaintyLLM,
 )  # fmt: skip  # a list of names
 
 if TYPE_CHECKING:

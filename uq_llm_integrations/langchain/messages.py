@@ -18,7 +18,12 @@ from langchain_core.messages.ai import UsageMetadata
 from langchain_core.messages.tool import tool_call, tool_call_chunk
 from langchain_core.output_parsers.openai_tools import make_invalid_tool_call, parse_tool_call
 from langchain_core.outputs import (
-    ChatGeneration, ChatGenerationChunk, ChatResult, Generation, GenerationChunk, LLMResult,
+    ChatGeneration,
+    ChatGenerationChunk,
+    ChatResult,
+    Generation,
+    GenerationChunk,
+    LLMResult,
 )  # fmt: skip  # a list of names
 
 from uq_llm_integrations.chat.parsers import tool_choice_of

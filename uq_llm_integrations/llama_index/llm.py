@@ -8,8 +8,15 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Self
 
 from llama_index.core.base.llms.types import (
-    ChatMessage, ChatResponse, ChatResponseAsyncGen, ChatResponseGen, CompletionResponse,
-    CompletionResponseAsyncGen, CompletionResponseGen, LLMMetadata, MessageRole,
+    ChatMessage,
+    ChatResponse,
+    ChatResponseAsyncGen,
+    ChatResponseGen,
+    CompletionResponse,
+    CompletionResponseAsyncGen,
+    CompletionResponseGen,
+    LLMMetadata,
+    MessageRole,
 )  # fmt: skip  # a list of names
 from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
 from llama_index.core.llms.function_calling import FunctionCallingLLM
@@ -18,7 +25,13 @@ from llama_index.core.llms.llm import ToolSelection
 from uq_llm_integrations.chat.reply import Turn
 from uq_llm_integrations.faces import HuggingFaceFace, HybridFace, VLLMFace
 from uq_llm_integrations.llama_index.messages import (
-    TURN, chat_piece, chat_response, completion_piece, completion_response, joined, selections,
+    TURN,
+    chat_piece,
+    chat_response,
+    completion_piece,
+    completion_response,
+    joined,
+    selections,
     turn_of,
 )  # fmt: skip  # a list of names
 from uq_llm_integrations.llama_index.serialization import arguments_of, plain_fields

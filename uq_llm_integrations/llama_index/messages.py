@@ -9,8 +9,16 @@ from dataclasses import replace
 from typing import Any
 
 from llama_index.core.base.llms.types import (
-    CachePoint, ChatMessage, ChatResponse, CompletionResponse, ContentBlock, LogProb, MessageRole,
-    TextBlock, ThinkingBlock, ToolCallBlock,
+    CachePoint,
+    ChatMessage,
+    ChatResponse,
+    CompletionResponse,
+    ContentBlock,
+    LogProb,
+    MessageRole,
+    TextBlock,
+    ThinkingBlock,
+    ToolCallBlock,
 )  # fmt: skip  # a list of names
 from llama_index.core.llms.llm import ToolSelection
 

@@ -8,8 +8,8 @@ from dataclasses import asdict
 from enum import Enum
 from typing import Any
 
-from uq_llm_integrations.faces import ModelFace
 from uq_llm_integrations.errors import ConfigurationError
+from uq_llm_integrations.faces import ModelFace
 from uq_llm_integrations.records import EarlyStop
 
 _NOT_PLAIN = "not_plain"

@@ -18,8 +18,8 @@ from llama_index.core.types import PydanticProgramMode
 from pydantic import BaseModel
 from pydantic_core import from_json
 
-from uq_llm_integrations.faces import ModelFace
 from uq_llm_integrations.errors import HighUncertaintyError
+from uq_llm_integrations.faces import ModelFace
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -67,7 +67,9 @@ class StructuredPrediction(ModelFace, LLM):
             )
             return predicted
         messages = self._begun(output_cls, prompt, prompt_args)
-        return _ended(output_cls, await self.achat(messages, **_call_arguments(output_cls, llm_kwargs)))
+        return _ended(
+            output_cls, await self.achat(messages, **_call_arguments(output_cls, llm_kwargs))
+        )
 
     def _structured_stream_call(
         self,
@@ -154,7 +156,9 @@ class _Growing:
         return _read(self._class, self._last)
 
 
-def _call_arguments(output_cls: type[BaseModel], llm_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
+def _call_arguments(
+    output_cls: type[BaseModel], llm_kwargs: Mapping[str, Any] | None
+) -> dict[str, Any]:
     """Return the arguments of the chat call; those that choose tools mean nothing here."""
     given = {name: one for name, one in (llm_kwargs or {}).items() if name not in _OF_TOOLS}
     return {"response_schema": output_cls.model_json_schema(), **given}

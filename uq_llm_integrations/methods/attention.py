@@ -89,6 +89,11 @@ def rauq(
     unless given, and 0.8 with `use_entropy`; for models tuned to follow instructions lm-polygraph
     recommends 0.5 and 0.9. With `use_entropy`, log V minus the entropy takes the probability's
     place, so that the score can be negative.
+
+    Example:
+        >>> trace = TokenTrace(50, np.log([0.5, 0.5]))
+        >>> round(rauq(trace, np.full((3, 1, 4), 0.5, np.float32), prompt_tokens=2), 3)
+        1.949
     """
     layers, _, length = attention_self.shape
     if not len(trace) or length != prompt_tokens + len(trace):
@@ -160,6 +165,10 @@ def attention_score(attention_self: Singles, layer: int | None = None) -> float:
     [L, H, S], indices 0 to S - 1, the prompt's too), a mean over the heads of block `layer`, which
     counts from 0 and is the middle one, L // 2, unless given. It grows with the prompt's length;
     lm-polygraph's `gen_only` is the same of `attention_self[:, :, P:-1]`.
+
+    Example:
+        >>> round(attention_score(np.full((2, 1, 3), 0.5, np.float32)), 3)
+        2.079
     """
     layer = len(attention_self) // 2 if layer is None else layer
     logs = np.log(attention_self[layer].astype(np.float64) + 1e-12)
@@ -172,6 +181,7 @@ def attention_score(attention_self: Singles, layer: int | None = None) -> float:
     summary="Negated sum of each token's log attention to itself, mean of a middle layer's heads.",
     reference="https://openreview.net/forum?id=LYx4w3CAgy",
     category="attention",
+    range=(0.0, math.inf),
     cost=ONE_PASS,
     requirements=(needs_activations,),
     inspection=_bands,
@@ -255,6 +265,10 @@ def csl(logprob: Floats, attention_last_to_answer: Singles) -> float:
     The negated mean of the answer's log-probabilities [T], weighted by what the last token of the
     eliciting prompt attends to each of the answer's ([L, H, T]). As in lm-polygraph that is the
     mean of all heads, where the paper chooses the ten best on labelled questions.
+
+    Example:
+        >>> csl(np.array([-1.0, -3.0]), np.ones((2, 2, 2), np.float32))
+        2.0
     """
     if not len(logprob) or attention_last_to_answer.shape[2] != len(logprob):
         raise ConfigurationError(

@@ -197,6 +197,10 @@ def eigen_score(embeddings: Singles, alpha: float = 1e-3) -> float:
     The mean log-eigenvalue of their covariance [N, N] plus `alpha` on its diagonal; in nats,
     higher where the samples differ more. Each embedding is centred on the mean of its own D
     numbers, not on the mean of the samples, so the score also grows with their length.
+
+    Example:
+        >>> round(eigen_score(np.eye(2, 4, dtype=np.float32)), 3)
+        -0.345
     """
     compared = np.asarray(embeddings, np.float64)
     if compared.ndim != 2 or len(compared) < 2 or not np.isfinite(compared).all():

@@ -323,7 +323,7 @@ METHODS: tuple[Method, ...] = (
         "sample_log_probs sample_texts semantic_classes_entail",
         alias="semantic_entropy",
         summary="Entropy over meanings: samples that entail one another count as one; nats.",
-        reference=SEMANTIC, range=(0, np.inf),
+        reference=SEMANTIC,
         category="sampling", cost=PAIRS, judged_by="entailment",
     ),
     polygraph_method(

@@ -62,7 +62,7 @@ def score_trace(trace: TokenTrace, method: Method) -> Score:
     if ends is None:
         return Score(method.name, reason=f"{trace.why_inexact}; no bound follows from the top k")
     lower, upper = ends
-    if lower is not upper:
+    if lower is not upper and not np.array_equal(lower, upper):
         return _interval(method, lower, upper, trace.why_inexact)
     return _score(method, lower if method.reduce is None else float(method.reduce(lower)))
 
@@ -70,8 +70,7 @@ def score_trace(trace: TokenTrace, method: Method) -> Score:
 def token_values(trace: TokenTrace, method: Method) -> Ends | None:
     """Return [T] lower and upper ends of a trace method's values, higher is more uncertain.
 
-    Equal where they are exact, and the same array; None where nothing is known. `trace` has gone
-    through `bounded`.
+    Equal where they are exact; None where nothing is known. `trace` has gone through `bounded`.
     """
     return method.values(trace) if method.values else None
 
@@ -139,8 +138,8 @@ async def add_evidence_scores(
 
 def _joined(methods: Iterable[Method], options: MethodOptions) -> Inspection:
     """Return what all methods together need of the model's inside."""
-    asked_for = [method.inspection(options) for method in methods if method.inspection]
-    needs = [need for need in asked_for if need]
+    inspections = [method.inspection(options) for method in methods if method.inspection]
+    needs = [need for need in inspections if need]
     layers = dict.fromkeys(layer for need in needs for layer in need.hidden_layers)
     kinds = {need.attention for need in needs}
     return Inspection(

@@ -9,9 +9,8 @@ from rich.table import Table
 
 from uq_llm_integrations.backends.base import Capabilities
 from uq_llm_integrations.errors import ConfigurationError, suggestion
-from uq_llm_integrations.methods.availability import missing
 from uq_llm_integrations.methods.base import Method
-from uq_llm_integrations.methods.registry import METHODS
+from uq_llm_integrations.methods.registry import list_methods
 
 ANY = Capabilities("a model", None, None, -1, 1, why_no_activations=None)
 
@@ -22,9 +21,6 @@ BACKENDS: Mapping[str, Capabilities] = {
     "hybrid": ANY,
 }
 """What each kind of backend can have; one that runs knows it of itself."""
-
-FITTED = frozenset({"density", "head", "claim head"})
-"""Requirements that are fitted or loaded, rather than had from a backend."""
 
 COLUMNS = ("method", "alias", "kind", "level", "costs")
 
@@ -40,16 +36,16 @@ def rows(backends: Mapping[str, Capabilities] = BACKENDS) -> list[list[str]]:
             method.cost,
             *(_word(method, capabilities) for capabilities in backends.values()),
         ]
-        for method in METHODS.values()
+        for method in list_methods()
     ]
 
 
 def _word(method: Method, capabilities: Capabilities) -> str:
-    if missing(method, capabilities) is None:
+    if method.missing(capabilities) is None:
         return "yes"
-    if FITTED & set(method.requirements) and not capabilities.why_no_activations:
-        return "fitted"
-    return "bounds" if method.bounds and capabilities.why_inexact else "no"
+    if capabilities.why_no_activations and method.inspection:
+        return "no"
+    return "fitted"
 
 
 def markdown(backends: Mapping[str, Capabilities] = BACKENDS) -> str:
@@ -61,10 +57,10 @@ def markdown(backends: Mapping[str, Capabilities] = BACKENDS) -> str:
 
 def table(backends: Mapping[str, Capabilities] = BACKENDS) -> Table:
     """Return the table for a terminal."""
-    drawn = Table(*COLUMNS, *backends)
+    shown = Table(*COLUMNS, *backends)
     for row in rows(backends):
-        drawn.add_row(*row)
-    return drawn
+        shown.add_row(*row)
+    return shown
 
 
 def lacking(backends: Mapping[str, Capabilities]) -> dict[str, str]:
@@ -72,7 +68,7 @@ def lacking(backends: Mapping[str, Capabilities]) -> dict[str, str]:
     if len(backends) != 1:
         return {}
     (capabilities,) = backends.values()
-    found = {name: missing(method, capabilities) for name, method in METHODS.items()}
+    found = {one.name: one.missing(capabilities) for one in list_methods()}
     return {name: why for name, why in found.items() if why}
 
 

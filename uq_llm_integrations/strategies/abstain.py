@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
+
+from pydantic import ConfigDict
 
 from uq_llm_integrations.backends.base import Capabilities
 from uq_llm_integrations.errors import ConfigurationError, HighUncertaintyError
 from uq_llm_integrations.methods.options import MethodOptions
 from uq_llm_integrations.records import Decision, Request, Result
 from uq_llm_integrations.strategies.base import Run, Strategy
-from uq_llm_integrations.strategies.condition_text import as_condition
+from uq_llm_integrations.strategies.condition_text import When, as_condition
 from uq_llm_integrations.strategies.conditions import Condition, Scored, check_condition
 
 Action = Literal["annotate", "abstain", "raise"]
@@ -33,13 +35,13 @@ class Abstain(Strategy):
     type = "abstain"
 
     strategy: Strategy
-    when: Condition | str
+    when: When
     action: Action = "annotate"
     text: str = ABSTENTION
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "when", as_condition(self.when))
-        check_action(self.action)
+        check_action("action", self.action)
 
     @property
     def can_stream(self) -> bool:  # type: ignore[override]  # it depends on what is wrapped
@@ -78,13 +80,17 @@ class Policy:
         entropy > 1.5
     """
 
-    uncertain_when: Condition | str | None = None
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(
+        arbitrary_types_allowed=True, extra="forbid"
+    )
+
+    uncertain_when: When | None = None
     on_high_uncertainty: Action = "annotate"
     abstention_text: str = ABSTENTION
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "uncertain_when", self.condition)
-        check_action(self.on_high_uncertainty, "on_high_uncertainty")
+        check_action("on_high_uncertainty", self.on_high_uncertainty)
         if self.condition is None and self.on_high_uncertainty != "annotate":
             raise ConfigurationError(
                 f"on_high_uncertainty={self.on_high_uncertainty!r} needs `uncertain_when`"
@@ -95,11 +101,6 @@ class Policy:
         """The condition on which an answer is too uncertain."""
         return None if self.uncertain_when is None else as_condition(self.uncertain_when)
 
-    @property
-    def methods(self) -> tuple[str, ...]:
-        """The methods that must be scored before a result can be decided about."""
-        return self.condition.methods if self.condition is not None else ()
-
     def wrap(self, strategy: Strategy) -> Strategy:
         """Return the strategy with this policy applied to its results."""
         if self.condition is None:
@@ -107,7 +108,10 @@ class Policy:
         return Abstain(strategy, self.condition, self.on_high_uncertainty, self.abstention_text)
 
     def decide(self, result: Result) -> Result:
-        """Return a scored result with the decision about it, or raise HighUncertaintyError."""
+        """Return a result, scored by the condition's methods, with what is decided about it.
+
+        Raises HighUncertaintyError where that is what happens on high uncertainty.
+        """
         if self.condition is None:
             return result
         return _decide(result, self.condition, self.on_high_uncertainty, self.abstention_text)
@@ -117,7 +121,7 @@ class Policy:
         return self.condition is not None and self.condition(scored) is not False
 
 
-def check_action(action: str, name: str = "action") -> None:
+def check_action(name: str, action: str) -> None:
     """Raise ConfigurationError for an action that is not known."""
     if action not in get_args(Action):
         allowed = ", ".join(get_args(Action))

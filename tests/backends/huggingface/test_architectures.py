@@ -58,7 +58,7 @@ def random_backend(name: str) -> HuggingFaceBackend:
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_samples_of_other_architectures_are_scored_as_they_were_drawn(name):
+def test_samples_of_other_architectures_are_scored_as_they_were_generated(name):
     """Of five samples some end early, so that rows are dropped from the cache."""
     sampling = {"max_tokens": 12, "seed": 3, "stop_token_ids": list(range(60, 120))}
     with random_backend(name) as backend:
@@ -66,24 +66,24 @@ def test_samples_of_other_architectures_are_scored_as_they_were_drawn(name):
         lengths = [len(one.token_ids) for one in candidates]
         assert len(set(lengths)) > 1
         scored = backend.run(backend.score_all(PROMPT, [one.token_ids for one in candidates]))
-    for drawn, given in zip(candidates, scored, strict=True):
-        np.testing.assert_allclose(given.trace.logprob, drawn.trace.logprob, atol=1e-4)
-        np.testing.assert_allclose(given.trace.entropy, drawn.trace.entropy, atol=1e-4)
+    for generated, given in zip(candidates, scored, strict=True):
+        np.testing.assert_allclose(given.trace.logprob, generated.trace.logprob, atol=1e-4)
+        np.testing.assert_allclose(given.trace.entropy, generated.trace.entropy, atol=1e-4)
 
 
 @pytest.mark.parametrize(("name", "layers"), [("gemma2", 3), ("qwen3_next", 1)])
-def test_the_layers_that_attend_tell_their_weights(name, layers):
+def test_the_layers_that_attend_return_their_weights(name, layers):
     texts = [PROMPT, PROMPT[:7]]
     with random_backend(name) as backend:
         found = backend.run(backend.inspect_all(texts, Inspection((1,), "maps")))
-    for text, internals in zip(texts, found, strict=True):
+    for text, activations in zip(texts, found, strict=True):
         size = len(text)
-        assert internals.attention_maps.shape == (layers, 4, size, size)
-        np.testing.assert_allclose(internals.attention_maps.sum(-1), 1, atol=1e-5)
-        assert internals.hidden[1].shape == (size, 32)
+        assert activations.attention_maps.shape == (layers, 4, size, size)
+        np.testing.assert_allclose(activations.attention_maps.sum(-1), 1, atol=1e-5)
+        assert activations.hidden[1].shape == (size, 32)
 
 
-def test_a_model_that_does_not_attend_has_no_attention_to_tell():
+def test_a_model_that_does_not_attend_has_no_attention_weights():
     with (
         random_backend("mamba") as backend,
         pytest.raises(errors.MethodUnavailableError, match="none of the model's layers"),

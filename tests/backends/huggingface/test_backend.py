@@ -10,15 +10,15 @@ import torch
 from tests.conftest import full_vocabulary, full_vocabulary_entropy
 from uq_llm_integrations import errors
 from uq_llm_integrations.backends.huggingface.backend import HuggingFaceBackend
-from uq_llm_integrations.backends.huggingface.forward import eager
 from uq_llm_integrations.backends.huggingface.generation import TokenBatch
+from uq_llm_integrations.backends.huggingface.inspection import eager_attention
 from uq_llm_integrations.backends.token_statistics import dense_rows, exact_statistics
 from uq_llm_integrations.records import EarlyStop, Inspection, Request, SampleMonitor
 
 pytestmark = pytest.mark.engine
 
 GREEDY = {"temperature": 0, "max_tokens": 12}
-DRAWN = {"temperature": 1.2, "max_tokens": 6, "seed": 7, "ignore_eos": True}
+SAMPLED = {"temperature": 1.2, "max_tokens": 6, "seed": 7, "ignore_eos": True}
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_greedy_tokens_are_those_of_transformers(hf, ids, model):
 
 
 def test_statistics_are_those_of_the_whole_vocabulary_before_any_filter(hf, ids):
-    sampling = DRAWN | {"top_k": 5, "top_p": 0.8, "repetition_penalty": 1.2}
+    sampling = SAMPLED | {"top_k": 5, "top_p": 0.8, "repetition_penalty": 1.2}
     whole, top = (
         hf.run(hf.generate(Request(ids, n=2, top_logprobs=k, sampling=sampling))) for k in (-1, 3)
     )
@@ -78,7 +78,7 @@ def test_statistics_are_those_of_the_whole_vocabulary_before_any_filter(hf, ids)
 
 
 def test_samples_repeat_with_their_seed_together_or_one_by_one(hf, ids, model):
-    request = Request(ids, n=3, sampling=DRAWN)
+    request = Request(ids, n=3, sampling=SAMPLED)
     together, again = (hf.run(hf.generate(request)) for _ in range(2))
     tokenizer = hf._thread.description.tokenizer
     with HuggingFaceBackend(model, tokenizer=tokenizer, sequential_generation=True) as sequential:
@@ -101,13 +101,13 @@ def test_given_tokens_are_scored_as_a_plain_pass_would(hf, ids, model):
         assert candidate.token_ids == given
 
 
-def test_internals_are_those_of_a_plain_pass(hf, ids, model):
+def test_activations_are_those_of_a_plain_pass(hf, ids, model):
     texts, layers = [ids[:9], ids, ids[:20]], (0, "middle", -1)
     maps = hf.run(hf.inspect_all(texts, Inspection(layers, "maps")))
     bands = hf.run(hf.inspect_all(texts, Inspection(attention="bands")))
     assert model.config._attn_implementation == "sdpa"
     for text, found, band in zip(texts, maps, bands, strict=True):
-        with eager(model):
+        with eager_attention(model):
             plain = plain_pass(model, text, output_hidden_states=True, output_attentions=True)
         logprobs = plain.logits[0, :-1].log_softmax(-1)[range(len(text) - 1), list(text[1:])]
         np.testing.assert_allclose(found.logprob, logprobs, rtol=0, atol=1e-4)
@@ -158,7 +158,7 @@ def test_an_early_stop_ends_where_vllms_does(hf, backend, ids):
     assert (ours.token_ids, ours.text) == (vllms.token_ids, vllms.text)
 
 
-def test_a_watch_leaves_what_is_needed_no_longer(hf, ids):
+def test_a_monitor_aborts_what_is_needed_no_longer(hf, ids):
     """The first sample to end by itself is enough for all."""
     request = Request(ids, n=4, sampling={"temperature": 0.7, "max_tokens": 40, "seed": 1})
     candidates = hf.run(hf.generate(request, SampleMonitor(enough=lambda finished: True)))
@@ -198,7 +198,7 @@ async def test_cancelling_stops_at_the_next_token(hf, ids, monkeypatch):
 
 
 def test_too_little_memory_halves_the_samples_that_step_together(hf, ids, monkeypatch):
-    request = Request(ids, n=5, sampling=DRAWN)
+    request = Request(ids, n=5, sampling=SAMPLED)
     expected = [one.token_ids for one in hf.run(hf.generate(request))]
     sizes, step = [], TokenBatch.step
 
@@ -225,7 +225,7 @@ def test_too_little_memory_halves_the_samples_that_step_together(hf, ids, monkey
         (Request(()), "empty"),
         (Request((49152,)), "no token 49152; allowed are 0 to 49151"),
         (Request((1,) * 8192), "at most 8191 fit"),
-        (Request((1,), sampling={"logit_bias": {1: 2.0}}), "does not draw by logit_bias"),
+        (Request((1,), sampling={"logit_bias": {1: 2.0}}), "does not support logit_bias"),
     ],
 )
 def test_requests_that_can_never_work_are_refused(hf, request_, message):

@@ -1,20 +1,41 @@
-"""Sampling parameters, and drawing by them."""
+"""Sampling parameters, and where a sample ends, without a model: a token is a byte."""
 
 import numpy as np
 import pytest
 import torch
 
-from uq_llm_integrations.backends.huggingface.draw import draw, filtered, penalised
-from uq_llm_integrations.backends.huggingface.sampling import HFSampling
-from uq_llm_integrations.errors import InvalidRequestError
+from uq_llm_integrations.backends.huggingface.forward import trace_of
+from uq_llm_integrations.backends.huggingface.loading import EndTokens
+from uq_llm_integrations.backends.huggingface.sampling import HFSampling, Sample
+from uq_llm_integrations.errors import EngineError, InvalidRequestError
+from uq_llm_integrations.records import EarlyStop, Request
 
-LOGITS = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log()
+EOS, OTHER_END = 0, 1
+
+
+def decode(ids: list[int]) -> str:
+    return bytes(token for token in ids if token > OTHER_END).decode(errors="replace")
+
+
+def sample_of(
+    tokens: bytes, *, logits: torch.Tensor | None = None, room: int = 99, **fields
+) -> Sample:
+    """The sample after as many of the bytes as it takes."""
+    sampling = HFSampling.of(fields.pop("sampling", {}))
+    request = Request((65,), **fields)
+    ends = EndTokens(EOS, frozenset({OTHER_END}))
+    sample = Sample(0, request, sampling, ends, decode, room)
+    row = torch.zeros(1, 256) if logits is None else logits
+    for token in tokens:
+        if sample.finish_reason is None:
+            sample.add(token, trace_of(row, torch.tensor([token]), 0))
+    return sample
 
 
 @pytest.mark.parametrize(
     ("sampling", "message"),
     [
-        ({"presence_penalty": 1.0}, "does not draw by presence_penalty; allowed are ignore_eos"),
+        ({"presence_penalty": 1.0}, "does not support presence_penalty; allowed are ignore_eos"),
         ({"top_p": 0}, "top_p is 0"),
         ({"top_k": 1.5}, "top_k is 1.5; it must be a whole number"),
         ({"top_k": -2}, "top_k is -2"),
@@ -33,43 +54,68 @@ def test_none_stands_for_the_default_and_one_stop_string_for_a_list():
     assert HFSampling.of({"max_tokens": None, "stop": "a"}) == HFSampling(stop=("a",))
 
 
-@pytest.mark.parametrize(
-    ("sampling", "kept"),
-    [
-        (HFSampling(), 4),
-        (HFSampling(top_k=2), 2),
-        (HFSampling(top_k=-1), 4),
-        (HFSampling(top_p=0.79), 2),
-        (HFSampling(top_p=0.81), 3),
-        (HFSampling(top_p=1e-9), 1),
-        (HFSampling(min_p=0.2), 3),
-        (HFSampling(top_k=3, top_p=0.5), 1),
-    ],
-)
-def test_filters_leave_the_most_probable_tokens(sampling, kept):
-    shuffled = LOGITS[:, [3, 0, 2, 1]]
-    allowed = filtered(shuffled, sampling).isfinite()
-    assert allowed.sum() == kept
-    assert allowed[0, shuffled[0].argsort(descending=True)[:kept]].all()
+def test_a_stop_string_across_tokens_is_kept_in_the_ids_only():
+    candidate = sample_of(b"one END two", sampling={"stop": ["END"]}).outcome(256)
+    assert (candidate.text, bytes(candidate.token_ids)) == ("one ", b"one END")
+    assert (candidate.finish_reason, candidate.stop_reason) == ("stop", "END")
+    assert len(candidate.trace) == 7
+    shown = {"stop": "END", "include_stop_str_in_output": True}
+    assert sample_of(b"one END two", sampling=shown).text == "one END"
 
 
-def test_tokens_are_drawn_with_their_probabilities():
-    rows = LOGITS.expand(20000, -1)
-    torch.manual_seed(0)
-    counts = np.bincount(draw(rows, HFSampling(), [None] * len(rows)), minlength=4)
-    np.testing.assert_allclose(counts / len(rows), LOGITS.exp()[0], atol=0.012)
+def test_what_a_stop_string_may_take_back_is_not_shown():
+    sampling = {"stop": ["END"]}
+    shown = [sample_of(b"aEND"[:i], sampling=sampling).shown for i in range(5)]
+    assert shown == ["", "", "", "a", "a"]
 
 
-def test_a_row_with_a_generator_draws_the_same_beside_any_others():
-    def drawn(rows: int) -> list[int]:
-        generators = [torch.Generator().manual_seed(row) for row in range(rows)]
-        return draw(torch.zeros(rows, 1000), HFSampling(), generators).tolist()
-
-    assert drawn(8)[:3] == drawn(3)
-    assert len(set(drawn(8))) > 1
+@pytest.mark.parametrize(("end", "reason"), [(EOS, None), (OTHER_END, OTHER_END), (120, 120)])
+def test_tokens_that_end_a_text_are_kept_in_the_ids_only(end, reason):
+    candidate = sample_of(bytes([97, end, 98]), sampling={"stop_token_ids": [120]}).outcome(256)
+    assert (candidate.text, candidate.token_ids) == ("a", (97, end))
+    assert (candidate.finish_reason, candidate.stop_reason) == ("stop", reason)
 
 
-def test_the_penalty_makes_seen_tokens_less_probable_on_either_side_of_zero():
-    logits = torch.tensor([[2.0, -2.0, 2.0]])
-    seen = torch.tensor([[True, True, False]])
-    assert penalised(logits, seen, 2.0).tolist() == [[1.0, -4.0, 2.0]]
+def test_an_ignored_end_of_text_ends_nothing():
+    sample = sample_of(bytes([97, EOS, OTHER_END, 98]), room=4, sampling={"ignore_eos": True})
+    assert (sample.text, sample.finish_reason) == ("ab", "length")
+
+
+def test_a_character_comes_with_its_last_byte():
+    texts = [sample_of("é€".encode()[:i]).text for i in range(6)]
+    assert texts == ["", "", "é", "é", "é", "é€"]
+
+
+def test_a_boundary_ends_the_sample_also_at_its_last_token():
+    sample = sample_of(b"one. two", until=lambda text: text.endswith("."), room=4)
+    assert (sample.text, sample.finish_reason) == ("one.", "boundary")
+
+
+def test_stop_strings_count_from_the_least_tokens_on():
+    sampling = {"stop": ["a"], "min_tokens": 2}
+    assert sample_of(b"aaab", sampling=sampling).token_ids == [97, 97, 97]
+
+
+@pytest.mark.parametrize("statistic", ["entropy", "self_certainty"])
+def test_an_early_stop_leaves_out_the_token_it_comes_before(statistic):
+    """An even distribution has the entropy log V, and the self-certainty 0."""
+    above = np.log(256) - 1e-3 if statistic == "entropy" else -1e-3
+    candidate = sample_of(b"abcdef", early_stop=EarlyStop(above, 3, statistic)).outcome(256)
+    assert (candidate.text, candidate.finish_reason) == ("ab", "early_stop")
+    assert len(candidate.trace) == 2
+    assert sample_of(b"abcdef", early_stop=EarlyStop(above + 1e-2, 3, statistic)).text == "abcdef"
+
+
+def test_logits_that_are_not_numbers_are_an_error():
+    sample = sample_of(b"a", logits=torch.full((1, 256), torch.nan))
+    assert sample.finish_reason == "error"
+    assert isinstance(sample.outcome(256), EngineError)
+
+
+def test_impossible_tokens_leave_the_statistics_finite():
+    logits = torch.zeros(1, 256)
+    logits[0, 200:] = -torch.inf
+    trace = sample_of(b"a", logits=logits).outcome(256).trace
+    assert trace.support[0] == 200
+    np.testing.assert_allclose(trace.entropy, np.log(200), atol=1e-6)
+    np.testing.assert_allclose(trace.mean_logprob, -np.log(200), atol=1e-6)

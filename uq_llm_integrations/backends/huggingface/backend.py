@@ -1,4 +1,4 @@
-"""A model of transformers in this process, with all that is inside it at hand."""
+"""A model of transformers in this process, with its hidden states and attention at hand."""
 
 from __future__ import annotations
 
@@ -7,30 +7,17 @@ from contextlib import aclosing
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
-
-from uq_llm_integrations.backends.base import (
-    MAX_N,
-    Backend,
-    Capabilities,
-    kept_candidates,
-    layer_number,
-)
-from uq_llm_integrations.backends.codec import encoded_chat, encoded_prompt
+from uq_llm_integrations.backends.base import Backend, kept_candidates
+from uq_llm_integrations.backends.batching import in_batches
+from uq_llm_integrations.backends.capabilities import MAX_N, Capabilities
+from uq_llm_integrations.backends.codec import encoded_chat, encoded_prompt, split_text
 from uq_llm_integrations.backends.event_loop import LoopThread
-from uq_llm_integrations.backends.huggingface.batches import in_batches
 from uq_llm_integrations.backends.huggingface.loading import ModelOptions
 from uq_llm_integrations.backends.huggingface.sampling import HFSampling
 from uq_llm_integrations.backends.huggingface.thread import ModelThread
 from uq_llm_integrations.backends.sampling_params import check_request
-from uq_llm_integrations.backends.token_texts import split_text
 from uq_llm_integrations.checkpoints import resolve_model
-from uq_llm_integrations.errors import (
-    ConfigurationError,
-    EmptyPromptError,
-    EngineError,
-    InvalidRequestError,
-)
+from uq_llm_integrations.errors import ConfigurationError, EmptyPromptError, InvalidRequestError
 from uq_llm_integrations.records import (
     Activations,
     Candidate,
@@ -43,7 +30,9 @@ from uq_llm_integrations.records import (
 )
 
 if TYPE_CHECKING:
-    from uq_llm_integrations.backends.huggingface.generation import Drawing
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from uq_llm_integrations.backends.huggingface.generation import Generation
 
 T = TypeVar("T")
 
@@ -60,15 +49,25 @@ class HuggingFaceBackend(Backend):
 
     `quantization` is 'int8' or 'int4', by bitsandbytes. `gpu_memory_utilization` is the largest
     share of each CUDA device's memory that this process may take. `expandable_segments` has CUDA
-    memory grow in segments; it must come before CUDA is used. `sequential_generation` draws the
+    memory grow in segments; it must come before CUDA is used. `sequential_generation` generates the
     samples of a request one after the other. `empty_cache_after_step` gives CUDA memory back after
     every step. Where memory runs out, a batch is halved up to four times, then it is an
     EngineError.
+
+    A copy shares the loaded model; the last of the copies to be closed drops it. In another process
+    a pickled backend loads a model of its own.
+
+    Example:
+        >>> with HuggingFaceBackend("smollm2") as backend:
+        ...     ids = backend.run(backend.encode("What is the capital of France?", chat=True))
+        ...     (candidate,) = backend.run(backend.generate(Request(ids)))
+        >>> candidate.trace.entropy.shape == (len(candidate.token_ids),)
+        True
     """
 
     def __init__(
         self,
-        model: Any,
+        model: str | PreTrainedModel,
         *,
         dtype: str = "auto",
         device: str | None = None,
@@ -79,21 +78,21 @@ class HuggingFaceBackend(Backend):
         empty_cache_after_step: bool = False,
         expandable_segments: bool = False,
         max_n: int = MAX_N,
-        tokenizer: Any = None,
+        tokenizer: PreTrainedTokenizerBase | str | None = None,
         **from_pretrained: Any,
     ) -> None:
-        ready, path, prepare = None, "", _nothing
         if isinstance(model, str):
-            source = resolve_model(model)
-            path, prepare = source.path, source.prepare
+            name, path, ready = model, resolve_model(model).path, None
         else:
             loads = [dtype != "auto", device, quantization, attn_implementation, from_pretrained]
             if tokenizer is None or any(loads):
                 raise ConfigurationError(
                     "a loaded model takes its tokenizer, and nothing to load it with"
                 )
-            ready, path = model, str(model.config.name_or_path)
+            name = path = str(model.config.name_or_path)
+            ready = model
         options = ModelOptions(
+            name=name,
             path=path,
             dtype=dtype,
             device=device,
@@ -104,16 +103,26 @@ class HuggingFaceBackend(Backend):
             tokenizer=tokenizer,
             others=from_pretrained,
         )
-        self._name = model if isinstance(model, str) else path
         self._max_n, self._one_by_one = max_n, sequential_generation
-        self._thread = ModelThread(options, prepare, ready, empties_cache=empty_cache_after_step)
+        self._thread = ModelThread(options, ready, empty_cache_after_step)
+        self._thread.join(self)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {name: value for name, value in self.__dict__.items() if name != "loop"}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state)
+        self._thread.join(self)
+
+    def _identity(self) -> tuple[object, ...]:
+        return *self._thread.settings, self._max_n, self._one_by_one
 
     @property
     def capabilities(self) -> Capabilities:
         """All that a backend can have; sizes are known from the first use on."""
         known = self._thread.description
         return Capabilities(
-            model=self._name,
+            model=self._thread.options.name,
             vocabulary_size=known.vocabulary_size if known else None,
             context_length=known.context_length if known else None,
             max_top_logprobs=-1,
@@ -141,26 +150,29 @@ class HuggingFaceBackend(Backend):
         self._thread.run(self._thread.unload)
 
     def close(self) -> None:
-        """Drop the weights and end the thread; the backend is of no use afterwards."""
-        self._thread.close()
+        """Drop the weights and end the thread, unless copies of this backend still use them.
+
+        The backend is of no use afterwards.
+        """
+        self._thread.close(self)
 
     async def encode(self, text: str, *, chat: bool = False) -> tuple[int, ...]:
         """Return the token ids of a prompt; with `chat`, as a user's turn in the chat template."""
-        tokenizer = (await self._thread.describe()).tokenizer
-        return encoded_prompt(tokenizer, text, chat=chat, model=self._name)
+        name = self._thread.options.name
+        return encoded_prompt(await self.tokenizer(), text, chat=chat, model=name)
 
     async def encode_chat(self, conversation: Conversation) -> tuple[int, ...]:
         """Return the token ids of a conversation up to where the model's next turn begins."""
-        return encoded_chat(await self.tokenizer(), conversation, model=self._name)
+        name = self._thread.options.name
+        return encoded_chat(await self.tokenizer(), conversation, model=name)
 
-    async def tokenizer(self) -> Any:
+    async def tokenizer(self) -> PreTrainedTokenizerBase:
         """Return the model's tokenizer."""
         return (await self._thread.describe()).tokenizer
 
     async def encode_continuation(self, text: str) -> tuple[int, ...]:
         """Return the token ids of text that follows other text."""
-        tokenizer = (await self._thread.describe()).tokenizer
-        return tuple(tokenizer.encode(text, add_special_tokens=False))
+        return tuple((await self.tokenizer()).encode(text, add_special_tokens=False))
 
     async def decode(self, token_ids: Sequence[int]) -> str:
         """Return the text of tokens, without special ones."""
@@ -168,7 +180,7 @@ class HuggingFaceBackend(Backend):
 
     async def token_texts(self, token_ids: Sequence[int]) -> list[str]:
         """Return the text that each token adds."""
-        return split_text((await self._thread.describe()).tokenizer.decode, token_ids)
+        return split_text((await self.tokenizer()).decode, token_ids)
 
     def check(self, request: Request) -> None:
         """Raise InvalidRequestError for a request that can never work."""
@@ -179,15 +191,15 @@ class HuggingFaceBackend(Backend):
     async def generate(
         self, request: Request, monitor: SampleMonitor | None = None
     ) -> list[Candidate]:
-        """Return `request.n` candidates, drawn side by side behind one pass of the prompt."""
-        return await (await self._drawing(request, monitor)).candidates()
+        """Return `request.n` candidates, generated side by side behind one pass of the prompt."""
+        return await (await self._generation(request, monitor)).candidates()
 
     async def stream(self, request: Request) -> AsyncGenerator[StreamPiece, None]:
         """Generate one candidate piece by piece; the last piece has the candidate."""
         if request.n != 1:
             raise InvalidRequestError(f"n is {request.n}; only n=1 can be streamed")
-        drawing = await self._drawing(request)
-        async with aclosing(drawing.pieces()) as pieces:
+        generation = await self._generation(request)
+        async with aclosing(generation.pieces()) as pieces:
             async for piece in pieces:
                 yield piece
 
@@ -198,6 +210,8 @@ class HuggingFaceBackend(Backend):
         top_logprobs: int = 0,
     ) -> list[Candidate]:
         """Return the exact traces of given tokens behind a prompt (teacher forcing)."""
+        from uq_llm_integrations.backends.huggingface.teacher_forcing import scored_candidate
+
         prompt, texts = tuple(prompt_ids), [tuple(ids) for ids in continuations]
         if not prompt:
             raise EmptyPromptError
@@ -206,7 +220,7 @@ class HuggingFaceBackend(Backend):
             self.check(Request(prompt + ids, top_logprobs=top_logprobs))
         traces = await self._traces(prompt, texts, top_logprobs)
         outcomes = [
-            _scored(prompt, ids, known.tokenizer.decode(list(ids)), trace)
+            scored_candidate(prompt, ids, known.tokenizer.decode(list(ids)), trace)
             for ids, trace in zip(texts, traces, strict=True)
         ]
         return kept_candidates(outcomes, prompt, known.vocabulary_size)
@@ -214,23 +228,28 @@ class HuggingFaceBackend(Backend):
     async def inspect_all(
         self, texts: Sequence[Sequence[int]], inspection: Inspection
     ) -> list[Activations]:
-        """Return what is inside the model while the tokens of each text pass through it."""
-        from uq_llm_integrations.backends.huggingface.forward import inspected
+        """Return the activations at the tokens of each text, from padded forward passes."""
+        from uq_llm_integrations.backends.huggingface.inspection import (
+            check_inspection,
+            inspect_texts,
+        )
 
         known, whole = await self._thread.describe(), [tuple(ids) for ids in texts]
         for ids in whole:
             self._check_text(ids)
-        _check_inspection(inspection, known.layers)
-        return await self._in_batches(whole, inspected, inspection)
+        check_inspection(inspection, known.layers)
+        return await self._in_batches(whole, inspect_texts, inspection)
 
-    async def _drawing(self, request: Request, monitor: SampleMonitor | None = None) -> Drawing:
-        from uq_llm_integrations.backends.huggingface.generation import Drawing
+    async def _generation(
+        self, request: Request, monitor: SampleMonitor | None = None
+    ) -> Generation:
+        from uq_llm_integrations.backends.huggingface.generation import Generation
 
         self.check(request)
         known = await self._thread.describe()
         self.check(request)  # now the sizes are known
         model, ends = await self._thread.work(self._thread.model)
-        return Drawing(
+        return Generation(
             self._thread.work, model, known, ends, request, monitor, one_by_one=self._one_by_one
         )
 
@@ -238,20 +257,21 @@ class HuggingFaceBackend(Backend):
         from uq_llm_integrations.backends.huggingface import teacher_forcing
 
         if len(texts) > 1:
-            (kept,) = await self._in_batches([prompt], teacher_forcing.passed)
-            if kept:
+            (prefix,) = await self._in_batches([prompt], teacher_forcing.pass_prompts)
+            if prefix:
                 beside = len(prompt) // teacher_forcing.CACHED_PER_TOKEN
-                return await self._in_batches(texts, kept.scored, k, beside=beside)
+                return await self._in_batches(texts, prefix.score, k, beside=beside)
         whole = [prompt + ids for ids in texts]
-        return await self._in_batches(whole, teacher_forcing.scored, len(prompt), k)
+        return await self._in_batches(whole, teacher_forcing.score_texts, len(prompt), k)
 
     async def _in_batches(
-        self, texts: Sequence[Ids], job: Callable[..., list[T]], *arguments: Any, beside: int = 0
+        self,
+        texts: Sequence[Ids],
+        job: Callable[..., list[T]],
+        *arguments: object,
+        beside: int = 0,
     ) -> list[T]:
-        """Run a job of the model's with batches of texts, and with what it needs beside them.
-
-        `beside` is how many tokens more each text counts for.
-        """
+        """Run a job of the model's with batches of texts, each of `beside` tokens more."""
         import torch
 
         model, _ = await self._thread.work(self._thread.model)
@@ -278,22 +298,3 @@ class HuggingFaceBackend(Backend):
                 f"a text has {length} tokens; at most {context} fit into the context"
             )
         self._check_ids(token_ids)
-
-
-def _nothing() -> None:
-    """Prepare a model that needs no preparing."""
-
-
-def _check_inspection(inspection: Inspection, layers: int) -> None:
-    for layer in inspection.hidden_layers:
-        layer_number(layer, layers)
-    if inspection.attention not in (None, "bands", "maps"):
-        raise InvalidRequestError(
-            f"attention is {inspection.attention!r}; allowed are None, 'bands' and 'maps'"
-        )
-
-
-def _scored(prompt: Ids, ids: Ids, text: str, trace: TokenTrace) -> Candidate | EngineError:
-    if np.isnan(trace.logprob).any():
-        return EngineError("the model's logits are not numbers; a wider dtype may help")
-    return Candidate(prompt, ids, text, trace)

@@ -1,40 +1,39 @@
-"""Passing given tokens through the model, and what is inside meanwhile."""
+"""Forward passes, and from their logits to traces."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypedDict
 
+import numpy as np
 import torch
 
-from uq_llm_integrations.backends.base import layer_number
-from uq_llm_integrations.backends.huggingface.attention import AttentionTaker
-from uq_llm_integrations.backends.huggingface.trace import chosen_logprobs
-from uq_llm_integrations.errors import EngineError, MethodUnavailableError
-from uq_llm_integrations.records import Activations, Inspection, Singles
+from uq_llm_integrations.backends.token_statistics import (
+    empty_trace,
+    exact_statistics,
+    join_traces,
+)
+from uq_llm_integrations.backends.token_statistics_torch import row_statistics
+from uq_llm_integrations.records import Floats, Integers, TokenTrace
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+    from transformers.utils import ModelOutput
 
 Ids = tuple[int, ...]
 
-
-def inspected(model: Any, texts: Sequence[Ids], inspection: Inspection) -> list[Activations]:
-    """Return the internals of each text, from one pass padded on the right; none are padded."""
-    if inspection.attention is None:
-        return _internals(model, texts, inspection, None)
-    lengths = [len(text) for text in texts]
-    taker = AttentionTaker(lengths, maps=inspection.attention == "maps")
-    with eager(model), taker.watching(model):
-        return _internals(model, texts, inspection, taker)
+# Rows whose log-probabilities are held in float32 at a time.
+_ROWS = 64
 
 
-def forward(model: Any, ids: torch.Tensor, **arguments: Any) -> Any:
+def forward(model: PreTrainedModel, ids: torch.Tensor, **arguments: object) -> ModelOutput:
     """Return the model's output for token ids [rows, tokens]."""
     with torch.inference_mode():
         return model(ids.to(model.device), **arguments)
 
 
-def padded_pass(model: Any, texts: Sequence[Ids], **arguments: Any) -> Any:
+def padded_pass(model: PreTrainedModel, texts: Sequence[Ids], **arguments: object) -> ModelOutput:
     """Return the model's output for whole texts, padded on the right."""
     width = max(map(len, texts))
     rows = [[*text, *[0] * (width - len(text))] for text in texts]
@@ -44,55 +43,63 @@ def padded_pass(model: Any, texts: Sequence[Ids], **arguments: Any) -> Any:
     return forward(model, torch.tensor(rows), use_cache=False, **arguments)
 
 
-def last_logits(model: Any, count: int) -> dict[str, int]:
+def last_logits(model: PreTrainedModel, count: int) -> dict[str, int]:
     """Return the argument that has a model compute no more than its last logits."""
     takes_it = "logits_to_keep" in inspect.signature(model.forward).parameters
     return {"logits_to_keep": count} if takes_it else {}
 
 
-def _internals(
-    model: Any, texts: Sequence[Ids], inspection: Inspection, taker: AttentionTaker | None
-) -> list[Activations]:
-    wants_hidden = bool(inspection.hidden_layers)
-    output = padded_pass(model, texts, output_hidden_states=wants_hidden)
-    found, states = [], output.hidden_states
-    for i, text in enumerate(texts):
-        tokens = torch.tensor(text, device=output.logits.device)
-        logprob = _singles(chosen_logprobs(output.logits[i, : len(text) - 1], tokens[1:]))
-        hidden = {
-            layer: _singles(states[layer_number(layer, len(states) - 1)][i, : len(text)])
-            for layer in inspection.hidden_layers
-        }
-        attention = taker.taken(i) if taker else {}
-        found.append(_whole(Activations(logprob, hidden, **attention)))
-    return found
+def trace_of(logits: torch.Tensor, tokens: torch.Tensor, k: int) -> TokenTrace:
+    """Return the exact trace of tokens [T] under logits [T, V], with the top k (-1: all)."""
+    if not len(tokens):
+        return empty_trace(logits.shape[-1], k)
+    parts = zip(logits.split(_ROWS), tokens.split(_ROWS), strict=True)
+    return join_traces([_trace(*part, k) for part in parts])
 
 
-@contextmanager
-def eager(model: Any) -> Iterator[None]:
-    """Use the attention that tells its weights; the faster ones never have them as a whole."""
-    before = model.config._attn_implementation
-    model.set_attn_implementation("eager")
-    try:
-        if model.config._attn_implementation != "eager":
-            raise MethodUnavailableError(
-                f"{type(model).__name__} cannot change to eager attention, which alone tells its "
-                "weights; load it with attn_implementation='eager'"
-            )
-        yield
-    finally:
-        model.set_attn_implementation(before)
+def chosen_logprobs(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """Return the log-probabilities of tokens [T] under logits [T, V], float32."""
+    parts = zip(logits.split(_ROWS), tokens.split(_ROWS), strict=True)
+    return torch.cat([_chosen(rows.log_softmax(-1, dtype=torch.float32), of) for rows, of in parts])
 
 
-def _singles(values: torch.Tensor) -> Singles:
-    array: Singles = values.float().cpu().numpy()
+def _trace(logits: torch.Tensor, tokens: torch.Tensor, k: int) -> TokenTrace:
+    logprobs = logits.log_softmax(-1, dtype=torch.float32)
+    chosen = _chosen(logprobs, tokens)
+    # Models may set the logits of ids that no token has to -inf.
+    sums = _floats(row_statistics(logprobs, has_forbidden=True).sums)
+    with np.errstate(invalid="ignore"):  # logits that are no numbers show in the logprob
+        statistics = exact_statistics(sums)
+    ranks = (logprobs >= chosen[:, None]).sum(-1)
+    return TokenTrace(
+        vocabulary_size=logprobs.shape[-1],
+        logprob=_floats(chosen),
+        rank=ranks.cpu().numpy(),
+        **_top(logprobs, k),
+        **statistics,
+    )
+
+
+class _Top(TypedDict, total=False):
+    top_ids: Integers
+    top_logprobs: Floats
+
+
+def _top(logprobs: torch.Tensor, k: int) -> _Top:
+    rows, size = logprobs.shape
+    if not k:
+        return {}
+    if k == -1 or k >= size:
+        ids = np.tile(np.arange(size), (rows, 1))
+        return {"top_ids": ids, "top_logprobs": _floats(logprobs)}
+    top = logprobs.topk(k)
+    return {"top_ids": top.indices.cpu().numpy(), "top_logprobs": _floats(top.values)}
+
+
+def _chosen(logprobs: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    return logprobs.gather(-1, tokens[:, None])[:, 0]
+
+
+def _floats(values: torch.Tensor) -> Floats:
+    array: Floats = values.double().cpu().numpy()
     return array
-
-
-def _whole(internals: Activations) -> Activations:
-    """Return internals of which all is a number; what the model itself made NaN is an error."""
-    arrays = [internals.logprob, *internals.hidden.values(), internals.attention_last]
-    for array in arrays:
-        if array is not None and bool((array != array).any()):
-            raise EngineError("what is inside the model is not a number; a wider dtype may help")
-    return internals

@@ -9,15 +9,24 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from uq_llm_integrations.backends.vision_guard import hide_mismatched_builds
+from uq_llm_integrations.checkpoints import resolve_model
 from uq_llm_integrations.errors import (
     ConfigurationError,
     EngineStartError,
     MissingDependencyError,
     ModelNotFoundError,
 )
+
+if TYPE_CHECKING:
+    from transformers import (
+        BitsAndBytesConfig,
+        PreTrainedConfig,
+        PreTrainedModel,
+        PreTrainedTokenizerBase,
+    )
 
 QUANTIZATIONS = ("int8", "int4")
 
@@ -33,6 +42,8 @@ logger = logging.getLogger(__name__)
 class ModelOptions:
     """How a model is loaded; wrong values are refused at once, before anything is loaded."""
 
+    name: str
+    """What the model is called: a bundled one is made ready under this name."""
     path: str
     dtype: str = "auto"
     device: str | None = None
@@ -40,7 +51,7 @@ class ModelOptions:
     attn_implementation: str | None = None
     gpu_memory_utilization: float | None = None
     expandable_segments: bool = False
-    tokenizer: Any = None
+    tokenizer: PreTrainedTokenizerBase | str | None = None
     others: Mapping[str, Any] = field(default_factory=dict)
     """Further arguments to `from_pretrained`."""
 
@@ -67,8 +78,8 @@ class ModelOptions:
 
 
 @dataclass(frozen=True)
-class Ends:
-    """The token that ends a text, and others that do, which are told as the stop reason."""
+class EndTokens:
+    """The token that ends a text, and others that do, which become the stop reason."""
 
     eos: int | None
     others: frozenset[int] = frozenset()
@@ -82,7 +93,7 @@ class Ends:
 class Description:
     """What is known of a model without its weights: tokenizer and sizes."""
 
-    def __init__(self, tokenizer: Any, config: Any) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> None:
         text = config.get_text_config()
         self.tokenizer = tokenizer
         self.layers = int(text.num_hidden_layers)
@@ -90,8 +101,10 @@ class Description:
         self.context_length: int | None = getattr(text, "max_position_embeddings", None)
 
     @classmethod
-    def read(cls, options: ModelOptions, ready: Any = None) -> Description:
+    def read(cls, options: ModelOptions, ready: PreTrainedModel | None = None) -> Description:
         """Read tokenizer and configuration, the latter from a model that is loaded already."""
+        if ready is None:
+            resolve_model(options.name).prepare()
         with _loading(options.path):
             from transformers import AutoConfig
 
@@ -105,7 +118,7 @@ class Description:
         return text
 
 
-def load_weights(options: ModelOptions) -> Any:
+def load_weights(options: ModelOptions) -> PreTrainedModel:
     """Return the model in evaluation mode, on its device."""
     if options.expandable_segments:
         _expand_segments()
@@ -125,13 +138,13 @@ def load_weights(options: ModelOptions) -> Any:
         return (model if "device_map" in arguments else model.to(device)).eval()
 
 
-def ends_of(model: Any, description: Description) -> Ends:
+def end_tokens(model: PreTrainedModel, description: Description) -> EndTokens:
     """Return what ends a text: the tokenizer's own token, and those of the generation settings."""
     eos = description.tokenizer.eos_token_id
     settings = getattr(model, "generation_config", None)
-    told = getattr(settings, "eos_token_id", None)
-    tokens = set(told if isinstance(told, list | tuple) else [] if told is None else [told])
-    return Ends(eos, frozenset(tokens - {eos}))
+    named = getattr(settings, "eos_token_id", None)
+    tokens = set(named if isinstance(named, list | tuple) else [] if named is None else [named])
+    return EndTokens(eos, frozenset(tokens - {eos}))
 
 
 def free_memory() -> None:
@@ -143,7 +156,7 @@ def free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def _tokenizer(options: ModelOptions) -> Any:
+def _tokenizer(options: ModelOptions) -> PreTrainedTokenizerBase:
     if options.tokenizer is not None and not isinstance(options.tokenizer, str):
         return options.tokenizer
     from transformers import AutoTokenizer
@@ -167,7 +180,7 @@ def _loading(path: str) -> Iterator[None]:
         raise EngineStartError(f"the model {path!r} did not load: {error}") from error
 
 
-def _quantization(name: str, device: str) -> Any:
+def _quantization(name: str, device: str) -> BitsAndBytesConfig:
     import bitsandbytes
     import torch
     from transformers import BitsAndBytesConfig

@@ -9,17 +9,25 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from uq_llm_integrations.backends.huggingface.forward import forward, last_logits, padded_pass
-from uq_llm_integrations.backends.huggingface.trace import trace_of
-from uq_llm_integrations.records import TokenTrace
+from uq_llm_integrations.backends.huggingface.forward import (
+    Ids,
+    forward,
+    last_logits,
+    padded_pass,
+    trace_of,
+)
+from uq_llm_integrations.errors import EngineError
+from uq_llm_integrations.records import Candidate, TokenTrace
 
-Ids = tuple[int, ...]
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 CACHED_PER_TOKEN = 4
 """How many tokens of which keys and values are kept need the memory of one that passes."""
@@ -28,16 +36,18 @@ CACHED_PER_TOKEN = 4
 _SHAREABLE = (DynamicLayer, DynamicSlidingWindowLayer)
 
 
-def scored(model: Any, texts: Sequence[Ids], start: int, k: int) -> list[TokenTrace]:
+def score_texts(
+    model: PreTrainedModel, texts: Sequence[Ids], start: int, k: int
+) -> list[TokenTrace]:
     """Return the traces of texts from token `start` on, from one pass padded on the right."""
-    kept = max(map(len, texts)) - start + 1  # the first token is told by the one before it
+    kept = max(map(len, texts)) - start + 1  # the first token is scored behind the one before it
     logits = padded_pass(model, texts, **last_logits(model, kept)).logits[:, -kept:]
     return [_trace(rows, ids[start:], k) for rows, ids in zip(logits, texts, strict=True)]
 
 
-def passed(model: Any, prompts: Sequence[Ids]) -> list[PassedPrompt | None]:
+def pass_prompts(model: PreTrainedModel, prompts: Sequence[Ids]) -> list[PassedPrompt | None]:
     """Pass each prompt by itself; None stands for one that no continuation can go on from."""
-    return [_passed(model, prompt) for prompt in prompts]
+    return [_pass_prompt(model, prompt) for prompt in prompts]
 
 
 class PassedPrompt:
@@ -46,9 +56,9 @@ class PassedPrompt:
     def __init__(self, cache: DynamicCache, logits: torch.Tensor) -> None:
         self._cache, self._logits = cache, logits
 
-    def scored(self, model: Any, texts: Sequence[Ids], k: int) -> list[TokenTrace]:
+    def score(self, model: PreTrainedModel, texts: Sequence[Ids], k: int) -> list[TokenTrace]:
         """Return the traces of continuations, from one pass padded on the right."""
-        read = [text[:-1] for text in texts]  # nobody asks what comes behind the last token
+        read = [text[:-1] for text in texts]  # nothing is scored behind the last token
         if not any(read):
             return [_trace(self._logits, text, k) for text in texts]
         width = max(map(len, read))
@@ -70,7 +80,16 @@ class PassedPrompt:
         return cache
 
 
-def _passed(model: Any, prompt: Ids) -> PassedPrompt | None:
+def scored_candidate(
+    prompt: Ids, ids: Ids, text: str, trace: TokenTrace
+) -> Candidate | EngineError:
+    """Return given tokens as a candidate, or why they have no scores."""
+    if np.isnan(trace.logprob).any():
+        return EngineError("the model's logits are not numbers; a wider dtype may help")
+    return Candidate(prompt, ids, text, trace)
+
+
+def _pass_prompt(model: PreTrainedModel, prompt: Ids) -> PassedPrompt | None:
     if "past_key_values" not in inspect.signature(model.forward).parameters:
         return None
     cache = DynamicCache(config=model.config)

@@ -3,65 +3,75 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
+from uq_llm_integrations.backends.event_loop import check_process
 from uq_llm_integrations.backends.huggingface.loading import (
     Description,
-    Ends,
+    EndTokens,
     ModelOptions,
-    ends_of,
+    end_tokens,
     free_memory,
     load_weights,
 )
+from uq_llm_integrations.backends.sharing import Shared
+from uq_llm_integrations.errors import EngineError
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class ModelThread:
-    """Holds a model and does jobs with it, one at a time.
+class ModelThread(Shared):
+    """Holds a model and does jobs with it, one at a time, for a backend and its copies.
 
-    `prepare` is called before anything is loaded. `ready` is a model that the caller has loaded;
-    it is never dropped here. `empties_cache` gives CUDA memory back after each job.
+    `ready` is a model that the caller has loaded; it is never dropped here. `empties_cache` gives
+    CUDA memory back after each job. A forked child has no such thread: there, any job of a thread
+    that was used before raises EngineError.
     """
 
     def __init__(
-        self,
-        options: ModelOptions,
-        prepare: Callable[[], None],
-        ready: Any = None,
-        *,
-        empties_cache: bool = False,
+        self, options: ModelOptions, ready: PreTrainedModel | None, empties_cache: bool
     ) -> None:
-        self._options, self._prepare, self._ready = options, prepare, ready
-        self._empties_cache = empties_cache
+        super().__init__(options, ready, empties_cache)
+        self.options, self.ready, self._empties_cache = options, ready, empties_cache
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="uq-llm-model")
-        self._weights: Any = None
+        self._used_in: int | None = None
+        self._is_closed = False
+        self._weights: PreTrainedModel | None = None
         self.description: Description | None = None
-        """What is known without the weights, once anything was asked for."""
+        """What is known without the weights, from the first use on."""
 
-    async def work(self, job: Callable[..., T], /, *arguments: Any) -> T:
+    @property
+    def settings(self) -> tuple[object, ...]:
+        """What makes two of them the same."""
+        return self.options, self.ready and id(self.ready), self._empties_cache
+
+    async def work(self, job: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a job. Cancelling leaves a job that runs to its end, and stops no other's."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._executor, partial(self._do, job, *arguments))
+        return await asyncio.wrap_future(self._submit(job, *args, **kwargs))
 
     def run(self, job: Callable[[], T]) -> T:
         """Run a job, blocking."""
-        return self._executor.submit(job).result()
+        return self._submit(job).result()
 
     async def describe(self) -> Description:
         """Return tokenizer and sizes, read on first use."""
         known = self.description
-        return known if known is not None else await self.work(self._described)
+        return known if known is not None else await self.work(self._describe)
 
-    def model(self) -> tuple[Any, Ends]:
+    def model(self) -> tuple[PreTrainedModel, EndTokens]:
         """Return the model and what ends its texts, loaded on first use. A job."""
-        known = self._described()
+        known = self._describe()
         if self._weights is None:
-            self._weights = self._ready or load_weights(self._options)
-        return self._weights, ends_of(self._weights, known)
+            self._weights = self.ready or load_weights(self.options)
+        return self._weights, end_tokens(self._weights, known)
 
     def unload(self) -> None:
         """Drop the weights, unless they are the caller's. A job."""
@@ -69,20 +79,30 @@ class ModelThread:
             self._weights = None
             free_memory()
 
-    def close(self) -> None:
-        """Drop the weights and end the thread, once what runs is done."""
-        self.run(self.unload)
-        self._executor.shutdown()
+    def close(self, user: object) -> None:
+        """Once the last user closes it, drop the weights and end the thread after what runs."""
+        if not self.leave(user) or self._is_closed:
+            return
+        if self._used_in == os.getpid():
+            self.run(self.unload)
+            self._executor.shutdown()
+        self._is_closed = True
 
-    def _described(self) -> Description:
+    def _submit(self, job: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        if self._is_closed:
+            raise EngineError(f"the backend of {self.options.name} is closed")
+        self._used_in = self._used_in or os.getpid()
+        check_process(self._used_in)
+        return self._executor.submit(self._do, partial(job, *args, **kwargs))
+
+    def _describe(self) -> Description:
         if self.description is None:
-            self._prepare()
-            self.description = Description.read(self._options, self._ready)
+            self.description = Description.read(self.options, self.ready)
         return self.description
 
-    def _do(self, job: Callable[..., T], *arguments: Any) -> T:
+    def _do(self, job: Callable[[], T]) -> T:
         try:
-            return job(*arguments)
+            return job()
         finally:
             if self._empties_cache:
                 free_memory()

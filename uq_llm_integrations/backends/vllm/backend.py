@@ -10,10 +10,9 @@ from contextlib import aclosing
 from typing import Any
 
 from uq_llm_integrations.backends.base import MAX_N, Backend, Capabilities
-from uq_llm_integrations.backends.codec import encoded_chat, encoded_prompt
+from uq_llm_integrations.backends.codec import encoded_chat, encoded_prompt, split_text
 from uq_llm_integrations.backends.event_loop import LoopThread
 from uq_llm_integrations.backends.sampling_params import check_request
-from uq_llm_integrations.backends.token_texts import split_text
 from uq_llm_integrations.backends.vllm.generation import Drawing
 from uq_llm_integrations.backends.vllm.inspection import Looking, why_no_activations
 from uq_llm_integrations.backends.vllm.launch import check_engine_arguments
@@ -36,7 +35,7 @@ DEFAULT_MAX_LOGPROBS = 20
 """vLLM's own default for the largest k."""
 
 # Argument names that need no look into vLLM, so that constructing a backend does not import it.
-_COMMON_ARGUMENTS = frozenset(
+COMMON_ARGUMENTS = frozenset(
     {
         "gpu_memory_utilization",
         "tensor_parallel_size",
@@ -94,7 +93,7 @@ class VLLMEngineBackend(Backend):
             source = resolve_model(model)
             self._prepare = source.prepare
             self._arguments = {**source.engine_args(), **engine_args}
-            if not engine_args.keys() <= _COMMON_ARGUMENTS:
+            if not engine_args.keys() <= COMMON_ARGUMENTS:
                 check_engine_arguments(engine_args)
         self._model = model or str(engine.model_config.model)
 

@@ -10,8 +10,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from uq_llm_integrations.backends.base import kept_candidates
+from uq_llm_integrations.backends.codec import split_text
 from uq_llm_integrations.backends.token_statistics import read_rows
-from uq_llm_integrations.backends.token_texts import split_text
 from uq_llm_integrations.backends.vllm.errors import translated_errors
 from uq_llm_integrations.backends.vllm.output import (
     LogprobTable,

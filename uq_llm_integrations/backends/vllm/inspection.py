@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from uq_llm_integrations.backends.base import layer_number
-from uq_llm_integrations.backends.huggingface.batches import TOKENS_AT_ONCE, in_batches
+from uq_llm_integrations.backends.batching import TOKENS_AT_ONCE, in_batches
 from uq_llm_integrations.backends.vllm.launch import WORKER_EXTENSION
 from uq_llm_integrations.errors import (
     EmptyPromptError,

@@ -12,7 +12,6 @@ from multiprocessing import spawn
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
-from uq_llm_integrations.backends.compiler import has_compiler
 from uq_llm_integrations.backends.vision_guard import hide_mismatched_builds
 from uq_llm_integrations.errors import (
     ConfigurationError,
@@ -166,6 +165,8 @@ def _platform_defaults() -> dict[str, Any]:
 
     if not current_platform.is_cpu():
         return {}
+    from uq_llm_integrations.backends.token_statistics_torch import has_compiler
+
     defaults: dict[str, Any] = {"enable_chunked_prefill": False}
     if not has_compiler():
         logger.warning("no C++ compiler was found: the model runs uncompiled, a bit slower")

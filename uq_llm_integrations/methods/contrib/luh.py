@@ -205,7 +205,7 @@ def _outputs(seen: Activations, inputs: Mapping[str, object]) -> _Outputs:
     hidden = {layer: torch.tensor(states)[None] for layer, states in seen.hidden.items()}
     maps = seen.attention_maps if seen.attention_maps is not None else ()
     return _Outputs(
-        # A reader looks at the last layer to tell a pass from a generation.
+        # By the last layer a reader knows a forward pass from a generation.
         hidden_states=hidden | {-1: next(iter(hidden.values()), None)},
         attentions=[torch.tensor(layer)[None] for layer in maps],
         context_lengths=inputs["context_lengths"],

@@ -1,16 +1,19 @@
 """Fits on texts that stream through a backend, blocking and not."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from uq_llm_integrations.backends.scripted import Said, ScriptedBackend
-from uq_llm_integrations.errors import ConfigurationError
-from uq_llm_integrations.methods.fitted.fitting import (
+from uq_llm_integrations import (
+    ScriptedBackend,
     afit_density,
     afit_head,
     fit_density,
     fit_head,
 )
+from uq_llm_integrations.backends.scripted import ScriptedLine
+from uq_llm_integrations.errors import ConfigurationError, MethodUnavailableError
 
 CHARACTERS = list("aKn3?~éßЖ中 ")
 
@@ -22,7 +25,7 @@ def texts(seed: int) -> list[str]:
 
 EXAMPLES = texts(0)
 SCRIPT = {
-    example: [Said(answer, 0.5 + 0.1 * (i % 4))]
+    example: [ScriptedLine(answer, 0.5 + 0.1 * (i % 4))]
     for i, (example, answer) in enumerate(zip(EXAMPLES, texts(1), strict=True))
 }
 WRONG = [i % 3 == 0 for i in range(120)]
@@ -51,18 +54,27 @@ def test_labels_and_examples_must_be_as_many():
         fit_head(ScriptedBackend(SCRIPT), EXAMPLES, WRONG[1:])
 
 
-def test_the_slow_part_of_a_density_can_be_left_out(monkeypatch):
-    fits = []
-    part = "uq_llm_integrations.methods.fitted.density._RobustGaussian.fit"
-    monkeypatch.setattr(part, lambda texts, seed: fits.append(len(texts)))
-    fit_density(ScriptedBackend(SCRIPT), EXAMPLES)
+def test_the_slow_part_of_a_density_can_be_left_out():
+    whole = fit_density(ScriptedBackend(SCRIPT), EXAMPLES)
     without = fit_density(ScriptedBackend(SCRIPT), EXAMPLES, robust=False)
-    assert fits == [120]
+    assert np.isfinite(whole.rde(np.zeros(8)))
     with pytest.raises(ConfigurationError, match="robust=True"):
         without.rde(np.zeros(8))
 
 
-def test_perplexities_of_the_answers_are_ranked():
+def test_a_backend_without_hidden_states_is_refused_before_it_answers():
+    class Blind(ScriptedBackend):
+        @property
+        def capabilities(self):
+            return replace(super().capabilities, why_no_activations="it is far away")
+
+    backend = Blind(SCRIPT)
+    with pytest.raises(MethodUnavailableError, match="it is far away"):
+        fit_density(backend, EXAMPLES)
+    assert not backend.requests
+
+
+def test_log_probabilities_of_the_answers_are_ranked():
     density = fit_density(ScriptedBackend(SCRIPT), EXAMPLES, robust=False)
     embedding = np.full(8, 99.0)  # farther than any
     assert density.ppl_md(embedding, 9.0) == 1.0

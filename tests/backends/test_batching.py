@@ -2,7 +2,7 @@
 
 import pytest
 
-from uq_llm_integrations.backends.huggingface.batches import HALVINGS, in_batches
+from uq_llm_integrations.backends.batching import HALVINGS, in_batches
 from uq_llm_integrations.errors import EngineError
 
 

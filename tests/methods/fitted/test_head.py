@@ -1,4 +1,6 @@
-"""The supervised head tells wrong answers from right ones, and survives being a file."""
+"""The supervised head separates wrong answers from right ones, and survives being a file."""
+
+import sys
 
 import numpy as np
 import pytest
@@ -8,9 +10,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from uq_llm_integrations.errors import ConfigurationError
-from uq_llm_integrations.methods.fitted.density import DensityFit
-from uq_llm_integrations.methods.fitted.head import UncertaintyHead
+from uq_llm_integrations import DensityFit, UncertaintyHead
+from uq_llm_integrations.errors import ConfigurationError, MissingDependencyError
 
 ORIGIN = {"model": "smollm2", "layer": 15}
 
@@ -123,3 +124,11 @@ def test_embeddings_it_cannot_rest_on_are_refused():
         UncertaintyHead.fit(embeddings * np.nan, is_wrong, **ORIGIN)
     with pytest.raises(ConfigurationError, match="8 numbers"):
         UncertaintyHead.fit(embeddings, is_wrong, **ORIGIN).score(embeddings[0, 1:])
+
+
+def test_a_missing_scikit_learn_is_named_with_the_extra_that_has_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
+    with pytest.raises(
+        MissingDependencyError, match=r"sklearn .* pip install 'uq-llm-integrations"
+    ):
+        UncertaintyHead.fit(*graded(0), **ORIGIN)

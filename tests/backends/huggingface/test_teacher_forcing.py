@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from tests.backends.huggingface.test_architectures import PROMPT, random_backend
+from uq_llm_integrations.backends.batching import TOKENS_AT_ONCE
 from uq_llm_integrations.backends.huggingface.backend import HuggingFaceBackend
-from uq_llm_integrations.backends.huggingface.batches import TOKENS_AT_ONCE
 from uq_llm_integrations.records import Candidate
 
 CONTINUATIONS = [(30, 31, 32, 33, 34, 35, 36, 37), (40,), (), (50, 51, 52)]
@@ -32,7 +32,7 @@ def passes(backend: HuggingFaceBackend) -> Iterator[list[tuple[int, int]]]:
 
 @pytest.mark.parametrize("name", ["llama", "gemma2", "gpt2"])
 def test_the_prompt_passes_once_and_the_numbers_are_those_of_whole_passes(name):
-    """The window of gemma2 is shorter than the prompt. Behind a last token nothing is asked."""
+    """The window of gemma2 is shorter than the prompt. Behind a last token nothing is scored."""
     with random_backend(name) as backend, passes(backend) as shapes:
         found = backend.run(backend.score_all(PROMPT, CONTINUATIONS, top_logprobs=3))
         assert shapes == [(1, len(PROMPT)), (4, 7)]
@@ -55,7 +55,7 @@ def test_behind_a_model_that_keeps_a_state_whole_texts_pass(name):
         np.testing.assert_allclose(one.trace.logprob, other.trace.logprob, rtol=0, atol=1e-4)
 
 
-def test_single_tokens_are_told_by_the_prompt_alone():
+def test_single_tokens_are_scored_by_the_pass_of_the_prompt():
     with random_backend("llama") as backend, passes(backend) as shapes:
         found = backend.run(backend.score_all(PROMPT, [(7,), (8,), ()]))
         assert shapes == [(1, len(PROMPT))]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from uq_llm_integrations import errors
-from uq_llm_integrations.backends.huggingface import loading as hf_model
+from uq_llm_integrations.backends.huggingface import loading
 from uq_llm_integrations.backends.huggingface.backend import HuggingFaceBackend
 
 
@@ -32,7 +32,7 @@ def test_a_loaded_model_takes_its_tokenizer_and_nothing_to_load_it_with():
 
 
 def test_quantization_needs_bitsandbytes(monkeypatch):
-    monkeypatch.setattr(hf_model, "find_spec", lambda name: None)
+    monkeypatch.setattr(loading, "find_spec", lambda name: None)
     with pytest.raises(errors.MissingDependencyError, match="bitsandbytes"):
         HuggingFaceBackend("some/model", quantization="int8")
 
@@ -55,13 +55,13 @@ def test_what_cannot_be_loaded_is_an_error_of_ours(tmp_path):
 )
 def test_expandable_segments_keep_what_is_set(monkeypatch, before, after):
     monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", before)
-    hf_model._expand_segments()
+    loading._expand_segments()
     assert os.environ["PYTORCH_CUDA_ALLOC_CONF"] == after
 
 
 def test_the_share_of_memory_is_set_on_each_cuda_device(monkeypatch, caplog):
     shares = {}
-    hf_model._hold_memory(0.5)
+    loading._hold_memory(0.5)
     assert "there is no CUDA device" in caplog.text or torch.cuda.is_available()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
@@ -70,5 +70,5 @@ def test_the_share_of_memory_is_set_on_each_cuda_device(monkeypatch, caplog):
         "set_per_process_memory_fraction",
         lambda share, device: shares.update({device: share}),
     )
-    hf_model._hold_memory(0.5)
+    loading._hold_memory(0.5)
     assert shares == {0: 0.5, 1: 0.5}

@@ -47,7 +47,7 @@ def test_they_do_so_without_a_compiler(seed, scale):
         assert_statistics(row_statistics(logits), logits)
 
 
-def test_nothing_is_compiled_where_torch_is_told_to_leave_functions_alone(monkeypatch):
+def test_nothing_is_compiled_where_torch_leaves_functions_alone(monkeypatch):
     """It would run `_in_one_loop` as it is written, and hold every term of every row at once."""
     monkeypatch.setenv("TORCHDYNAMO_DISABLE", "1")
     fresh = runpy.run_path(device_sums.__file__)

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uq_llm_integrations.backends.token_texts import split_text
+from uq_llm_integrations.backends.codec import split_text
 
 
 def decode(ids: list[int]) -> str:

@@ -1,31 +1,38 @@
 """Heads of the `luh` package, here a stand-in with the same interface."""
 
 import sys
+from dataclasses import replace
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from uq_llm_integrations.backends.scripted import ScriptedBackend
+from uq_llm_integrations import (
+    METHODS,
+    Activations,
+    Candidate,
+    Inspection,
+    LuhHead,
+    MethodOptions,
+    Request,
+    Result,
+    ScriptedBackend,
+    TokenTrace,
+    UncertaintyHead,
+)
+from uq_llm_integrations.backends.metering import MeteredBackend
 from uq_llm_integrations.errors import (
     ConfigurationError,
     MethodUnavailableError,
     MissingDependencyError,
     ModelNotFoundError,
 )
-from uq_llm_integrations.methods.availability import missing
-from uq_llm_integrations.methods.contrib.luh import LuhHead
-from uq_llm_integrations.methods.fitted.head import UncertaintyHead
-from uq_llm_integrations.methods.options import MethodOptions
-from uq_llm_integrations.methods.registry import METHODS
-from uq_llm_integrations.records import Activations, Candidate, Inspection, Request, TokenTrace
-from uq_llm_integrations.strategies.best_of_n import Single
-from uq_llm_integrations.strategies.drive import drive
+from uq_llm_integrations.methods.scoring import add_evidence_scores
 
 LAYERS, HEADS, WIDTH, TOP = 3, 2, 4, 2
 PROMPT, ANSWER = (5, 6, 7), (1, 2, 3, 4)
-PLACES = len(PROMPT + ANSWER)
+LENGTH = len(PROMPT + ANSWER)
 
 
 class FeatureExtractorBasicHiddenStates:
@@ -110,9 +117,9 @@ def load(monkeypatch, tmp_path):
 @pytest.fixture(scope="module")
 def seen() -> Activations:
     rng = np.random.default_rng(1)
-    hidden = {layer: rng.normal(size=(PLACES, WIDTH)).astype(np.float32) for layer in (1, 3)}
-    maps = rng.random((LAYERS, HEADS, PLACES, PLACES)).astype(np.float32)
-    return Activations(np.zeros(PLACES - 1, np.float32), hidden, attention_maps=maps)
+    hidden = {layer: rng.normal(size=(LENGTH, WIDTH)).astype(np.float32) for layer in (1, 3)}
+    maps = rng.random((LAYERS, HEADS, LENGTH, LENGTH)).astype(np.float32)
+    return Activations(np.zeros(LENGTH - 1, np.float32), hidden, attention_maps=maps)
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +130,7 @@ def candidate() -> Candidate:
 
 
 def sums(candidate: Candidate, seen: Activations) -> np.ndarray:
-    """The stand-in's logit at the place before each token of the answer."""
+    """The stand-in's logit at the index before each token of the answer."""
     highest = np.sort(np.exp(candidate.trace.top_logprobs), 1)[:, -TOP:].sum(1)
     hidden = sum(states.sum(1) for states in seen.hidden.values())[len(PROMPT) - 1 : -1]
     own = seen.attention_maps.diagonal(axis1=2, axis2=3).sum((0, 1))[len(PROMPT) - 1 : -1]
@@ -134,7 +141,7 @@ def probability(logit):
     return 1 / (1 + np.exp(-logit))
 
 
-def test_a_head_for_claims_reads_the_places_before_each_claims_tokens(load, candidate, seen):
+def test_a_head_for_claims_reads_the_indices_before_each_claims_tokens(load, candidate, seen):
     head, logits = load("claim", *EVERY), sums(candidate, seen)
     expected = probability(np.array([logits[:2].mean(), logits[3]]))
     np.testing.assert_allclose(head.doubts(candidate, seen, [(0, 1), (3,)]), expected, rtol=1e-5)
@@ -148,7 +155,7 @@ def test_a_head_for_tokens_counts_the_mean_over_them(load, candidate, seen):
     assert head.doubt(candidate, seen) == pytest.approx(each.mean(), rel=1e-5)
 
 
-def test_it_asks_for_what_its_readers_need(load):
+def test_it_requests_what_its_readers_need(load):
     head = load("claim", *EVERY)
     assert head.inspection == Inspection((1, 3), "maps")
     assert head.top_logprobs == TOP
@@ -178,15 +185,18 @@ def test_a_head_that_fails_says_so(load, candidate, seen):
         head.doubt(candidate, seen)
 
 
-def test_without_the_package_it_is_told_how_to_install_it():
+def test_without_the_package_the_error_says_how_to_install_it():
     with pytest.raises(MissingDependencyError, match="pip install git"):
         LuhHead.from_pretrained("some/head", "some/model")
 
 
-def test_a_request_scores_the_answer_and_each_sentence_from_one_look(load):
+async def test_the_answer_and_each_sentence_are_scored_from_one_forward_pass(load):
     head = load("claim", FeatureExtractorBasicHiddenStates([2]))
-    request = Request((63,), sampling={"max_tokens": 9}, method_options=MethodOptions(head=head))
-    result = drive(Single(), request, ScriptedBackend(["Yes. No"]), ["uhead", "claim_uhead"])
+    backend, request = MeteredBackend(ScriptedBackend(["Yes. No"])), Request((63,))
+    result = Result(tuple(await backend.generate(request)), ({},), backend.usage)
+    options = MethodOptions(head=head)
+    names = ["uhead", "claim_uhead"]
+    result = await add_evidence_scores(result, backend, request, names, options)
     bits = np.array([bin(byte).count("1") for byte in b"?Yes. N"]) * 3 * 0.5
     found = result.scores[0]
     assert found["uhead"].value == pytest.approx(probability(bits.mean()))
@@ -198,7 +208,13 @@ def test_a_request_scores_the_answer_and_each_sentence_from_one_look(load):
 def test_claims_need_such_a_head(load):
     own = UncertaintyHead("scripted", 1, np.zeros(8), 0.0)
     capabilities = ScriptedBackend([]).capabilities
-    lacks = missing(METHODS["UHeadClaim"], capabilities, MethodOptions(head=own))
+    lacks = METHODS["UHeadClaim"].missing(capabilities, MethodOptions(head=own))
     assert "LuhHead.from_pretrained" in lacks
     head = load("claim", HIDDEN)
-    assert missing(METHODS["UHeadClaim"], capabilities, MethodOptions(head=head)) is None
+    assert METHODS["UHeadClaim"].missing(capabilities, MethodOptions(head=head)) is None
+
+
+def test_a_trace_without_top_log_probabilities_is_refused(load, candidate, seen):
+    bare = replace(candidate, trace=TokenTrace(9, candidate.trace.logprob))
+    with pytest.raises(ConfigurationError, match="top log-probabilities, which the trace has not"):
+        load("claim", *EVERY).doubt(bare, seen)

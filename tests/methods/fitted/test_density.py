@@ -1,17 +1,20 @@
 """Densities give what lm-polygraph's estimators give, before and after they were files."""
 
 import json
+import sys
 from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import load_file
 
+from uq_llm_integrations import DensityFit
 from uq_llm_integrations.errors import ConfigurationError
-from uq_llm_integrations.methods.fitted.density import COMPONENTS, DensityFit, _Gaussian
-from uq_llm_integrations.methods.fitted.storage import MINIMUM_TEXTS
-from uq_llm_integrations.methods.polygraph import load_estimator
+from uq_llm_integrations.methods.fitted.density import COMPONENTS
+from uq_llm_integrations.methods.fitted.embeddings import MINIMUM_TEXTS
+from uq_llm_integrations.methods.fitted.storage import save_fit
 
 WIDTH = 12
 TEXTS = 130
@@ -20,7 +23,7 @@ ORIGIN = {"model": "smollm2", "layer": 30}
 seeds = st.integers(0, 2**32 - 1)
 
 
-def drawn(seed: int, texts: int = TEXTS, width: int = WIDTH) -> np.ndarray:
+def normal(seed: int, texts: int = TEXTS, width: int = WIDTH) -> np.ndarray:
     """Embeddings [N, D] whose dimensions have different spreads and are mixed."""
     spread = np.linspace(0.3, 3.0, width)
     mixed = np.linalg.qr(np.random.default_rng(5).normal(size=(width, width)))[0]
@@ -28,7 +31,7 @@ def drawn(seed: int, texts: int = TEXTS, width: int = WIDTH) -> np.ndarray:
     return ((rng.normal(size=(texts, width)) * spread) @ mixed + 0.5).astype(np.float32)
 
 
-TRAINING, BACKGROUND, SCORED = drawn(0), drawn(1) * 2, drawn(2, 20)
+TRAINING, BACKGROUND, SCORED = normal(0), normal(1) * 2, normal(2, 20)
 STATISTICS = {
     "train_embeddings_decoder": TRAINING,
     "background_train_embeddings_decoder": BACKGROUND,
@@ -52,44 +55,53 @@ def loaded(fitted, tmp_path_factory) -> DensityFit:
 @pytest.mark.parametrize(
     ("method", "estimator"),
     [
-        ("mahalanobis", "mahalanobis_distance:MahalanobisDistanceSeq"),
-        ("relative_mahalanobis", "relative_mahalanobis_distance:RelativeMahalanobisDistanceSeq"),
-        ("rde", "rde:RDESeq"),
+        ("mahalanobis", "MahalanobisDistanceSeq"),
+        ("relative_mahalanobis", "RelativeMahalanobisDistanceSeq"),
+        ("rde", "RDESeq"),
     ],
 )
-def test_distances_equal_lm_polygraphs(source, method, estimator, request):
+def test_distances_equal_lm_polygraphs(estimators, source, method, estimator, request):
     with np.errstate(over="ignore"):  # it compares single precision with 1e100
-        expected = load_estimator(estimator)(dict(STATISTICS))
+        expected = getattr(estimators, estimator)()(dict(STATISTICS))
     score = getattr(request.getfixturevalue(source), method)
     found = [score(embedding) for embedding in SCORED]
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("perplexity", [0.1, 0.5, 2.0])
-def test_ranks_equal_lm_polygraphs(perplexity):
-    perplexities = np.random.default_rng(4).exponential(size=TEXTS)
-    expected = load_estimator("ppl_md:PPLMDSeq")(
+@pytest.mark.parametrize("mean_nll", [0.1, 0.5, 2.0])
+def test_ranks_equal_lm_polygraphs(estimators, mean_nll):
+    mean_nlls = np.random.default_rng(4).exponential(size=TEXTS)
+    expected = estimators.PPLMDSeq()(
         {
             **{name: rows for name, rows in STATISTICS.items() if "background" not in name},
-            "train_greedy_log_likelihoods": [[-one] for one in perplexities],
-            "greedy_log_likelihoods": [[-perplexity]] * len(SCORED),
+            "train_greedy_log_likelihoods": [[-one] for one in mean_nlls],
+            "greedy_log_likelihoods": [[-mean_nll]] * len(SCORED),
         }
     )
-    fitted = DensityFit.fit(TRAINING, perplexities=perplexities, robust=False, **ORIGIN)
-    found = [fitted.ppl_md(embedding, perplexity) for embedding in SCORED]
+    fitted = DensityFit.fit(TRAINING, mean_nlls=mean_nlls, robust=False, **ORIGIN)
+    found = [fitted.ppl_md(embedding, mean_nll) for embedding in SCORED]
     np.testing.assert_allclose(found, expected, atol=1e-12)
     assert len(set(found)) > 5
 
 
-def test_ranks_need_the_perplexities_of_the_training_texts(fitted):
+def test_ranks_need_the_log_probabilities_of_the_training_texts(fitted):
     assert not fitted.has_ranks
-    with pytest.raises(ConfigurationError, match="perplexities"):
+    with pytest.raises(ConfigurationError, match="mean_nlls"):
         fitted.ppl_md(SCORED[0], 1.0)
 
 
-def test_fewer_texts_than_dimensions_give_lm_polygraphs_distances_too():
-    training, scored = drawn(0, 40, 96), drawn(1, 10, 96)
-    expected = load_estimator("mahalanobis_distance:MahalanobisDistanceSeq")(
+def test_centre_and_inverse_covariance_are_lm_polygraphs(estimators, fitted, tmp_path):
+    theirs = estimators.MahalanobisDistanceSeq()
+    theirs({"train_embeddings_decoder": TRAINING, "embeddings_decoder": SCORED})
+    fitted.save(tmp_path)
+    arrays = load_file(tmp_path / "density.safetensors")
+    np.testing.assert_allclose(arrays["gaussian.centroid"], theirs.centroid.cpu(), rtol=1e-6)
+    np.testing.assert_allclose(arrays["gaussian.precision"], theirs.sigma_inv.cpu(), rtol=1e-5)
+
+
+def test_fewer_texts_than_dimensions_give_lm_polygraphs_distances_too(estimators):
+    training, scored = normal(0, 40, 96), normal(1, 10, 96)
+    expected = estimators.MahalanobisDistanceSeq()(
         {"train_embeddings_decoder": training, "embeddings_decoder": scored}
     )
     fitted = DensityFit.fit(training, **ORIGIN)
@@ -101,8 +113,8 @@ def test_fewer_texts_than_dimensions_give_lm_polygraphs_distances_too():
 @given(seed=seeds, texts=st.integers(MINIMUM_TEXTS, 60))
 def test_a_saved_and_loaded_fit_gives_the_same_scores(seed, texts):
     """To the last bits, which depend on where in memory an array lies."""
-    perplexities = np.linspace(0.0, 2.0, texts)
-    fitted = DensityFit.fit(drawn(seed, texts), BACKGROUND, perplexities=perplexities, **ORIGIN)
+    mean_nlls = np.linspace(0.0, 2.0, texts)
+    fitted = DensityFit.fit(normal(seed, texts), BACKGROUND, mean_nlls=mean_nlls, **ORIGIN)
     with TemporaryDirectory() as folder:
         fitted.save(folder)
         loaded = DensityFit.load(folder, **ORIGIN)
@@ -206,9 +218,30 @@ def test_an_embedding_that_does_not_fit_is_refused(fitted, embedding, message):
         fitted.mahalanobis(embedding)
 
 
-def test_a_negative_square_is_refused_not_taken_for_certainty():
+def test_a_negative_square_is_refused_not_taken_for_certainty(tmp_path):
     """Rounding can leave the inverse of an almost singular covariance with one."""
     precision = np.diag([1, -1]).astype(np.float32)
-    fitted = DensityFit(**ORIGIN, _gaussian=_Gaussian(np.zeros(2, np.float32), precision))
+    arrays = {"gaussian.centroid": np.zeros(2, np.float32), "gaussian.precision": precision}
+    save_fit(tmp_path, "density", arrays, **ORIGIN)
+    fitted = DensityFit.load(tmp_path, **ORIGIN)
     with pytest.raises(ConfigurationError, match="too close to singular"):
         fitted.mahalanobis(np.array([0, 1]))
+
+
+def test_a_fit_needs_no_lm_polygraph(monkeypatch):
+    for name in [one for one in sys.modules if one.partition(".")[0] == "lm_polygraph"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "lm_polygraph", None)
+    fitted = DensityFit.fit(TRAINING, BACKGROUND, mean_nlls=np.ones(TEXTS), **ORIGIN)
+    assert fitted.mahalanobis(SCORED[0]) > 0
+    assert np.isfinite(fitted.rde(SCORED[0]))
+
+
+def test_files_keep_the_names_of_their_arrays(tmp_path):
+    DensityFit.fit(TRAINING, mean_nlls=np.ones(TEXTS), robust=False, **ORIGIN).save(tmp_path)
+    assert load_file(tmp_path / "density.safetensors").keys() == {
+        "gaussian.centroid",
+        "gaussian.precision",
+        "ranks.distances",
+        "ranks.perplexities",
+    }
