@@ -68,7 +68,7 @@ def test_a_hugging_face_model_is_described(tmp_path):
 
 def test_the_generator_reads_the_same_file(tmp_path):
     generator = HybridUncertaintyGenerator.from_config(written(tmp_path, HYBRID))
-    assert isinstance(generator.backend, HybridBackend)
+    assert isinstance(generator.model.backend, HybridBackend)
 
 
 def test_a_file_for_another_class_is_refused(tmp_path):
@@ -92,7 +92,7 @@ def test_a_secret_comes_from_the_environment(monkeypatch):
     monkeypatch.setenv("MY_TOKEN", "hf_1")
     generator = {"type": "vllm", "model": "m", "hf_token": "${MY_TOKEN}"}
     read = Configuration.read({"generator": generator})
-    assert read.llm_arguments()["engine_args"] == {"hf_token": "hf_1"}
+    assert read.generator.arguments()["engine_args"] == {"hf_token": "hf_1"}
 
 
 @pytest.mark.parametrize(

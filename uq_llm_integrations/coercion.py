@@ -101,7 +101,7 @@ class OptionsForm:
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        return _DATA.json_schema()
+        return handler(_DATA.core_schema)
 
 
 Options = Annotated[MethodOptions, OptionsForm()]

@@ -90,7 +90,7 @@ def test_a_bigger_model_gets_the_prompts_text():
 
 def test_a_stopped_vote_tells_what_it_saved():
     told = uncertainty(scripted("Paris", strategy=SelfConsistency(8), max_tokens=10))
-    assert told["decision"] == "stopped_early"
+    assert told["sampling"] == "stopped_early"
     assert told["usage"]["saved_tokens"] == 40
 
 
@@ -108,7 +108,7 @@ def test_an_answer_that_came_to_no_end_of_its_own_is_marked_as_uncertain():
     script = ScriptedLine("a long and doubtful answer", 0.5)
     for strategy in (Single(), BestOfN(2), SelfConsistency(2)):
         told = uncertainty(scripted(script, strategy=strategy, early_stop=EarlyStop(1.0, window=4)))
-        assert (told["decision"], told["uncertain"]) == ("stopped_early", True)
+        assert (told["sampling"], told["uncertain"]) == ("stopped_early", True)
         assert told["condition"] == "the answer ended by early_stop"
 
 

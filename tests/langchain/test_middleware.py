@@ -15,7 +15,7 @@ from uq_llm_integrations import ScriptedBackend, ScriptedLine, agreement, errors
 from uq_llm_integrations.langchain import ChatVLLMUncertainty, UncertaintyGateMiddleware
 
 SURE, UNSURE = ScriptedLine("sure", 0.9), ScriptedLine("unsure", 0.5)
-UNCERTAIN = score("mean_nll") > 0.5
+UNCERTAIN = score("perplexity") > 1.65
 ADD = call("add", a=1, b=2)
 ran: list[tuple[int, int]] = []
 
@@ -82,7 +82,7 @@ def test_then_another_model_answers():
 
 
 def test_what_stays_uncertain_is_an_error_or_annotated():
-    with pytest.raises(errors.HighUncertaintyError, match=r"mean_nll > 0\.5"):
+    with pytest.raises(errors.HighUncertaintyError, match=r"perplexity > 1\.65"):
         agent([UNSURE]).invoke(asked())
     assert agent([UNSURE], then="annotate").invoke(asked())["messages"][-1].content == "unsure"
 

@@ -59,7 +59,7 @@ def test_the_handler_collects_the_scores_of_all_calls(registered):
 def test_models_without_scores_and_failed_calls_are_passed_by(registered):
     handler = registered(UncertaintyEventHandler())
     MockLLM().complete("?")
-    failing = scripted(uncertain_when=score("mean_nll") > 0, on_high_uncertainty="raise")
+    failing = scripted(uncertain_when=score("perplexity") > 1.0, on_high_uncertainty="raise")
     with pytest.raises(errors.HighUncertaintyError):
         failing.complete("?")
     assert handler.calls == []

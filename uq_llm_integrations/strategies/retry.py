@@ -55,7 +55,6 @@ class Retry(Strategy):
 
     strategy: Strategy
     when: When
-    attempts: int = 3
     stop: SkipJsonSchema[StopBaseT | None] = None
     wait: SkipJsonSchema[WaitBaseT] = _NO_WAIT
     temperatures: Sequence[float] = ()
@@ -63,6 +62,7 @@ class Retry(Strategy):
     before: SkipJsonSchema[Callback | None] = None
     after: SkipJsonSchema[Callback | None] = None
     before_sleep: SkipJsonSchema[Callback | None] = None
+    attempts: int = 3
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "when", as_condition(self.when))
@@ -170,9 +170,9 @@ class RetryErrors(Strategy):
     type = "retry_errors"
 
     strategy: Strategy
-    attempts: int = 3
     stop: SkipJsonSchema[StopBaseT | None] = None
     wait: SkipJsonSchema[WaitBaseT] = _JITTER
+    attempts: int = 3
 
     def __post_init__(self) -> None:
         check_count("attempts", self.attempts)
