@@ -101,6 +101,11 @@ class Policy:
         """The condition on which an answer is too uncertain."""
         return None if self.uncertain_when is None else as_condition(self.uncertain_when)
 
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The methods that must be scored before a result can be decided about."""
+        return () if self.condition is None else self.condition.methods
+
     def wrap(self, strategy: Strategy) -> Strategy:
         """Return the strategy with this policy applied to its results."""
         if self.condition is None:
