@@ -1,4 +1,4 @@
-"""Both frameworks' classes tell the same of the same output of a backend."""
+"""Both frameworks' classes return the same of the same output of a backend."""
 
 from typing import Any
 
@@ -11,15 +11,14 @@ from uq_llm_integrations import (
     BestOfN,
     Retry,
     ScriptedBackend,
-    ScriptedLine,
     Single,
     langchain,
     llama_index,
     score,
 )
-from uq_llm_integrations.backends.scripted import Line
+from uq_llm_integrations.backends.scripted import Line, ScriptedLine
 
-UNCERTAIN = score("perplexity") > 0.5
+UNCERTAIN = score("perplexity") > 2.0
 SETTINGS: dict[str, dict[str, Any]] = {
     "plain": {},
     "tokens": {"token_scores": True, "methods": ("entropy", "TokenEntropy", "fisher_rao")},
@@ -31,7 +30,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 SCRIPT = [ScriptedLine("Rome?", 0.3), ScriptedLine("Paris.", 0.9)]
 
 
-def told(uncertainty: dict[str, Any]) -> dict[str, Any]:
+def comparable(uncertainty: dict[str, Any]) -> dict[str, Any]:
     """All but what differs between two runs of the same: the seconds."""
     usage = uncertainty.get("usage")
     return uncertainty | ({"usage": {**usage, "seconds": 0}} if usage else {})
@@ -45,7 +44,7 @@ def chat(*script: Line, **settings: Any) -> langchain.ChatVLLMUncertainty:
     return langchain.ChatVLLMUncertainty(backend=ScriptedBackend(script), **settings)
 
 
-def asked(text: str = "?") -> list[ChatMessage]:
+def messages(text: str = "?") -> list[ChatMessage]:
     return [ChatMessage(role=MessageRole.USER, content=text)]
 
 
@@ -55,17 +54,17 @@ def test_completions_have_the_same_scores(name):
     text, uncertainty = theirs.invoke_with_scores("?")
     ours = llama(*SCRIPT, **SETTINGS[name]).complete("?", formatted=True)
     assert ours.text == text
-    assert told(ours.additional_kwargs["uncertainty"]) == told(uncertainty)
+    assert comparable(ours.additional_kwargs["uncertainty"]) == comparable(uncertainty)
 
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_chats_have_the_same_scores(name):
     (theirs,) = chat(*SCRIPT, **SETTINGS[name]).generate([[HumanMessage("?")]]).generations
-    ours = llama(*SCRIPT, **SETTINGS[name]).chat(asked())
+    ours = llama(*SCRIPT, **SETTINGS[name]).chat(messages())
     message = theirs[0].message
     assert ours.message.content == message.content
     uncertainty = message.response_metadata["uncertainty"]
-    assert told(ours.additional_kwargs["uncertainty"]) == told(uncertainty)
+    assert comparable(ours.additional_kwargs["uncertainty"]) == comparable(uncertainty)
     assert [one["text"] for one in ours.raw["candidates"]][1:] == [one.text for one in theirs[1:]]
 
 
@@ -75,7 +74,7 @@ def test_tool_calls_have_the_same_scores():
     ours = llama(said).chat_with_tools([ADD], "?")
     for each in (message.response_metadata, ours.additional_kwargs):
         each["uncertainty"]["tool_calls"][0].pop("id")
-    assert told(ours.additional_kwargs["uncertainty"]) == told(
+    assert comparable(ours.additional_kwargs["uncertainty"]) == comparable(
         message.response_metadata["uncertainty"]
     )
 
@@ -84,14 +83,14 @@ def test_streams_end_with_the_same_scores():
     settings = {"token_scores": True}
     first, *others = chat("Paris.", **settings).stream("?")
     message = sum(others, first)
-    *_, last = llama("Paris.", **settings).stream_chat(asked())
+    *_, last = llama("Paris.", **settings).stream_chat(messages())
     scores = last.additional_kwargs["uncertainty"]["scores"]
     assert scores == message.response_metadata["uncertainty"]["scores"]
 
 
 def test_log_probabilities_are_the_same_numbers():
     message = chat("Paris.", logprobs=True).invoke("?")
-    ours = llama("Paris.", logprobs=True).chat(asked())
+    ours = llama("Paris.", logprobs=True).chat(messages())
     theirs = message.response_metadata["logprobs"]["content"]
     assert [(one[0].token, one[0].logprob) for one in ours.logprobs] == [
         (one["token"], one["logprob"]) for one in theirs

@@ -2,15 +2,15 @@
 
 import pytest
 
-from tests.strategies.running import run
 from uq_llm_integrations import (
     ConfigurationError,
     MethodOptions,
     Request,
     ScriptedBackend,
+    run_strategy,
     score_truncated_sequence,
 )
-from uq_llm_integrations.truncation import GivenText, ascore_truncated_sequences, truncated
+from uq_llm_integrations.truncation import GivenText, score_truncated_texts, truncated
 
 PROMPT = tuple(b"?")
 BACKEND = ScriptedBackend(["first\nsecond"])
@@ -50,7 +50,7 @@ def test_other_text_is_scored_by_a_pass(answer):
 
 async def test_several_texts_come_back_in_their_order(answer):
     texts = ["third", "fir", tuple(b"first")]
-    found = await ascore_truncated_sequences(BACKEND, PROMPT, texts, [answer])
+    found = await score_truncated_texts(BACKEND, Request(PROMPT), texts, [answer])
     kept = [bytes(one.candidate.token_ids) for one in found]
     assert kept == [b"third", b"fir", b"first"]
     assert [one.is_sliced for one in found] == [False, True, True]
@@ -58,8 +58,14 @@ async def test_several_texts_come_back_in_their_order(answer):
 
 async def test_methods_are_served_as_the_options_say(answer):
     backend = ScriptedBackend(["sampled"])
-    options, methods = MethodOptions(samples=3), ["lexical_similarity"]
-    await ascore_truncated_sequences(backend, PROMPT, ["first"], [answer], methods, options=options)
+    await score_truncated_texts(
+        backend,
+        Request(PROMPT),
+        ["first"],
+        [answer],
+        ["lexical_similarity"],
+        MethodOptions(samples=3),
+    )
     assert [one.n for one in backend.requests] == [3]
 
 
@@ -68,8 +74,9 @@ def test_a_cut_beyond_the_end_is_refused(answer):
         truncated(answer, 99)
 
 
-def test_a_given_text_is_scored_as_a_continuation():
-    result = run(GivenText(tuple(b"Paris")), Request(PROMPT, text="?"), BACKEND)
+async def test_a_given_text_is_scored_as_a_continuation():
+    request = Request(PROMPT, text="?")
+    result = await run_strategy(GivenText(tuple(b"Paris")), request, BACKEND, ["perplexity"])
     assert result.score("perplexity").value == pytest.approx(1 / 0.9)
     assert (result.candidate.token_ids, result.usage.scored_tokens) == (tuple(b"Paris"), 5)
     assert result.candidate.finish_reason is None

@@ -6,7 +6,7 @@ from vllm.v1.metrics.reader import get_metrics_snapshot
 
 from uq_llm_integrations import EngineError, Request, score_truncated_sequence
 from uq_llm_integrations.backends.vllm.teacher_forcing import Scoring
-from uq_llm_integrations.truncation import ascore_truncated_sequences
+from uq_llm_integrations.truncation import score_truncated_texts
 
 pytestmark = pytest.mark.engine
 
@@ -57,7 +57,7 @@ async def test_cuts_at_every_character_never_misalign(backend, story):
     assert any(not piece for piece in pieces), "no character of several tokens was sampled"
     before = prompt_tokens_computed()
     cuts = [text[:end] for end in range(len(text) + 1)]
-    scored = await ascore_truncated_sequences(backend, story.prompt_ids, cuts, [story])
+    scored = await score_truncated_texts(backend, Request(story.prompt_ids), cuts, [story])
     assert prompt_tokens_computed() == before
     within = 0
     for cut, one in zip(cuts, scored, strict=True):

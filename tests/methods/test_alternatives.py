@@ -5,16 +5,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from uq_llm_integrations.methods.boosted import boosted_probabilities, token_ccp
-from uq_llm_integrations.records import TokenTrace
+from uq_llm_integrations import TokenTrace
+from uq_llm_integrations.methods.alternatives import boosted_probabilities, log_ccp
 
 TOKENS, VOCABULARY = 6, 60
 
 seeds = st.integers(0, 2**32 - 1)
 
 
-def drawn(seed: int, sharpness: float) -> tuple[np.ndarray, np.ndarray]:
-    """Log-probabilities [T, V], and tokens drawn from them."""
+def sampled(seed: int, sharpness: float) -> tuple[np.ndarray, np.ndarray]:
+    """Log-probabilities [T, V], and tokens sampled from them."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(size=(TOKENS, VOCABULARY)) * sharpness
     logprobs = logits - np.logaddexp.reduce(logits, 1, keepdims=True)
@@ -35,11 +35,11 @@ def trace(logprobs: np.ndarray, ids: np.ndarray, k: int = VOCABULARY) -> TokenTr
 
 @settings(max_examples=40)
 @given(seed=seeds, sharpness=st.sampled_from([0.3, 2.0, 4.0, 8.0]), k=st.sampled_from([3, 20, 60]))
-def test_boosted_probabilities_are_those_of_the_package_or_not_told(seed, sharpness, k):
+def test_boosted_probabilities_are_those_of_the_package_or_unknown(seed, sharpness, k):
     import torch
     from boostedprob import calculate_boostedprob
 
-    logprobs, ids = drawn(seed, sharpness)
+    logprobs, ids = sampled(seed, sharpness)
     expected = calculate_boostedprob(torch.tensor(logprobs), torch.tensor(ids)).numpy()
     found = boosted_probabilities(trace(logprobs, ids, k), ids)
     smallest = np.sort(np.exp(logprobs), 1)[:, -k]
@@ -48,7 +48,7 @@ def test_boosted_probabilities_are_those_of_the_package_or_not_told(seed, sharpn
         np.testing.assert_allclose(found, expected, atol=1e-9)
 
 
-def test_without_top_log_probabilities_nothing_is_told():
+def test_without_top_log_probabilities_nothing_is_known():
     assert boosted_probabilities(TokenTrace(9, np.zeros(2)), [1, 2]) is None
 
 
@@ -58,4 +58,5 @@ def test_ccp_is_the_share_of_what_means_the_same():
     token = [(i, float(np.log(p))) for i, p in enumerate(probabilities)]
     first = ["entail", "entail", "contra", "neutral"]
     matrix = [first, *[[word, None, None, None] for word in first[1:]]]
-    assert token_ccp([token, token[:1]], [matrix, [["entail"]]]) == pytest.approx([0.8 / 0.9, 1.0])
+    found = log_ccp([token, token[:1]], [matrix, [["entail"]]])
+    assert np.exp(found) == pytest.approx([0.8 / 0.9, 1.0])

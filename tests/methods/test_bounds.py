@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from uq_llm_integrations import TokenTrace
 from uq_llm_integrations.backends.token_statistics import dense_rows, exact_statistics
 from uq_llm_integrations.methods.bounds import bounded, known_part, power_sum_bounds
-from uq_llm_integrations.records import TokenTrace
 
 ROWS = 60  # distributions in one example; a thousand examples make 60,000
 
@@ -34,7 +34,7 @@ def traces(kind: str, seed: int, size: int, k: int) -> tuple[TokenTrace, dict]:
     logits = random_logits(kind, rng, size)
     logprobs = logits - np.logaddexp.reduce(logits, -1, keepdims=True)
     logprobs = -np.sort(-logprobs, -1)
-    # Half of the drawn tokens lie anywhere, half among the most probable.
+    # Half of the sampled tokens lie anywhere, half among the most probable.
     anywhere = rng.integers(0, size, ROWS)
     rank = np.where(rng.random(ROWS) < 0.5, anywhere, anywhere % (k + 1)) + 1
     trace = TokenTrace(

@@ -2,9 +2,9 @@
 
 import pytest
 
+from uq_llm_integrations import Classifier
 from uq_llm_integrations.errors import MissingDependencyError, ModelNotFoundError
 from uq_llm_integrations.methods import entailment as meaning
-from uq_llm_integrations.methods.entailment import Classifier
 
 
 @pytest.mark.parametrize("path", ["/no/such/folder", "./neither", "~/nor/this"])

@@ -3,17 +3,20 @@
 import numpy as np
 import pytest
 
-from uq_llm_integrations.backends.huggingface.backend import HuggingFaceBackend
-from uq_llm_integrations.backends.hybrid import HybridBackend
-from uq_llm_integrations.generators import HybridUncertaintyGenerator
-from uq_llm_integrations.methods.availability import check
-from uq_llm_integrations.methods.entailment import EmbeddingSimilarity, ServedJudge
-from uq_llm_integrations.methods.fitted.fitting import fit_density, fit_head
-from uq_llm_integrations.methods.options import MethodOptions
-from uq_llm_integrations.methods.registry import METHODS
-from uq_llm_integrations.records import Request
-from uq_llm_integrations.strategies.best_of_n import Single
-from uq_llm_integrations.strategies.drive import drive
+from tests.methods.helpers import add_scores
+from uq_llm_integrations import (
+    METHODS,
+    EmbeddingSimilarity,
+    HuggingFaceBackend,
+    HybridBackend,
+    HybridUncertaintyGenerator,
+    MethodOptions,
+    Request,
+    ServedJudge,
+    fit_density,
+    fit_head,
+)
+from uq_llm_integrations.methods.registry import missing_requirements
 
 pytestmark = pytest.mark.engine
 
@@ -31,11 +34,11 @@ NEEDS_ANOTHER_PACKAGE = {"UHeadClaim"}
 
 
 class SparingJudge(ServedJudge):
-    """Asks the model of few pairs only, since the alternatives of all tokens make hundreds."""
+    """Lets the model judge few pairs only, since the alternatives of all tokens make hundreds."""
 
-    def entailments(self, pairs, question):
+    async def entailments(self, pairs, question, backend):
         if len(pairs) <= 16:
-            return (yield from super().entailments(pairs, question))
+            return await super().entailments(pairs, question, backend)
         return np.array([[1.0, 0.0, 0.0] if a == b else [0.2, 0.3, 0.5] for a, b in pairs])
 
 
@@ -66,10 +69,12 @@ def scores(each, method_options) -> dict:
     """All scores of one answer, which has no end of its own and so at least two samples."""
     ids = each.run(each.encode(QUESTION, chat=True))
     sampling = {"max_tokens": 6, "temperature": 0.7, "seed": 1}
-    request = Request(ids, sampling=sampling, text=QUESTION, method_options=method_options)
-    served = [name for name, lacks in check(None, each, method_options).items() if lacks is None]
+    request = Request(ids, sampling=sampling, text=QUESTION)
+    missing = missing_requirements(None, each, method_options)
+    served = [name for name, lacks in missing.items() if lacks is None]
     assert set(METHODS) - set(served) == NEEDS_ANOTHER_PACKAGE
-    return drive(Single(), request, each, served).scores[0]
+    candidates = each.run(each.generate(request))
+    return each.run(add_scores(candidates, served, each, request, method_options)).scores[0]
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if name not in NEEDS_ANOTHER_PACKAGE])
@@ -78,7 +83,7 @@ def test_a_method_gives_a_finite_value_or_says_why_not(name, scores):
     assert score.is_known or (name in MAY_BE_SILENT and score.reason), score.reason
 
 
-def test_one_call_draws_samples_and_scores_them(backend):
+def test_one_call_generates_samples_and_scores_them(backend):
     generator = HybridUncertaintyGenerator(backend=backend, chat=True, max_tokens=6, seed=1)
     samples = generator.generate_with_uncertainty(QUESTION, 2, ["entropy", "rauq", "eigen_score"])
     assert len({sample["text"] for sample in samples}) == 2

@@ -1,7 +1,7 @@
 """Scores on the engine against lm-polygraph's own pipeline, from model to estimator.
 
 lm-polygraph generates on Hugging Face with the same weights; its token ids are scored here on
-vLLM, hidden states and attention included. Entailment is told by the same small classifier.
+vLLM, hidden states and attention included. Entailment is judged by the same small classifier.
 """
 
 from dataclasses import replace
@@ -9,14 +9,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from tests.methods.helpers import add_scores
+from uq_llm_integrations import Classifier, DensityFit, MethodOptions, Request
 from uq_llm_integrations.checkpoints import resolve_model
-from uq_llm_integrations.methods.assess import assessed
-from uq_llm_integrations.methods.entailment import Classifier
-from uq_llm_integrations.methods.fitted.density import DensityFit
-from uq_llm_integrations.methods.options import MethodOptions
-from uq_llm_integrations.records import Request
-from uq_llm_integrations.strategies.drive import arun_steps
-from uq_llm_integrations.strategies.judge import judge
 
 pytestmark = pytest.mark.engine
 
@@ -190,15 +185,13 @@ def ours(backend, theirs, classifier):
         density=density,
         claims=lambda text: [(0, len(text))],
     )
-    request = Request(prompt_ids, text=PROMPT, method_options=method_options)
-    judged = judge([greedy], METHODS, 0.0)
-    return backend.run(
-        arun_steps(assessed(judged, request, list(METHODS)), Replay(backend, samples))
-    )
+    request = Request(prompt_ids, text=PROMPT)
+    replay = Replay(backend, samples)
+    return backend.run(add_scores([greedy], list(METHODS), replay, request, method_options))
 
 
 class Replay:
-    """A backend that has drawn its samples already."""
+    """A backend that has its samples already."""
 
     def __init__(self, backend, samples):
         self.backend, self.samples = backend, samples

@@ -12,10 +12,12 @@ from langchain_core.language_models.base import LangSmithParams
 from langchain_core.language_models.llms import BaseLLM
 from langchain_core.outputs import GenerationChunk, LLMResult
 from langchain_core.runnables import RunnableConfig
+
 from uq_llm_integrations.chat.reply import Turn
 from uq_llm_integrations.faces import HuggingFaceFace, HybridFace, ModelFace, VLLMFace
 from uq_llm_integrations.langchain.messages import generation_chunk, llm_result
 from uq_llm_integrations.records import Conversation
+
 
 class ScoredText(NamedTuple):
     """A text and its `generation_info["uncertainty"]`."""

@@ -166,7 +166,7 @@ async def claim_mean_nll(context: Context) -> list[Floats]:
 
 @evidence_method(
     "claim_perplexity",
-    summary="exp of the mean negative log-probability of each claim's tokens, at least 1.",
+    summary="Perplexity of each claim's tokens: exp of their mean negative log-probability; >= 1.",
     range=(1, np.inf),
     level="claim",
     reference=TUTORIAL,

@@ -72,7 +72,7 @@ mean_nll = trace_method(
 perplexity = trace_method(
     "perplexity",
     _perplexity,
-    summary="exp of the mean negative log-probability of the tokens, at least 1.",
+    summary="Exponential of the mean negative log-probability of the tokens, at least 1.",
     reference=MALININ,
     range=(1, np.inf),
 )(_nll)

@@ -86,6 +86,8 @@ def _interval(method: Method, lower: Floats, upper: Floats, why: str | None) -> 
 
 def _score(method: Method, value: Value, parts: Sequence[Claim] = ()) -> Score:
     """Return the score of a value, or of the reason that stands in its place."""
+    if method.level == "claim" and not parts:
+        return Score(method.name, reason="the answer holds no claim")
     if isinstance(value, Exception):
         return Score(method.name, reason=str(value))
     if not np.isfinite(value).all():

@@ -41,7 +41,7 @@ class Abstain(Strategy):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "when", as_condition(self.when))
-        check_action("action", self.action)
+        check_action(self.action)
 
     @property
     def can_stream(self) -> bool:  # type: ignore[override]  # it depends on what is wrapped
@@ -90,7 +90,7 @@ class Policy:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "uncertain_when", self.condition)
-        check_action("on_high_uncertainty", self.on_high_uncertainty)
+        check_action(self.on_high_uncertainty, "on_high_uncertainty")
         if self.condition is None and self.on_high_uncertainty != "annotate":
             raise ConfigurationError(
                 f"on_high_uncertainty={self.on_high_uncertainty!r} needs `uncertain_when`"
@@ -126,7 +126,7 @@ class Policy:
         return self.condition is not None and self.condition(scored) is not False
 
 
-def check_action(name: str, action: str) -> None:
+def check_action(action: str, name: str = "action") -> None:
     """Raise ConfigurationError for an action that is not known."""
     if action not in get_args(Action):
         allowed = ", ".join(get_args(Action))

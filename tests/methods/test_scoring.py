@@ -6,16 +6,22 @@ import numpy as np
 import pytest
 
 from tests.conftest import full_vocabulary
+from uq_llm_integrations import METHODS, Candidate, Request, TokenTrace
 from uq_llm_integrations.backends.token_statistics import dense_rows, exact_statistics
 from uq_llm_integrations.methods.bounds import bounded
-from uq_llm_integrations.methods.registry import METHODS
-from uq_llm_integrations.methods.score import score_candidate, score_trace
-from uq_llm_integrations.records import Candidate, Request, TokenTrace
+from uq_llm_integrations.methods.scoring import score_candidate, score_trace, token_values
 
-OF_THE_TRACE = [name for name, method in METHODS.items() if not method.evidence]
+OF_THE_TRACE = [name for name, method in METHODS.items() if method.values]
 TOKEN_LEVEL = ["TokenEntropy", "MaximumTokenProbability"]
 SEQUENCE_LEVEL = [name for name in OF_THE_TRACE if name not in TOKEN_LEVEL]
-TURNED = {"RenyiNeg", "FisherRao"}
+OF_LOGPROBS = {"MeanNegativeLogLikelihood", "perplexity", "MaximumSequenceProbability"}
+ESTIMATORS = {
+    name: next((other for other in METHODS[name].other_names if other[0].isupper()), name)
+    for name in SEQUENCE_LEVEL
+    if name not in {"perplexity", "MaximumTokenEntropy"}  # which lm-polygraph has not
+}
+NEGATED = {"RenyiNeg", "FisherRao"}
+"""lm-polygraph's grow as the model gets surer."""
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +34,7 @@ def estimators():
 
 @pytest.fixture(scope="module")
 def generated(backend, capital_ids) -> Candidate:
-    """A drawn text of the real model with all log-probabilities of every token."""
+    """A sampled text of the real model with all log-probabilities of every token."""
     sampling = {"temperature": 1.0, "seed": 11, "max_tokens": 12}
     request = Request(capital_ids, top_logprobs=-1, sampling=sampling)
     (candidate,) = backend.run(backend.generate(request))
@@ -54,12 +60,11 @@ def without_distributions(trace: TokenTrace) -> TokenTrace:
 
 
 @pytest.mark.engine
-@pytest.mark.parametrize("name", SEQUENCE_LEVEL)
+@pytest.mark.parametrize("name", ESTIMATORS)
 def test_sequence_scores_equal_lm_polygraphs(name, generated, estimators):
-    """RenyiNeg and FisherRao are turned: lm-polygraph's grow as the model gets surer."""
-    (expected,) = getattr(estimators, name)()(polygraph_stats(generated))
+    (expected,) = getattr(estimators, ESTIMATORS[name])()(polygraph_stats(generated))
     score = score_trace(without_distributions(generated.trace), METHODS[name])
-    assert score.value == pytest.approx(-expected if name in TURNED else expected, abs=1e-6)
+    assert score.value == pytest.approx(-expected if name in NEGATED else expected, abs=1e-6)
 
 
 @pytest.mark.engine
@@ -87,7 +92,7 @@ def trace_of(logits: np.ndarray, k: int | None = None) -> TokenTrace:
     rank = np.ones(len(logprobs), np.int64)
     if k is None:
         exact = exact_statistics(dense_rows(logprobs))
-        return TokenTrace(size, logprobs[:, 0], rank, **exact)
+        return bounded(TokenTrace(size, logprobs[:, 0], rank, **exact))
     return bounded(
         TokenTrace(
             size, logprobs[:, 0], rank, top_logprobs=logprobs[:, :k], why_inexact="only the top k"
@@ -111,7 +116,7 @@ def test_the_top_k_give_an_interval_that_holds_the_exact_score(name):
     logits = np.random.default_rng(1).normal(size=(7, 300)) * 3
     exact = score_trace(trace_of(logits), METHODS[name])
     score = score_trace(trace_of(logits, k=20), METHODS[name])
-    if METHODS[name].needs == "logprob":
+    if name in OF_LOGPROBS:
         assert score.value == pytest.approx(exact.value)
     elif name == "SelfCertainty":
         assert score.value is None and "no bound" in score.reason
@@ -134,13 +139,52 @@ def test_a_broken_distribution_has_a_reason_not_a_nan(name):
         field: np.full(3, np.nan)
         for field in ("logprob", "entropy", "mean_logprob", "root_sum", "fourth_root_sum")
     }
-    score = score_trace(replace(trace, **broken), METHODS[name])
+    score = score_trace(bounded(replace(trace, **broken)), METHODS[name])
     assert not score.is_known
     assert "not finite" in score.reason
 
 
-def test_scores_are_labelled_as_asked_for():
+def test_scores_are_labelled_as_they_were_requested():
     candidate = Candidate((1,), (2,), "x", trace_of(np.zeros((1, 10))))
     scores = score_candidate(candidate, ["entropy", "MeanTokenEntropy"])
     assert list(scores) == ["entropy", "MeanTokenEntropy"]
     assert scores["entropy"].value == pytest.approx(np.log(10))
+
+
+def test_perplexity_is_one_for_a_certain_text_and_v_for_a_uniform_one():
+    certain = TokenTrace(10, np.zeros(3))
+    uniform = TokenTrace(10, np.full(3, -np.log(10)))
+    assert score_trace(certain, METHODS["perplexity"]).value == pytest.approx(1.0)
+    assert score_trace(uniform, METHODS["perplexity"]).value == pytest.approx(10.0)
+
+
+def test_a_perplexity_too_large_for_a_float_has_a_reason():
+    score = score_trace(TokenTrace(10, np.full(2, -1000.0)), METHODS["perplexity"])
+    assert not score.is_known and "not finite" in score.reason
+
+
+def test_the_highest_entropy_is_that_of_the_least_certain_token():
+    logits = np.array([[9.0, 0, 0], [0, 0, 0], [5, 0, 0]])
+    score = score_trace(trace_of(logits), METHODS["MaximumTokenEntropy"])
+    assert score.value == pytest.approx(np.log(3))
+
+
+@pytest.mark.parametrize("name", OF_THE_TRACE)
+def test_values_of_tokens_enclose_the_exact_ones(name):
+    logits = np.random.default_rng(2).normal(size=(6, 200)) * 3
+    exact, other = token_values(trace_of(logits), METHODS[name])
+    np.testing.assert_array_equal(exact, other)
+    ends = token_values(trace_of(logits, k=10), METHODS[name])
+    if ends is None:
+        assert name == "SelfCertainty"
+    else:
+        assert (ends[0] <= exact + 1e-12).all() and (exact <= ends[1] + 1e-12).all()
+
+
+@pytest.mark.parametrize("name", SEQUENCE_LEVEL)
+def test_whole_distributions_imply_the_sums(name):
+    """A trace that has all V log-probabilities and no sums has the same scores."""
+    logits = np.random.default_rng(3).normal(size=(4, 30))
+    exact = score_trace(trace_of(logits), METHODS[name]).value
+    dense = replace(trace_of(logits, k=30), entropy_lower=None, entropy_upper=None)
+    assert score_trace(dense, METHODS[name]).value == pytest.approx(exact, abs=1e-12)
