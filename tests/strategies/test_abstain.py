@@ -68,12 +68,14 @@ def test_a_policy_without_a_condition_changes_nothing():
     result = run(strategy, request(), ScriptedBackend([UNSURE]))
     assert Policy().wrap(strategy) is strategy
     assert Policy().decide(result) is result
+    assert Policy().methods == ()
     assert not Policy().is_uncertain(result)
 
 
 def test_a_policy_wraps_a_strategy():
     policy = Policy("mean_nll > 0.5", "abstain", "I pass.")
     assert policy.wrap(Single()) == Abstain(Single(), UNCERTAIN, "abstain", "I pass.")
+    assert policy.methods == ("mean_nll",)
 
 
 def test_a_policy_decides_about_a_scored_result():
