@@ -11,9 +11,9 @@ import hypothesis
 import numpy as np
 import pytest
 
+from uq_llm_integrations import TokenTrace, VLLMEngineBackend
 from uq_llm_integrations.backends.vision_guard import hide_mismatched_builds
-from uq_llm_integrations.backends.vllm.backend import VLLMEngineBackend
-from uq_llm_integrations.records import Floats, TokenTrace
+from uq_llm_integrations.records import Floats
 
 hide_mismatched_builds()
 

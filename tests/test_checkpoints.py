@@ -1,7 +1,6 @@
 import pytest
 
-from uq_llm_integrations import checkpoints
-from uq_llm_integrations.errors import MissingDependencyError, ModelNotFoundError
+from uq_llm_integrations import MissingDependencyError, ModelNotFoundError, checkpoints
 
 
 def test_a_missing_folder_is_refused():

@@ -7,18 +7,19 @@ from typer.testing import CliRunner
 
 from uq_llm_integrations import (
     Classifier,
+    Configuration,
+    ConfigurationError,
     EmbeddingSimilarity,
+    HuggingFaceBackend,
     HuggingFaceUncertaintyLLM,
+    HybridBackend,
     HybridUncertaintyGenerator,
     HybridUncertaintyLLM,
+    MethodUnavailableError,
+    VLLMEngineBackend,
     VLLMUncertaintyLLM,
 )
-from uq_llm_integrations.backends.huggingface.backend import HuggingFaceBackend
-from uq_llm_integrations.backends.hybrid import HybridBackend
-from uq_llm_integrations.backends.vllm.backend import VLLMEngineBackend
 from uq_llm_integrations.cli import app
-from uq_llm_integrations.configuration import Configuration
-from uq_llm_integrations.errors import ConfigurationError, MethodUnavailableError
 
 HYBRID = """
 generator:
@@ -67,7 +68,7 @@ def test_a_hugging_face_model_is_described(tmp_path):
 
 def test_the_generator_reads_the_same_file(tmp_path):
     generator = HybridUncertaintyGenerator.from_config(written(tmp_path, HYBRID))
-    assert isinstance(generator.backend, HybridBackend)
+    assert isinstance(generator.model.backend, HybridBackend)
 
 
 def test_a_file_for_another_class_is_refused(tmp_path):
@@ -91,7 +92,7 @@ def test_a_secret_comes_from_the_environment(monkeypatch):
     monkeypatch.setenv("MY_TOKEN", "hf_1")
     generator = {"type": "vllm", "model": "m", "hf_token": "${MY_TOKEN}"}
     read = Configuration.read({"generator": generator})
-    assert read.llm_arguments()["engine_args"] == {"hf_token": "hf_1"}
+    assert read.generator.arguments()["engine_args"] == {"hf_token": "hf_1"}
 
 
 @pytest.mark.parametrize(

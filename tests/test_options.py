@@ -54,7 +54,7 @@ CHAT_ONLY = {"tool_parser", "reasoning_parser", "logprobs"}
 STEPWISE = {"strategy": {"type": "stepwise", "n": 2}}
 
 
-class Recorded(Exception):
+class RecordedError(Exception):
     """Ends a call where its settings are known."""
 
 
@@ -72,14 +72,20 @@ def file(options: dict[str, Any]) -> dict[str, Any]:
 def called(monkeypatch: pytest.MonkeyPatch, call: Callable[[], Any]) -> uq.Settings:
     """Return the settings that a call of a face has when the model takes over."""
     seen: list[uq.Settings] = []
+    request = uq.Settings.request
 
-    def record(self: uq.UncertaintyModel, running: Any) -> Any:
+    def record(self: uq.Settings, ids: Any, *given: Any, **more: Any) -> uq.Request:
+        made = request(self, ids, *given, **more)
+        seen.append(self.updated({"stop": made.sampling.get("stop")}))
+        return made
+
+    async def end(self: uq.UncertaintyModel, running: Any) -> Any:
         running.close()
-        seen.append(self.settings)
-        raise Recorded
+        raise RecordedError
 
-    monkeypatch.setattr(uq.UncertaintyModel, "_in_time", record)
-    with pytest.raises(Recorded):
+    monkeypatch.setattr(uq.Settings, "request", record)
+    monkeypatch.setattr(uq.UncertaintyModel, "_in_time", end)
+    with pytest.raises(RecordedError):
         call()
     return seen[-1]
 

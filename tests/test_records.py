@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from uq_llm_integrations.records import Score, TokenTrace
+from uq_llm_integrations import Score, TokenTrace
 
 
 def test_a_part_of_a_trace_is_a_trace():

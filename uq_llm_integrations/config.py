@@ -110,6 +110,7 @@ class Configuration(Settings):
     """
 
     generator: Generator
+    scorer: dict[Literal["type"], str | list[str]] | None = None
 
     @classmethod
     def read(cls, source: str | Path | Mapping[str, Any]) -> Configuration:

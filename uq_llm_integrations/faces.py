@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -38,6 +38,9 @@ class ModelFace(Settings):
     """Arguments of the backend; they can also be given as arguments."""
     max_n: int = MAX_N
 
+    refused: ClassVar[frozenset[str]] = frozenset()
+    """Options of `Settings` that mean nothing to the class."""
+
     @abstractmethod
     def _new_backend(self) -> Backend:
         """Return the backend that the arguments describe; nothing is loaded yet."""
@@ -67,6 +70,7 @@ class ModelFace(Settings):
         elif self.model or self.engine_args:
             raise ConfigurationError("a ready backend takes no model and no engine arguments")
         self.core.check()
+        self._refuse(name for name in self.refused if getattr(self, name) != _default(name))
         return self
 
     @property
@@ -96,9 +100,14 @@ class ModelFace(Settings):
         rest = {name: one for name, one in options.items() if name not in known}
         if not own:
             return self, rest
+        self._refuse(own.keys() & self.refused)
         changed = self.updated(own)
         update = {name: getattr(changed, name) for name in Settings.model_fields}
         return self.model_copy(update=update), rest
+
+    def _refuse(self, names: Iterable[str]) -> None:
+        for name in names:
+            raise ConfigurationError(f"{name} means nothing to {type(self).__name__}")
 
     def close(self) -> None:
         """Give back the engine; the last one that shares it ends it. The next call starts it."""
@@ -160,6 +169,10 @@ class HybridFace(ModelFace):
         engine = self.vllm | self.engine_args
         model = _named(self.model)
         return hybrid_backend(model, self.mode, engine, self.huggingface, max_n=self.max_n)
+
+
+def _default(name: str) -> object:
+    return Settings.model_fields[name].default
 
 
 def _named(model: str | None) -> str:

@@ -28,7 +28,7 @@ from uq_llm_integrations.truncation import (
     GivenText,
     Ids,
     TruncatedScore,
-    ascore_truncated_sequences,
+    score_truncated_texts,
 )  # fmt: skip  # a list of names
 
 T = TypeVar("T")
@@ -202,11 +202,10 @@ class UncertaintyModel:
     ) -> list[TruncatedScore]:
         """Return what `score_truncated` does."""
         model = self.with_options(**options)
-        ids = await self.backend.encode(prompt, chat=model.settings.chat_template)
-        scoring = ascore_truncated_sequences(
-            self.backend, ids, texts, generated, model.methods,
-            heal=heal, options=model.method_options,
-        )  # fmt: skip  # what is scored, and how
+        request = await model._request(prompt)
+        scoring = score_truncated_texts(
+            self.backend, request, texts, generated, model.methods, model.method_options, heal=heal
+        )
         return await model._in_time(scoring)
 
     async def ametadata(self, result: Result) -> list[Metadata]:

@@ -84,37 +84,43 @@ def score_truncated_sequence(
         half = score_truncated_sequence(backend, prompt_ids, "The capital of Fr", [candidate])
         half.scores["perplexity"].value
     """
-    scoring = ascore_truncated_sequences(
-        backend, prompt_ids, [text], generated, methods, heal=heal, options=options
+    scoring = score_truncated_texts(
+        backend, Request(tuple(prompt_ids)), [text], generated, methods, options, heal=heal
     )
     return backend.run(scoring)[0]
 
 
-async def ascore_truncated_sequences(
+async def score_truncated_texts(
     backend: Backend,
-    prompt_ids: Ids,
+    request: Request,
     texts: Sequence[str | Ids],
     generated: Sequence[Candidate] = (),
     methods: Sequence[str] = DEFAULT_METHODS,
+    options: MethodOptions | None = None,
     *,
     heal: bool = False,
-    options: MethodOptions | None = None,
 ) -> list[TruncatedScore]:
-    """Score several texts behind one prompt; those that need a pass share one batch.
+    """Score several texts behind the request's prompt; those that need a pass share one batch.
 
     See `score_truncated_sequence`.
+
+    Example:
+        scores = await score_truncated_texts(backend, request, ["Par", "Paris"], [candidate])
     """
     check_available(methods, backend.capabilities, options)
     started = time.perf_counter()
-    prompt_ids = tuple(prompt_ids)
     own = [
         (one, await backend.token_texts(one.token_ids))
         for one in generated
-        if one.prompt_ids == prompt_ids
+        if one.prompt_ids == request.prompt_ids
     ]
     cuts = [await _cut(backend, text, own) for text in texts]
     foreign = [cut.ids for cut in cuts if cut.generated is None]
-    passes = iter(await backend.score_all(prompt_ids, foreign) if foreign else [])
+    passes = iter(
+        await backend.score_all(request.prompt_ids, foreign, request.top_logprobs)
+        if foreign
+        else []
+    )
     heals = iter(await together([_healed(backend, cut) for cut in cuts if heal and cut.rest]))
     found = []
     for cut in cuts:
@@ -123,10 +129,15 @@ async def ascore_truncated_sequences(
             candidate = next(heals)
         else:
             candidate = next(passes) if cut.generated is None else cut.slice()
-        result = _counted(candidate, cut, methods, started, is_healed=is_healed)
-        found.append((result, cut, is_healed))
-    scoring = [_scored(backend, *one, methods, options) for one in found]
-    return await together(scoring)
+        result = _counted(candidate, cut, request, methods, started, is_healed=is_healed)
+        found.append(_scored(backend, request, result, cut, is_healed, methods, options))
+    return await together(found)
+
+
+async def _passes(backend: Backend, request: Request, texts: Sequence[Ids]) -> list[Candidate]:
+    if not texts:
+        return []
+    return await backend.score_all(request.prompt_ids, texts, request.top_logprobs)
 
 
 @dataclass(frozen=True)
@@ -216,11 +227,17 @@ async def _healed(backend: Backend, cut: _Cut) -> Candidate:
 
 
 def _counted(
-    candidate: Candidate, cut: _Cut, methods: Sequence[str], started: float, *, is_healed: bool
+    candidate: Candidate,
+    cut: _Cut,
+    request: Request,
+    methods: Sequence[str],
+    started: float,
+    *,
+    is_healed: bool,
 ) -> Result:
     """Return the candidate with the scores of its trace, and what was scored or only sliced."""
     seconds = time.perf_counter() - started
-    result = scored_result([candidate], methods, seconds, Request(candidate.prompt_ids))
+    result = scored_result([candidate], methods, seconds, request)
     is_sliced = cut.generated is not None and not is_healed
     known = len(cut.ids) if cut.generated is not None else 0
     usage = replace(
@@ -237,13 +254,13 @@ def _counted(
 
 async def _scored(
     backend: Backend,
+    request: Request,
     result: Result,
     cut: _Cut,
     is_healed: bool,
     methods: Sequence[str],
     options: MethodOptions | None,
 ) -> TruncatedScore:
-    request = Request(result.candidate.prompt_ids)
     result = await add_evidence_scores(result, MeteredBackend(backend), request, methods, options)
     return TruncatedScore(
         candidate=result.candidate,

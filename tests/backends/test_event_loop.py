@@ -1,5 +1,10 @@
 import asyncio
+import gc
+import signal
+import subprocess
+import sys
 import threading
+import time
 
 import pytest
 
@@ -55,3 +60,121 @@ async def test_a_stream_can_be_read_from_another_loop(loop):
     closed = threading.Event()
     assert [number async for number in loop.aiterate(numbers(closed))] == [0, 1, 2, 3, 4]
     assert closed.is_set()
+
+
+def test_ctrl_c_cancels_the_coroutine_and_waits_until_it_has_ended(loop):
+    started, ended = threading.Event(), threading.Event()
+
+    async def work():
+        started.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0.05)
+            ended.set()
+
+    def interrupt():
+        started.wait()
+        time.sleep(0.1)  # by then the caller blocks
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(KeyboardInterrupt):
+        loop.run(work())
+    assert ended.is_set()
+
+
+def test_a_blocking_call_on_the_loop_itself_is_refused(loop):
+    async def nested():
+        loop.run(asyncio.sleep(0))
+
+    with pytest.raises(RuntimeError, match="would wait for itself"):
+        loop.run(nested())
+
+
+def test_stopping_cancels_what_runs(loop):
+    cancelled = threading.Event()
+
+    async def work():
+        try:
+            await asyncio.sleep(60)
+        finally:
+            cancelled.set()
+
+    future = asyncio.run_coroutine_threadsafe(work(), loop.loop)
+    loop.run(asyncio.sleep(0))
+    loop.stop()
+    assert cancelled.is_set() and future.cancelled()
+
+
+def test_a_loop_that_nothing_refers_to_ends_its_thread():
+    loop = LoopThread()
+    thread = loop._thread
+    del loop
+    gc.collect()
+    thread.join(5)
+    assert not thread.is_alive()
+
+
+def run_python(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=60
+    )
+
+
+FORKED = """
+import asyncio, os, sys
+from uq_llm_integrations.backends.scripted import ScriptedBackend
+from uq_llm_integrations.errors import EngineError
+from uq_llm_integrations.records import Request
+
+backend = ScriptedBackend(["yes"])
+backend.run(backend.generate(Request((65,))))
+child = os.fork()
+if not child:
+    code = 1
+    for call in (
+        lambda: backend.run(backend.generate(Request((65,)))),
+        lambda: list(backend.iterate(backend.stream(Request((65,))))),
+        lambda: asyncio.run(backend.loop.arun(backend.generate(Request((65,))))),
+    ):
+        try:
+            call()
+            os._exit(2)
+        except EngineError as error:
+            code = 0 if "backend of its own" in str(error) else 3
+    os._exit(code)
+_, status = os.waitpid(child, 0)
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
+
+def test_a_forked_child_gets_an_error_at_once():
+    done = run_python(FORKED)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+EXITING = """
+import asyncio, threading
+from uq_llm_integrations.backends.event_loop import LoopThread
+
+started = threading.Event()
+
+async def numbers():
+    started.set()
+    while True:
+        yield await asyncio.sleep(60, 1)
+
+async def work():
+    async for number in numbers():
+        pass
+
+loop = LoopThread()
+asyncio.run_coroutine_threadsafe(work(), loop.loop)
+started.wait()
+"""
+
+
+def test_the_interpreter_ends_silently_with_an_open_loop():
+    done = run_python(EXITING)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -30,6 +30,8 @@ def test_every_sampling_parameter_of_vllm_is_either_passed_on_or_set_by_us():
     ("sampling", "message"),
     [
         ({"temprature": 1}, "did you mean 'temperature'"),
+        ({"max_token": 1}, "did you mean 'max_tokens'"),
+        ({"temprature": None}, "did you mean 'temperature'"),
         ({"temperature": math.nan}, "temperature is nan"),
         ({"temperature": -1}, "allowed are numbers from 0"),
         ({"top_p": 2}, "from 0.0 to 1.0"),

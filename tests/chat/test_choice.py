@@ -3,7 +3,7 @@
 import pytest
 
 from uq_llm_integrations import errors
-from uq_llm_integrations.chat.reading import choice_of
+from uq_llm_integrations.chat.parsers import tool_choice_of
 
 
 @pytest.mark.parametrize(
@@ -20,9 +20,9 @@ from uq_llm_integrations.chat.reading import choice_of
     ],
 )
 def test_there_are_many_ways_to_choose_a_tool(given, meant):
-    assert choice_of(given) == meant
+    assert tool_choice_of(given) == meant
 
 
 def test_a_choice_that_means_nothing_is_refused():
     with pytest.raises(errors.InvalidRequestError, match="tool_choice is 3"):
-        choice_of(3)
+        tool_choice_of(3)

@@ -8,7 +8,7 @@ import nbformat
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
-from uq_llm_integrations.backends.vllm.backend import VLLMEngineBackend
+from uq_llm_integrations import VLLMEngineBackend
 
 COOKBOOK = Path(__file__).parents[2] / "cookbook"
 NOTEBOOKS = sorted(COOKBOOK.rglob("*.ipynb"))

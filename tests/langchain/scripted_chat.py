@@ -3,7 +3,8 @@
 import json
 from typing import Any
 
-from uq_llm_integrations.backends.scripted import Line, ScriptedBackend
+from uq_llm_integrations import ScriptedBackend
+from uq_llm_integrations.backends.scripted import Line
 from uq_llm_integrations.langchain import ChatVLLMUncertainty
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 
 import pytest
 from langchain_core.caches import InMemoryCache
@@ -10,16 +11,22 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langchain_core.rate_limiters import InMemoryRateLimiter
 
 from tests.langchain.scripted_chat import scripted, told, whole
-from uq_llm_integrations import errors
-from uq_llm_integrations.backends.scripted import ScriptedBackend, ScriptedLine
+from uq_llm_integrations import (
+    BestOfN,
+    Retry,
+    ScriptedBackend,
+    ScriptedLine,
+    Single,
+    errors,
+    score,
+    token_max,
+)
 from uq_llm_integrations.langchain import ChatVLLMUncertainty
-from uq_llm_integrations.strategies.best_of_n import BestOfN, Single
-from uq_llm_integrations.strategies.quantities import score, token_max
-from uq_llm_integrations.strategies.retry import Retry
 
-PERPLEXITY = 0.1053605  # -log 0.9, the scripted probability
+PERPLEXITY = 1 / 0.9  # of the scripted probability
+LOGPROB = math.log(0.9)
 SURE, UNSURE = ScriptedLine("sure", 0.9), ScriptedLine("unsure", 0.5)
-UNCERTAIN = score("perplexity") > 0.5
+UNCERTAIN = score("mean_nll") > 0.5
 
 
 def test_an_answer_is_a_message_with_its_uncertainty():
@@ -102,7 +109,7 @@ def test_logprobs_have_the_shape_of_openais():
     assert entry == {
         "token": "a",
         "bytes": [97],
-        "logprob": pytest.approx(-PERPLEXITY),
+        "logprob": pytest.approx(LOGPROB),
         "top_logprobs": [],
     }
 
@@ -159,14 +166,14 @@ def test_a_stream_can_be_cut_off_where_it_becomes_uncertain():
     message = whole(chat.stream("?"))
     assert message.content == "a"
     assert message.response_metadata["finish_reason"] == "early_stop"
-    assert told(message)["decision"] == "stopped_early"
+    assert told(message)["sampling"] == "stopped_early"
 
 
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        ({"nonsense": 1}, "unknown arguments"),
-        ({"model": "other"}, "unknown arguments"),
+        ({"nonsense": 1}, "unknown option"),
+        ({"model": "other"}, "unknown option"),
         ({"methods": ("nonsense",)}, "unknown uncertainty method"),
         ({"tool_choice": {"odd": 1}}, "tool_choice"),
         ({"response_format": {"type": "odd"}}, "response_format"),

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from tests.conftest import ENGINE_ARGUMENTS
 from tests.langchain.scripted_chat import told, whole
-from uq_llm_integrations.errors import InvalidRequestError
+from uq_llm_integrations import InvalidRequestError
 from uq_llm_integrations.langchain import ChatHuggingFaceUncertainty, ChatHybridUncertainty
 
 pytestmark = pytest.mark.engine

@@ -6,10 +6,8 @@ from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 
 from tests.langchain.scripted_chat import call, scripted, told
-from uq_llm_integrations import errors
-from uq_llm_integrations.backends.scripted import ScriptedLine
+from uq_llm_integrations import ScriptedLine, errors, score
 from uq_llm_integrations.langchain import UncertaintyCallbackHandler
-from uq_llm_integrations.strategies.quantities import score
 
 pytestmark = pytest.mark.filterwarnings(
     f"ignore::{LangChainBetaWarning.__module__}.LangChainBetaWarning"
@@ -81,7 +79,7 @@ def test_the_event_protocol_tells_reasoning_text_and_calls_apart():
 def test_an_uncertain_answer_falls_back_to_another_model():
     unsure = scripted(
         ScriptedLine("unsure", 0.5),
-        uncertain_when=score("perplexity") > 0.5,
+        uncertain_when=score("mean_nll") > 0.5,
         on_high_uncertainty="raise",
     )
     chain = unsure.with_fallbacks(

@@ -4,18 +4,24 @@ import pytest
 from langchain_core.callbacks import BaseCallbackHandler
 from tenacity import stop_after_attempt
 
-from uq_llm_integrations import errors
-from uq_llm_integrations.backends.scripted import ScriptedBackend, ScriptedLine
+from uq_llm_integrations import (
+    BestOfN,
+    Boundary,
+    EarlyStop,
+    Retry,
+    ScriptedBackend,
+    ScriptedLine,
+    SelfConsistency,
+    Single,
+    Stepwise,
+    agreement,
+    errors,
+    score,
+)
 from uq_llm_integrations.langchain import VLLMUncertaintyLLM
-from uq_llm_integrations.records import EarlyStop
-from uq_llm_integrations.strategies.best_of_n import BestOfN, SelfConsistency, Single
-from uq_llm_integrations.strategies.boundaries import Boundary
-from uq_llm_integrations.strategies.quantities import agreement, score
-from uq_llm_integrations.strategies.retry import Retry
-from uq_llm_integrations.strategies.stepwise import Stepwise
 
 SURE, UNSURE = ScriptedLine("sure", 0.9), ScriptedLine("unsure", 0.5)
-UNCERTAIN = score("perplexity") > 0.5
+UNCERTAIN = score("mean_nll") > 0.5
 
 
 def scripted(*script, **arguments) -> VLLMUncertaintyLLM:
@@ -36,7 +42,7 @@ def test_an_uncertain_answer_is_annotated_by_default():
     llm = scripted(UNSURE, uncertain_when=UNCERTAIN)
     assert llm.invoke("?") == "unsure"
     told = uncertainty(llm)
-    assert (told["uncertain"], told["condition"]) == (True, "perplexity > 0.5")
+    assert (told["uncertain"], told["condition"]) == (True, "mean_nll > 0.5")
     assert uncertainty(scripted(SURE, uncertain_when=UNCERTAIN))["uncertain"] is False
 
 
@@ -84,7 +90,7 @@ def test_a_bigger_model_gets_the_prompts_text():
 
 def test_a_stopped_vote_tells_what_it_saved():
     told = uncertainty(scripted("Paris", strategy=SelfConsistency(8), max_tokens=10))
-    assert told["decision"] == "stopped_early"
+    assert told["sampling"] == "stopped_early"
     assert told["usage"]["saved_tokens"] == 40
 
 
@@ -102,7 +108,7 @@ def test_an_answer_that_came_to_no_end_of_its_own_is_marked_as_uncertain():
     script = ScriptedLine("a long and doubtful answer", 0.5)
     for strategy in (Single(), BestOfN(2), SelfConsistency(2)):
         told = uncertainty(scripted(script, strategy=strategy, early_stop=EarlyStop(1.0, window=4)))
-        assert (told["decision"], told["uncertain"]) == ("stopped_early", True)
+        assert (told["sampling"], told["uncertain"]) == ("stopped_early", True)
         assert told["condition"] == "the answer ended by early_stop"
 
 

@@ -6,13 +6,18 @@ from langchain_core.runnables import RunnableLambda
 from pydantic import BaseModel
 
 from tests.langchain.scripted_chat import scripted, told
-from uq_llm_integrations import errors
-from uq_llm_integrations.backends.scripted import ScriptedBackend, ScriptedLine
+from uq_llm_integrations import (
+    ScriptedBackend,
+    ScriptedLine,
+    agreement,
+    errors,
+    score,
+    worst_window,
+)
 from uq_llm_integrations.langchain import UncertaintyGate, VLLMUncertaintyLLM
-from uq_llm_integrations.strategies.quantities import agreement, score, worst_window
 
 SURE, UNSURE = ScriptedLine("sure", 0.9), ScriptedLine("unsure", 0.5)
-UNCERTAIN = score("perplexity") > 0.5
+UNCERTAIN = score("perplexity") > 1.65
 GATE = UncertaintyGate(UNCERTAIN)
 
 
@@ -24,7 +29,7 @@ def test_a_certain_answer_passes_as_it_is():
 @pytest.mark.parametrize("ask", ["invoke", "stream"])
 def test_an_uncertain_answer_does_not_pass(ask):
     chain = scripted(UNSURE) | GATE
-    with pytest.raises(errors.HighUncertaintyError, match=r"perplexity > 0\.5") as caught:
+    with pytest.raises(errors.HighUncertaintyError, match=r"perplexity > 1\.65") as caught:
         list(getattr(chain, ask)("?"))
     assert caught.value.text == "unsure"
     assert caught.value.uncertainty["scores"]["perplexity"] > 0.5
@@ -54,7 +59,7 @@ def test_without_a_condition_the_models_own_decision_counts():
         if certain:
             assert chain.invoke("?").content == "sure"
         else:
-            with pytest.raises(errors.HighUncertaintyError, match=r"perplexity > 0\.5"):
+            with pytest.raises(errors.HighUncertaintyError, match=r"perplexity > 1\.65"):
                 chain.invoke("?")
 
 

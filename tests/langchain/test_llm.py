@@ -2,17 +2,18 @@
 
 import asyncio
 import json
+import math
 
 import pytest
 from langchain_core.caches import InMemoryCache
 from langchain_core.load import dumps
 from langchain_core.prompts import PromptTemplate
 
-from uq_llm_integrations import errors
-from uq_llm_integrations.backends.scripted import ScriptedBackend
+from uq_llm_integrations import ScriptedBackend, errors
 from uq_llm_integrations.langchain import UncertaintyCallbackHandler, VLLMUncertaintyLLM
 
-PERPLEXITY = 0.1053605  # -log 0.9, the scripted probability
+PERPLEXITY = 1 / 0.9  # of the scripted probability
+LOGPROB = math.log(0.9)
 
 
 def scripted(script=("Paris.",), **arguments) -> VLLMUncertaintyLLM:
@@ -165,12 +166,11 @@ def test_engine_arguments_are_passed_through():
 
 
 def test_unknown_arguments_of_a_call_are_refused():
-    """What only a chat model takes is not said to be allowed here."""
-    with pytest.raises(errors.InvalidRequestError, match="unknown arguments") as refusal:
-        scripted().invoke("?", nonsense=1, logprobs=True)
-    allowed = str(refusal.value).partition("allowed are ")[2].split(", ")
-    assert "top_logprobs" in allowed
-    assert "logprobs" not in allowed
+    with pytest.raises(errors.InvalidRequestError, match="unknown option") as refusal:
+        scripted().invoke("?", top_logprob=1)
+    assert "did you mean 'top_logprobs'" in str(refusal.value)
+    with pytest.raises(errors.ConfigurationError, match="logprobs means nothing"):
+        scripted().invoke("?", logprobs=True)
 
 
 def test_an_empty_prompt_is_refused():

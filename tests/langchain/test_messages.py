@@ -1,4 +1,4 @@
-"""LangChain's messages as what is asked of the model: nothing is lost, nothing is added."""
+"""LangChain's messages as a turn of the model: nothing is lost, nothing is added."""
 
 import json
 
@@ -7,12 +7,12 @@ from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 
 from tests.langchain.scripted_chat import call, scripted, whole
 from uq_llm_integrations import errors
+from uq_llm_integrations.chat.parsers import TagReader
 from uq_llm_integrations.chat.reply import Reply, ToolCall
-from uq_llm_integrations.chat.tags import TagReader
 from uq_llm_integrations.langchain.messages import schema_of, turn_of
 
 
-def asked(*messages) -> tuple:
+def plain(*messages) -> tuple:
     return turn_of(messages, None).conversation.messages
 
 
@@ -23,7 +23,7 @@ def test_reasoning_is_handed_back_where_templates_look_for_it():
         AIMessage("Paris.", additional_kwargs={"reasoning_content": "Hm."}),
         AIMessage(blocks),
     ):
-        assert asked(message) == (said,)
+        assert plain(message) == (said,)
 
 
 @pytest.mark.parametrize("version", ["v0", "v1"])
@@ -33,7 +33,7 @@ def test_an_answer_can_be_handed_back_in_any_output_version(version):
     chat = scripted(said, reasoning_parser="think", output_version=version).bind_tools([tool])
     for answer in (chat.invoke("?"), whole(chat.stream("?"))):
         result = ToolMessage("1", tool_call_id=answer.tool_calls[0]["id"])
-        _, calling, answered = asked(HumanMessage("?"), answer, result)
+        _, calling, answered = plain(HumanMessage("?"), answer, result)
         assert calling["content"] == "Let me see."
         assert calling["reasoning_content"] == "Hm."
         (made,) = calling["tool_calls"]
@@ -42,7 +42,7 @@ def test_an_answer_can_be_handed_back_in_any_output_version(version):
 
 
 def test_scores_stay_out():
-    (message,) = asked(scripted(token_scores=True).invoke("?"))
+    (message,) = plain(scripted(token_scores=True).invoke("?"))
     assert message == {"role": "assistant", "content": "Paris."}
 
 
@@ -59,7 +59,7 @@ def test_openais_ways_to_say_a_schema():
         schema_of({"type": "json_schema"})
 
 
-def test_a_call_whose_arguments_are_no_json_is_told_as_invalid(monkeypatch):
+def test_a_call_whose_arguments_are_no_json_is_invalid(monkeypatch):
     """Other formats than Hermes hand on what the model wrote."""
     broken = Reply("", None, (ToolCall("add", '{"a": ', "1"),))
     monkeypatch.setattr(TagReader, "whole", lambda self, text, ids=(): broken)

@@ -11,13 +11,11 @@ from langgraph.types import Command
 from pydantic import BaseModel
 
 from tests.langchain.scripted_chat import call, told
-from uq_llm_integrations import errors
-from uq_llm_integrations.backends.scripted import ScriptedBackend, ScriptedLine
+from uq_llm_integrations import ScriptedBackend, ScriptedLine, agreement, errors, score
 from uq_llm_integrations.langchain import ChatVLLMUncertainty, UncertaintyGateMiddleware
-from uq_llm_integrations.strategies.quantities import agreement, score
 
 SURE, UNSURE = ScriptedLine("sure", 0.9), ScriptedLine("unsure", 0.5)
-UNCERTAIN = score("perplexity") > 0.5
+UNCERTAIN = score("perplexity") > 1.65
 ADD = call("add", a=1, b=2)
 ran: list[tuple[int, int]] = []
 
@@ -84,7 +82,7 @@ def test_then_another_model_answers():
 
 
 def test_what_stays_uncertain_is_an_error_or_annotated():
-    with pytest.raises(errors.HighUncertaintyError, match=r"perplexity > 0\.5"):
+    with pytest.raises(errors.HighUncertaintyError, match=r"perplexity > 1\.65"):
         agent([UNSURE]).invoke(asked())
     assert agent([UNSURE], then="annotate").invoke(asked())["messages"][-1].content == "unsure"
 

@@ -1,16 +1,20 @@
 """A model that answers from a script, and what the tests ask it and call with it."""
 
 import json
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from llama_index.core.base.llms.types import ChatMessage, MessageRole
 from llama_index.core.tools import FunctionTool
 
-from uq_llm_integrations.backends.scripted import Line, ScriptedBackend
+from uq_llm_integrations import Candidate, Request, ScriptedBackend
+from uq_llm_integrations.backends.scripted import Line
 from uq_llm_integrations.llama_index import VLLMUncertaintyLLM
 
-PERPLEXITY = 0.1053605  # -log 0.9, the scripted probability
+PERPLEXITY = 1 / 0.9  # of the scripted probability
+LOGPROB = math.log(0.9)
 
 
 def scripted(script: Any = ("Paris.",), **arguments: Any) -> VLLMUncertaintyLLM:
@@ -20,8 +24,9 @@ def scripted(script: Any = ("Paris.",), **arguments: Any) -> VLLMUncertaintyLLM:
 class InOrder(ScriptedBackend):
     """Gives the script's answers in their order, whatever the prompts are."""
 
-    def _next_line(self, prompt: str) -> Line:
-        return super()._next_line("")
+    def _next_candidate(self, request: Request) -> Candidate:
+        candidate = super()._next_candidate(replace(request, prompt_ids=()))
+        return replace(candidate, prompt_ids=request.prompt_ids)
 
 
 def in_order(*script: Line, **arguments: Any) -> VLLMUncertaintyLLM:

@@ -4,7 +4,7 @@ from llama_index.core.agent.workflow import AgentOutput, FunctionAgent, ReActAge
 from llama_index.core.workflow import Event, StartEvent, StopEvent, Workflow, step
 
 from tests.llama_index.scripted import ADD, call, in_order, prompts, scripted
-from uq_llm_integrations.backends.scripted import ScriptedLine
+from uq_llm_integrations import ScriptedLine
 from uq_llm_integrations.llama_index import UncertaintyEventHandler
 
 REACT = 'Thought: I add.\nAction: add\nAction Input: {"a": 1, "b": 2}'

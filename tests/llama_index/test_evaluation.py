@@ -6,8 +6,7 @@ from llama_index.core.query_engine import RetryQueryEngine
 
 from tests.llama_index.scripted import in_order, prompts, scripted
 from tests.llama_index.test_query_engine import DOUBTFUL, UNCERTAIN, engine
-from uq_llm_integrations import errors
-from uq_llm_integrations.backends.scripted import ScriptedLine
+from uq_llm_integrations import ScriptedLine, errors
 from uq_llm_integrations.llama_index import UncertaintyEvaluator, UncertaintyQueryEngine
 
 

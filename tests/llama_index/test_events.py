@@ -10,10 +10,9 @@ from llama_index.core.llms.callbacks import dispatcher
 from pydantic import Field
 
 from tests.llama_index.scripted import PERPLEXITY, asked, scripted
-from uq_llm_integrations import errors
+from uq_llm_integrations import errors, score
 from uq_llm_integrations.llama_index import UncertaintyEventHandler, VLLMUncertaintyLLM
 from uq_llm_integrations.llama_index.events import Collection
-from uq_llm_integrations.strategies.quantities import score
 
 
 class Names(BaseEventHandler):
@@ -60,7 +59,7 @@ def test_the_handler_collects_the_scores_of_all_calls(registered):
 def test_models_without_scores_and_failed_calls_are_passed_by(registered):
     handler = registered(UncertaintyEventHandler())
     MockLLM().complete("?")
-    failing = scripted(uncertain_when=score("perplexity") > 0, on_high_uncertainty="raise")
+    failing = scripted(uncertain_when=score("perplexity") > 1.0, on_high_uncertainty="raise")
     with pytest.raises(errors.HighUncertaintyError):
         failing.complete("?")
     assert handler.calls == []

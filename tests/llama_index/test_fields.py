@@ -5,12 +5,8 @@ import json
 import pytest
 
 from tests.llama_index.scripted import scripted
-from uq_llm_integrations import errors
-from uq_llm_integrations.backends.scripted import ScriptedBackend
+from uq_llm_integrations import BestOfN, EarlyStop, ScriptedBackend, errors, score
 from uq_llm_integrations.llama_index import VLLMUncertaintyLLM
-from uq_llm_integrations.records import EarlyStop
-from uq_llm_integrations.strategies.best_of_n import BestOfN
-from uq_llm_integrations.strategies.quantities import score
 
 
 def test_a_model_is_plain_data_and_back():
@@ -25,7 +21,7 @@ def test_a_model_is_plain_data_and_back():
     )
     back = VLLMUncertaintyLLM.from_json(llm.to_json())
     assert back.to_dict() == llm.to_dict()
-    assert back._settings == llm._settings
+    assert back.identity() == llm.identity()
     assert back.early_stop == EarlyStop(3.0, window=8)
 
 
@@ -37,9 +33,9 @@ def test_a_ready_backend_is_left_out_and_given_again():
 
 
 def test_what_is_no_plain_data_is_described_and_has_to_be_given_again():
-    given = {"strategy": BestOfN(2), "uncertain_when": score("perplexity") > 0.5}
+    given = {"strategy": BestOfN(2), "uncertain_when": score("perplexity") > 1.65}
     told = json.loads(scripted(**given).to_json())
-    assert told["not_plain"]["uncertain_when"] == "perplexity > 0.5"
+    assert told["not_plain"]["uncertain_when"] == "perplexity > 1.65"
     backend = ScriptedBackend(["Oslo."])
     with pytest.raises(errors.ConfigurationError, match="strategy, uncertain_when cannot be read"):
         VLLMUncertaintyLLM.from_dict(told, backend=backend)

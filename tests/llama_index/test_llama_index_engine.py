@@ -10,12 +10,12 @@ from pydantic import BaseModel
 
 from tests.conftest import ENGINE_ARGUMENTS
 from tests.llama_index.scripted import asked
+from uq_llm_integrations import score
 from uq_llm_integrations.llama_index import (
     UncertaintyEventHandler,
     UncertaintyQueryEngine,
     VLLMUncertaintyLLM,
 )
-from uq_llm_integrations.strategies.quantities import score
 
 pytestmark = pytest.mark.engine
 
@@ -126,5 +126,5 @@ def test_a_query_engine_tells_how_sure_the_answer_is(llm):
     told = response.metadata["uncertainty"]
     assert (len(told["calls"]), told["decision"]) == (1, "accepted")
     perplexity = told["final"]["scores"]["perplexity"]
-    careful = UncertaintyQueryEngine(inner, score("perplexity") > perplexity / 2, "abstain")
+    careful = UncertaintyQueryEngine(inner, score("mean_nll") > perplexity / 2, "abstain")
     assert careful.query("Which module reads ZIP archives?").metadata["uncertainty"]["uncertain"]

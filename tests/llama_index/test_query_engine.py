@@ -14,12 +14,10 @@ from llama_index.core.tools import QueryEngineTool
 from pydantic import BaseModel
 
 from tests.llama_index.scripted import PERPLEXITY, in_order, scripted
-from uq_llm_integrations import errors
-from uq_llm_integrations.backends.scripted import ScriptedLine
+from uq_llm_integrations import ScriptedLine, agreement, errors, score, token_max
 from uq_llm_integrations.llama_index import UncertaintyQueryEngine, VLLMUncertaintyLLM
-from uq_llm_integrations.strategies.quantities import agreement, score, token_max
 
-UNCERTAIN = score("perplexity") > 0.5
+UNCERTAIN = score("perplexity") > 1.65
 DOUBTFUL = ScriptedLine("Rome?", 0.3)
 
 
@@ -75,7 +73,7 @@ def test_every_call_is_told_and_the_highest_scores_of_all():
     first, last = told(response)["calls"]
     assert (first["text"], last["text"]) == ("unsure", "sure")
     assert told(response)["final"] == last["uncertainty"]
-    assert told(response)["aggregate"]["perplexity"] == pytest.approx(1.6094379)
+    assert told(response)["aggregate"]["perplexity"] == pytest.approx(5.0)
 
 
 def test_the_final_scores_are_those_of_the_call_that_said_the_answer():
@@ -104,9 +102,9 @@ async def test_queries_at_once_do_not_mix():
         *(one.aquery("?") for one in [sure, unsure] * 5),
         *(asyncio.to_thread(one.query, "?") for one in [sure, unsure] * 5),
     )
-    finals = [told(answer)["final"]["scores"]["maxprob"] for answer in answers]
+    finals = [told(answer)["final"]["scores"]["perplexity"] for answer in answers]
     assert [len(told(answer)["calls"]) for answer in answers] == [1] * 20
-    assert finals == [pytest.approx(0.1053605), pytest.approx(1.6094379)] * 10
+    assert finals == [pytest.approx(1 / 0.9), pytest.approx(5.0)] * 10
 
 
 @BOTH_WAYS
@@ -158,7 +156,7 @@ async def test_it_can_be_an_error(is_async):
     scored = UncertaintyQueryEngine(
         engine(scripted([DOUBTFUL])), UNCERTAIN, on_high_uncertainty="raise"
     )
-    with pytest.raises(errors.HighUncertaintyError, match=r"perplexity > 0\.5") as caught:
+    with pytest.raises(errors.HighUncertaintyError, match=r"perplexity > 1\.65") as caught:
         await asked(scored, is_async)
     assert caught.value.text == "Rome?"
     assert caught.value.uncertainty["final"]["scores"]["perplexity"] > 0.5
@@ -192,7 +190,7 @@ async def test_streams_at_once_do_not_mix():
     responses = [await one.aquery("?") for one in engines]
     await asyncio.gather(*(read(response, True) for response in responses))
     finals = [told(response)["final"]["scores"]["perplexity"] for response in responses]
-    assert finals == [pytest.approx(0.1053605), pytest.approx(1.6094379)]
+    assert finals == [pytest.approx(1 / 0.9), pytest.approx(5.0)]
 
 
 @BOTH_WAYS

@@ -6,9 +6,8 @@ from llama_index.core.types import PydanticProgramMode
 from pydantic import BaseModel, ValidationError
 
 from tests.llama_index.scripted import asked, call, scripted
-from uq_llm_integrations import errors
+from uq_llm_integrations import errors, score
 from uq_llm_integrations.llama_index import UncertaintyEventHandler
-from uq_llm_integrations.strategies.quantities import score
 
 
 class Country(BaseModel):

@@ -8,7 +8,7 @@ from llama_index.core.base.llms.types import ChatMessage, MessageRole
 from llama_index.core.program import FunctionCallingProgram
 from pydantic import BaseModel
 
-from tests.llama_index.scripted import ADD, PERPLEXITY, asked, call, scripted
+from tests.llama_index.scripted import ADD, LOGPROB, asked, call, scripted
 from uq_llm_integrations import errors
 
 CALL = call("add", a=1, b=2)
@@ -32,7 +32,7 @@ async def test_a_call_is_read_and_scored_with_each_of_its_arguments(ask):
     assert (selection.tool_name, selection.tool_kwargs) == ("add", {"a": 1, "b": 2})
     (scored,) = response.additional_kwargs["uncertainty"]["tool_calls"]
     assert (scored["name"], scored["id"]) == ("add", selection.tool_id)
-    assert scored["fields"]["a"]["maxprob"] == pytest.approx(PERPLEXITY)
+    assert scored["fields"]["a"]["maxprob"] == pytest.approx(-LOGPROB)
 
 
 @pytest.mark.parametrize("ask", ["chat", "stream_chat"])

@@ -1,4 +1,4 @@
-"""Messages to what is asked, and replies to LlamaIndex's responses, without any model."""
+"""Messages to a turn, and replies to LlamaIndex's responses, without any model."""
 
 import json
 
@@ -16,8 +16,13 @@ from llama_index.core.base.llms.types import (
 
 from uq_llm_integrations import errors
 from uq_llm_integrations.chat.reply import Reply, ToolCall
-from uq_llm_integrations.llama_index.messages import openai_message, selections, turn_of
-from uq_llm_integrations.llama_index.translate import chat_message, log_probs
+from uq_llm_integrations.llama_index.messages import (
+    chat_message,
+    log_probs,
+    openai_message,
+    selections,
+    turn_of,
+)
 
 CALL = ToolCallBlock(tool_call_id="1", tool_name="add", tool_kwargs={"a": 1})
 TOOL = {"type": "function", "function": {"name": "add"}}

@@ -1,25 +1,16 @@
 """The matrix of methods and backends."""
 
-from pathlib import Path
-
 import pytest
 from typer.testing import CliRunner
 
+from uq_llm_integrations import METHODS
 from uq_llm_integrations.cli import app
-from uq_llm_integrations.methods.registry import METHODS
-from uq_llm_integrations.report.methods import markdown, rows
-
-README = Path(__file__).parents[2] / "README.md"
+from uq_llm_integrations.report.methods import rows
 
 
 def told(*arguments: str) -> str:
     result = CliRunner().invoke(app, ["methods", *arguments])
     return " ".join(result.output.split())
-
-
-def test_the_readme_has_the_matrix_of_the_catalogue():
-    part = README.read_text().split("<!-- methods -->\n")[1].split("\n<!-- /methods -->")[0]
-    assert part == markdown(), "paste what `uq-llm methods --markdown` prints"
 
 
 def test_every_method_has_a_row_and_works_somewhere():

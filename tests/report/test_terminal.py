@@ -1,14 +1,11 @@
 from rich.console import Console
 
-from uq_llm_integrations.backends.scripted import ScriptedBackend
-from uq_llm_integrations.records import Request
+from uq_llm_integrations import ScriptedBackend, UncertaintyModel
 from uq_llm_integrations.report.terminal import colour_of, heat_text, render
-from uq_llm_integrations.strategies.best_of_n import Single
-from uq_llm_integrations.strategies.drive import drive
 
 
 def test_each_token_has_the_colour_of_its_entropy():
-    result = drive(Single(), Request((1,)), ScriptedBackend(["ab"], probability=0.9))
+    result = UncertaintyModel(ScriptedBackend(["ab"], probability=0.9)).generate("?")
     text = heat_text(result.candidate, ["a", "b"])
     entropy = float(result.candidate.trace.entropy[0])
     assert text.plain == "ab"
@@ -20,9 +17,9 @@ def test_surer_tokens_have_other_colours():
 
 
 def test_the_report_shows_answer_scores_and_cost():
-    result = drive(Single(), Request((1,)), ScriptedBackend(["Paris"]), ["perplexity"])
+    result = UncertaintyModel(ScriptedBackend(["Paris"]), methods="perplexity").generate("?")
     console = Console(record=True, width=100)
     console.print(render(result, [list("Paris")]))
     shown = console.export_text()
-    for wanted in ("Paris", "perplexity", "0.1054", "5 generated"):
+    for wanted in ("Paris", "perplexity", "1.1111", "5 generated"):
         assert wanted in shown

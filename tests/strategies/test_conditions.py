@@ -1,20 +1,24 @@
-"""Conditions: what they say, what they cannot know, and how they read."""
+"""Conditions: what they decide, what they cannot know, and how they read."""
 
 import json
 import math
 from operator import ge, gt, le, lt
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uq_llm_integrations.backends.scripted import ScriptedBackend, ScriptedLine
-from uq_llm_integrations.errors import ConfigurationError, EngineError, UnknownMethodError
-from uq_llm_integrations.records import Request
-from uq_llm_integrations.strategies.best_of_n import Single
-from uq_llm_integrations.strategies.conditions import Comparison, Custom
-from uq_llm_integrations.strategies.drive import drive
-from uq_llm_integrations.strategies.quantities import (
+from tests.strategies.running import run
+from uq_llm_integrations import (
+    ConfigurationError,
+    EngineError,
+    Request,
+    Score,
+    ScriptedBackend,
+    Single,
+    TokenTrace,
+    UnknownMethodError,
     agreement,
     load_threshold,
     score,
@@ -22,17 +26,16 @@ from uq_llm_integrations.strategies.quantities import (
     token_mean,
     worst_window,
 )
+from uq_llm_integrations.backends.scripted import Said
+from uq_llm_integrations.strategies.conditions import Comparison, Custom
 
 
 def result_of(*lines):
     backend = ScriptedBackend(list(lines))
-    return drive(Single(), Request((1,), n=len(lines)), backend, ["perplexity"])
+    return run(Single(), Request((1,), n=len(lines)), backend, ["mean_nll"])
 
 
-SURE, UNSURE = (
-    ScriptedLine("yes", 0.9),
-    ScriptedLine("yes", 0.5),
-)  # perplexities 0.105 and 0.693 nats
+SURE, UNSURE = Said("yes", 0.9), Said("yes", 0.5)  # means of 0.105 and 0.693 nats
 
 YES = Custom(lambda result: True, "yes")
 NO = Custom(lambda result: False, "no")
@@ -40,24 +43,24 @@ UNKNOWN = Custom(lambda result: None, "unknown")
 
 
 def test_a_score_is_compared_with_a_threshold():
-    assert (score("perplexity") > 0.5)(result_of(UNSURE)) is True
-    assert (score("perplexity") > 0.5)(result_of(SURE)) is False
-    assert (score("perplexity") <= -math.log(0.5))(result_of(UNSURE)) is True
+    assert (score("mean_nll") > 0.5)(result_of(UNSURE)) is True
+    assert (score("mean_nll") > 0.5)(result_of(SURE)) is False
+    assert (score("mean_nll") <= -math.log(0.5))(result_of(UNSURE)) is True
 
 
 def test_windows_over_tokens():
-    first, then = result_of(ScriptedLine("aa", 0.9)), result_of(ScriptedLine("bb", 0.5))
+    first, then = result_of(Said("aa", 0.9)), result_of(Said("bb", 0.5))
     joined = first.candidate.trace.joined(then.candidate.trace)
     result = result_of("four")
     object.__setattr__(result.candidates[0], "trace", joined)
     low, high = -math.log(0.9), -math.log(0.5)
     for quantity, expected in [
-        (token_mean("perplexity"), (low + high) / 2),
-        (token_mean("perplexity", last=2), high),
-        (token_max("perplexity"), high),
-        (worst_window("perplexity", 2), high),
-        (worst_window("perplexity", 3), (low + 2 * high) / 3),
-        (worst_window("perplexity", 99), (low + high) / 2),
+        (token_mean("mean_nll"), (low + high) / 2),
+        (token_mean("mean_nll", last=2), high),
+        (token_max("mean_nll"), high),
+        (worst_window("mean_nll", 2), high),
+        (worst_window("mean_nll", 3), (low + 2 * high) / 3),
+        (worst_window("mean_nll", 99), (low + high) / 2),
     ]:
         assert quantity(result) == pytest.approx((expected, expected)), quantity
 
@@ -68,7 +71,7 @@ def test_agreement_is_the_share_of_whole_candidates_with_the_same_answer():
 
 
 @pytest.mark.parametrize(
-    ("condition", "verdict"),
+    ("condition", "outcome"),
     [
         (YES & NO, False),
         (YES | NO, True),
@@ -80,17 +83,40 @@ def test_agreement_is_the_share_of_whole_candidates_with_the_same_answer():
         (~UNKNOWN, None),
     ],
 )
-def test_what_is_unknown_decides_only_where_it_matters(condition, verdict):
-    assert condition(result_of(SURE)) is verdict
+def test_what_is_unknown_decides_only_where_it_matters(condition, outcome):
+    assert condition(result_of(SURE)) is outcome
 
 
 def test_a_score_that_is_not_known_leaves_the_condition_open():
-    assert (score("perplexity") > 0.5)(result_of("")) is None
+    assert (score("mean_nll") > 0.5)(result_of("")) is None
+
+
+def test_a_score_that_was_not_requested_leaves_the_condition_open():
+    assert (score("entropy") > 0.5)(result_of(SURE)) is None
+
+
+class OneAnswer:
+    """What a framework hands on of an answer."""
+
+    trace = TokenTrace(9, np.log([0.5, 0.25]))
+
+    def score(self, name):
+        return Score(name, 2.0)
+
+
+def test_what_has_scores_and_a_trace_is_enough_for_a_condition():
+    assert (score("entropy") > 1)(OneAnswer()) is True
+    assert (token_max("mean_nll") > 1)(OneAnswer()) is True
+
+
+def test_without_samples_and_a_result_their_conditions_are_left_open():
+    assert (agreement() < 0.5)(OneAnswer()) is None
+    assert YES(OneAnswer()) is None
 
 
 def test_conditions_read_as_they_were_written():
     condition = (score("entropy") > 1.5) & ~(agreement() >= 0.5) | (worst_window("entropy", 8) > 3)
-    text = "((entropy > 1.5 & ~agreement >= 0.5) | worst token entropy of 8 in a row > 3)"
+    text = "((entropy > 1.5 and not agreement >= 0.5) or worst_window(entropy, 8) > 3)"
     assert repr(condition) == text
     assert condition.methods == ("entropy",)
     assert condition.needs_samples
@@ -101,7 +127,7 @@ def test_python_words_in_place_of_signs_are_refused():
         assert YES and NO
 
 
-quantities = st.sampled_from([score("perplexity"), score("entropy")])
+quantities = st.sampled_from([score("mean_nll"), score("entropy")])
 comparisons = st.builds(
     Comparison, quantities, st.sampled_from([">", ">=", "<", "<="]), st.integers(0, 3)
 )
@@ -117,9 +143,9 @@ def test_only_what_can_never_or_always_hold_is_refused(one, other):
         return compare(value, edge)
 
     grid = [i / 2 for i in range(-2, 9)]
-    worlds = [{"perplexity": p, "entropy": e} for p in grid for e in grid]
-    verdicts = {holds(one, world) and holds(other, world) for world in worlds}
-    if True in verdicts:
+    worlds = [{"mean_nll": p, "entropy": e} for p in grid for e in grid]
+    outcomes = {holds(one, world) and holds(other, world) for world in worlds}
+    if True in outcomes:
         one & other
     else:
         with pytest.raises(ConfigurationError, match="never"):
@@ -129,7 +155,7 @@ def test_only_what_can_never_or_always_hold_is_refused(one, other):
             one | other
 
 
-def test_what_can_never_be_asked_is_refused():
+def test_what_can_never_be_decided_is_refused():
     with pytest.raises(ConfigurationError, match="must be a number"):
         score("entropy") > math.nan  # noqa: B015  # it raises
     with pytest.raises(UnknownMethodError):

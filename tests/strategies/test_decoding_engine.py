@@ -1,4 +1,4 @@
-"""Early stop, siblings that are left, boundaries and steps on the real engine."""
+"""Early stop, aborted siblings, boundaries and steps on the real engine."""
 
 import asyncio
 
@@ -6,13 +6,19 @@ import numpy as np
 import pytest
 
 from tests.conftest import eventually
-from uq_llm_integrations.errors import InvalidRequestError
-from uq_llm_integrations.records import EarlyStop, Request, SampleMonitor
-from uq_llm_integrations.strategies.best_of_n import BestOfN, SelfConsistency
-from uq_llm_integrations.strategies.boundaries import Boundary
-from uq_llm_integrations.strategies.drive import drive
-from uq_llm_integrations.strategies.quantities import score, token_max
-from uq_llm_integrations.strategies.stepwise import Stepwise, VLLMStepGenerator
+from tests.strategies.running import run
+from uq_llm_integrations import (
+    BestOfN,
+    Boundary,
+    EarlyStop,
+    InvalidRequestError,
+    Request,
+    SampleMonitor,
+    SelfConsistency,
+    Stepwise,
+    score,
+    score_truncated_sequence,
+)
 
 pytestmark = pytest.mark.engine
 
@@ -40,7 +46,7 @@ def test_a_sample_ends_itself_where_its_window_is_too_uncertain(backend, capital
     reasons = {one.finish_reason for one in stopped}
     assert reasons == {"early_stop", "length"}
     for before, after, mean in zip(free, stopped, means, strict=True):
-        # The distribution that is too uncertain is the one of the token that is not drawn.
+        # The distribution that is too uncertain is the one of the token that is not sampled.
         over = np.flatnonzero(mean > above)
         kept = over[0] + 2 if len(over) else len(before.token_ids)
         assert after.token_ids == before.token_ids[:kept]
@@ -75,15 +81,15 @@ def test_a_rule_that_cannot_work_is_refused(backend, capital_ids, rule, sampling
         backend.run(backend.generate(Request(capital_ids, sampling=sampling, early_stop=rule)))
 
 
-def test_siblings_are_left_once_there_are_enough(backend, capital_ids):
-    """What they drew until then is kept, with its trace, and the engine stops working on them."""
+def test_siblings_are_aborted_once_there_are_enough(backend, capital_ids):
+    """What they sampled is kept, with its trace, and the engine stops working on them."""
     lengths = {"temperature": 1.0, "max_tokens": 150, "seed": 11}
-    watch = SampleMonitor(enough=lambda finished: len(finished) >= 1)
-    candidates = backend.run(backend.generate(Request(capital_ids, 4, sampling=lengths), watch))
+    monitor = SampleMonitor(enough=lambda finished: len(finished) >= 1)
+    candidates = backend.run(backend.generate(Request(capital_ids, 4, sampling=lengths), monitor))
     whole = [one for one in candidates if one.is_whole]
-    left = [one for one in candidates if one.finish_reason == "abort"]
-    assert len(whole) + len(left) == 4 and whole and left
-    for one in left:
+    aborted = [one for one in candidates if one.finish_reason == "abort"]
+    assert len(whole) + len(aborted) == 4 and whole and aborted
+    for one in aborted:
         assert 0 < len(one.token_ids) < 150
         assert one.trace.is_exact and len(one.trace) == len(one.token_ids)
     process = backend.start()
@@ -95,21 +101,21 @@ def test_siblings_are_left_once_there_are_enough(backend, capital_ids):
     asyncio.run(eventually(nothing_is_left))
 
 
-def test_a_sample_that_cannot_win_is_left(backend, capital_ids):
+def test_a_sample_that_cannot_win_is_aborted(backend, capital_ids):
     request = Request(capital_ids, sampling={"temperature": 1.3, "max_tokens": 60, "seed": 3})
-    patient = drive(BestOfN(6, "maxprob", settle=False), request, backend)
-    eager = drive(BestOfN(6, "maxprob"), request, backend)
+    patient = run(BestOfN(6, "maxprob", settle=False), request, backend)
+    eager = run(BestOfN(6, "maxprob"), request, backend)
     assert eager.candidate.token_ids == patient.candidate.token_ids
     assert eager.usage.generated_tokens < patient.usage.generated_tokens
     assert eager.usage.saved_tokens > 0
 
 
-def test_a_settled_vote_draws_no_more(backend, capital_ids):
+def test_a_settled_vote_samples_no_more(backend, capital_ids):
     request = Request(capital_ids, sampling={"temperature": 0.01, "max_tokens": 12, "seed": 3})
-    result = drive(SelfConsistency(16, answer=lambda text: str("Paris" in text)), request, backend)
+    result = run(SelfConsistency(16, answer=lambda text: str("Paris" in text)), request, backend)
     assert "Paris" in result.text
     assert len(result.candidates) == 4, [one.text for one in result.candidates]
-    assert result.decision.action == "stopped_early"
+    assert result.sampling_end.kind == "stopped_early"
 
 
 def test_a_boundary_is_cut_at_its_token(backend, capital_ids):
@@ -129,21 +135,18 @@ def test_a_boundary_is_cut_at_its_token(backend, capital_ids):
 
 
 def test_steps_go_on_from_the_kept_tokens(backend):
-    strategy = Stepwise(
-        3, "perplexity", Boundary(("\n", "."), max_tokens=16), branch_when=token_max("entropy") > 1
-    )
-    steps = VLLMStepGenerator(
-        backend, strategy, ["perplexity", "entropy"], chat=True, max_tokens=60, seed=2
-    )
-    result = steps.generate("List three fruits, one on each line.")
+    boundary = Boundary(("\n", "."), max_tokens=16)
+    strategy = Stepwise(3, boundary=boundary, branch_when="token_max(entropy) > 1")
+    prompt_ids = backend.run(backend.encode("List three fruits, one on each line.", chat=True))
+    sampling = {"temperature": 0.7, "max_tokens": 60, "seed": 2}
+    result = run(strategy, Request(prompt_ids, sampling=sampling), backend)
     candidate = result.candidate
     assert len(candidate.trace) == len(candidate.token_ids) <= 60
     assert result.usage.generated_tokens > len(candidate.token_ids)
     full = backend.run(backend.score(candidate.prompt_ids, candidate.token_ids))
     np.testing.assert_allclose(candidate.trace.logprob, full.trace.logprob, atol=2e-3)
     half = result.text[: len(result.text) // 2]
-    again = steps.score_truncated_sequence("List three fruits, one on each line.", half)
-    assert again.is_sliced
+    assert score_truncated_sequence(backend, prompt_ids, half, [candidate]).is_sliced
 
 
 def test_a_greedy_step_is_the_same_as_no_steps(backend, capital_ids):
@@ -151,7 +154,7 @@ def test_a_greedy_step_is_the_same_as_no_steps(backend, capital_ids):
     sampling = {"temperature": 0, "max_tokens": 24}
     (whole,) = backend.run(backend.generate(Request(capital_ids, sampling=sampling)))
     strategy = Stepwise(1, boundary=Boundary((), max_tokens=5))
-    stepped = drive(strategy, Request(capital_ids, sampling=sampling), backend)
+    stepped = run(strategy, Request(capital_ids, sampling=sampling), backend)
     assert stepped.candidate.token_ids == whole.token_ids
     assert stepped.text == whole.text
     condition = score("entropy") < 5

@@ -7,7 +7,7 @@ import atexit
 import os
 import threading
 import weakref
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Generator
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -71,13 +71,22 @@ class LoopThread:
             tasks.append(self.loop.create_task(coroutine))
             tasks[0].add_done_callback(ended.set_result)
 
-        self._call(start, coroutine)
+        def cancel() -> None:
+            if tasks:
+                tasks[0].cancel()
+            else:  # interrupted before the start was scheduled
+                ended.cancel()
+
         try:
+            self.loop.call_soon_threadsafe(start)
             task = ended.result()
         except BaseException:
-            with suppress(RuntimeError, TimeoutError):  # the loop is closed; it does not end
-                self.loop.call_soon_threadsafe(lambda: tasks[0].cancel())
+            # The loop may be closed, the start may have failed, the task may not end in time.
+            with suppress(RuntimeError, CancelledError, TimeoutError):
+                self.loop.call_soon_threadsafe(cancel)
                 ended.result(CANCEL_SECONDS)
+            if not tasks:
+                coroutine.close()
             raise
         if task.cancelled():
             raise CancelledError
@@ -125,13 +134,6 @@ class LoopThread:
         try:
             check_process(self._pid)
         except EngineError:
-            coroutine.close()
-            raise
-
-    def _call(self, start: Callable[[], None], coroutine: Coroutine[Any, Any, T]) -> None:
-        try:
-            self.loop.call_soon_threadsafe(start)
-        except RuntimeError:
             coroutine.close()
             raise
 

@@ -158,21 +158,26 @@ class ScriptedBackend(Backend):
         return [_activations(ids, self._probability, inspection) for ids in texts]
 
     def _next_candidate(self, request: Request) -> Candidate:
-        prompt = bytes(request.prompt_ids).decode(errors="replace")
-        lines = self._script.get(prompt) if isinstance(self._script, Mapping) else self._script
-        if not lines:
-            raise InvalidRequestError(f"the script has no answer to {prompt!r}")
-        number = self._used.get(prompt, 0)
-        self._used[prompt] = number + 1
-        line = lines[number % len(lines)]
+        line = self._next_line(bytes(request.prompt_ids).decode(errors="replace"))
         if isinstance(line, UncertaintyError):
             return failed_candidate(request.prompt_ids, line, _SIZE)
         if isinstance(line, str):
             return _candidate(request, line, self._probability)
         return _candidate(request, line.text, line.probability)
 
+    def _next_line(self, prompt: str) -> Line:
+        lines = self._script.get(prompt) if isinstance(self._script, Mapping) else self._script
+        if not lines:
+            raise InvalidRequestError(f"the script has no answer to {prompt!r}")
+        number = self._used.get(prompt, 0)
+        self._used[prompt] = number + 1
+        return lines[number % len(lines)]
+
     def _identity(self) -> tuple[object, ...]:
-        return self._script, self._probability, self._delay
+        prompts = self._script if isinstance(self._script, Mapping) else {None: self._script}
+        # By their repr, since an error equals only itself.
+        script = {prompt: [repr(line) for line in lines] for prompt, lines in prompts.items()}
+        return script, self._probability, self._delay
 
     def __getstate__(self) -> dict[str, object]:
         return {name: value for name, value in self.__dict__.items() if name != "loop"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, closing
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import LanguageModelInput
@@ -12,16 +12,11 @@ from langchain_core.language_models.base import LangSmithParams
 from langchain_core.language_models.llms import BaseLLM
 from langchain_core.outputs import GenerationChunk, LLMResult
 from langchain_core.runnables import RunnableConfig
-from pydantic import model_validator
 
 from uq_llm_integrations.chat.reply import Turn
-from uq_llm_integrations.errors import ConfigurationError
 from uq_llm_integrations.faces import HuggingFaceFace, HybridFace, ModelFace, VLLMFace
 from uq_llm_integrations.langchain.messages import generation_chunk, llm_result
 from uq_llm_integrations.records import Conversation
-from uq_llm_integrations.settings import Settings
-
-_CHAT_ONLY = ("tool_parser", "reasoning_parser", "logprobs")
 
 
 class ScoredText(NamedTuple):
@@ -45,12 +40,7 @@ class UncertaintyLLM(ModelFace, BaseLLM):
         'accepted'
     """
 
-    @model_validator(mode="after")
-    def _check_uncertainty_llm(self) -> Self:
-        for name in _CHAT_ONLY:
-            if getattr(self, name) != Settings.model_fields[name].default:
-                raise ConfigurationError(f"{name} is for chat classes")
-        return self
+    refused: ClassVar[frozenset[str]] = frozenset({"logprobs", "reasoning_parser", "tool_parser"})
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
@@ -145,7 +135,8 @@ class UncertaintyLLM(ModelFace, BaseLLM):
     async def _chunks(
         self, prompt: str, stop: list[str] | None, kwargs: dict[str, Any]
     ) -> AsyncGenerator[GenerationChunk, None]:
-        core, stops = self.core.with_options(**kwargs), tuple(stop or ())
+        bound, rest = self.bound(kwargs)
+        core, stops = bound.core.with_options(**rest), tuple(stop or ())
         turn = Turn(stop=stops, prompt=prompt)
         if core.settings.chat_template:
             message = {"role": "user", "content": prompt}

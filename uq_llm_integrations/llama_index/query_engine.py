@@ -50,7 +50,7 @@ class UncertaintyQueryEngine(BaseQueryEngine):
             raise ConfigurationError(f"retries is {retries}; allowed are whole numbers from 0")
         when = None if uncertain_when is None else as_condition(uncertain_when)
         check_metadata_condition(when)
-        check_action("on_high_uncertainty", on_high_uncertainty)
+        check_action(on_high_uncertainty, "on_high_uncertainty")
         super().__init__(inner.callback_manager)
         self._inner, self._when, self._action = inner, when, on_high_uncertainty
         self._text, self._retries, self._temperature = abstention_text, retries, temperature

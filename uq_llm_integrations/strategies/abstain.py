@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, get_args
-
-from pydantic import ConfigDict
+from typing import Literal, get_args
 
 from uq_llm_integrations.backends.base import Capabilities
 from uq_llm_integrations.errors import ConfigurationError, HighUncertaintyError
 from uq_llm_integrations.methods.options import MethodOptions
 from uq_llm_integrations.records import Decision, Request, Result
 from uq_llm_integrations.strategies.base import Run, Strategy
-from uq_llm_integrations.strategies.best_of_n import Single
-from uq_llm_integrations.strategies.condition_text import When, as_condition
+from uq_llm_integrations.strategies.condition_text import as_condition
 from uq_llm_integrations.strategies.conditions import Condition, Scored, check_condition
 
 Action = Literal["annotate", "abstain", "raise"]
@@ -36,13 +33,13 @@ class Abstain(Strategy):
     type = "abstain"
 
     strategy: Strategy
-    when: When
+    when: Condition | str
     action: Action = "annotate"
     text: str = ABSTENTION
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "when", as_condition(self.when))
-        check_action("action", self.action)
+        check_action(self.action)
 
     @property
     def can_stream(self) -> bool:  # type: ignore[override]  # it depends on what is wrapped
@@ -52,19 +49,8 @@ class Abstain(Strategy):
     async def __call__(self, run: Run) -> Result:
         """Run the strategy and act on its result."""
         when = as_condition(self.when)
-        return self.decide(await self.strategy(run.vary(methods=when.methods)))
-
-    def decide(self, result: Result) -> Result:
-        """Return a ready result with what is decided about it; raise where that is the action."""
-        when = as_condition(self.when)
-        if when(result) is False:
-            return result
-        text = self.text if self.action == "abstain" else result.decision.text
-        action = "abstained" if self.action == "abstain" else result.decision.action
-        result = replace(result, decision=Decision(action, repr(when), True, text))
-        if self.action == "raise":
-            raise HighUncertaintyError(repr(when), result=result)
-        return result
+        result = await self.strategy(run.vary(methods=when.methods))
+        return _decide(result, when, self.action, self.text)
 
     def check(self, request: Request, capabilities: Capabilities, options: MethodOptions) -> None:
         """Refuse a condition that can never be decided."""
@@ -92,17 +78,13 @@ class Policy:
         entropy > 1.5
     """
 
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(
-        arbitrary_types_allowed=True, extra="forbid"
-    )
-
-    uncertain_when: When | None = None
+    uncertain_when: Condition | str | None = None
     on_high_uncertainty: Action = "annotate"
     abstention_text: str = ABSTENTION
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "uncertain_when", self.condition)
-        check_action("on_high_uncertainty", self.on_high_uncertainty)
+        check_action(self.on_high_uncertainty, "on_high_uncertainty")
         if self.condition is None and self.on_high_uncertainty != "annotate":
             raise ConfigurationError(
                 f"on_high_uncertainty={self.on_high_uncertainty!r} needs `uncertain_when`"
@@ -113,6 +95,11 @@ class Policy:
         """The condition on which an answer is too uncertain."""
         return None if self.uncertain_when is None else as_condition(self.uncertain_when)
 
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The methods that must be scored before a result can be decided about."""
+        return self.condition.methods if self.condition is not None else ()
+
     def wrap(self, strategy: Strategy) -> Strategy:
         """Return the strategy with this policy applied to its results."""
         if self.condition is None:
@@ -120,19 +107,33 @@ class Policy:
         return Abstain(strategy, self.condition, self.on_high_uncertainty, self.abstention_text)
 
     def decide(self, result: Result) -> Result:
-        """Return a ready result, scored by the condition's methods, with what is decided."""
+        """Return a scored result with the decision about it, or raise HighUncertaintyError."""
         if self.condition is None:
             return result
-        action, text = self.on_high_uncertainty, self.abstention_text
-        return Abstain(Single(), self.condition, action, text).decide(result)
+        return _decide(result, self.condition, self.on_high_uncertainty, self.abstention_text)
 
     def is_uncertain(self, scored: Scored) -> bool:
         """Return whether an answer is too uncertain; what is not known counts as uncertain."""
         return self.condition is not None and self.condition(scored) is not False
 
 
-def check_action(name: str, action: str) -> None:
+def check_action(action: str, name: str = "action") -> None:
     """Raise ConfigurationError for an action that is not known."""
     if action not in get_args(Action):
         allowed = ", ".join(get_args(Action))
         raise ConfigurationError(f"{name} is {action!r}; allowed are {allowed}")
+
+
+def _decide(result: Result, when: Condition, action: Action, text: str) -> Result:
+    """Return the result, acted on where it meets the condition or cannot be known not to."""
+    if when(result) is False:
+        return result
+    before = result.decision
+    if action == "abstain":
+        decision = Decision("abstained", repr(when), True, text)
+    else:
+        decision = Decision(before.action, repr(when), True, before.text)
+    result = replace(result, decision=decision)
+    if action == "raise":
+        raise HighUncertaintyError(repr(when), result=result)
+    return result

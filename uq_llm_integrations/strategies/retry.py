@@ -9,7 +9,6 @@ import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
-from pydantic.json_schema import SkipJsonSchema
 from tenacity import (
     AsyncRetrying,
     RetryCallState,
@@ -29,8 +28,8 @@ from uq_llm_integrations.errors import ConfigurationError, UncertaintyError
 from uq_llm_integrations.methods.options import MethodOptions
 from uq_llm_integrations.records import Decision, Request, Result, Usage
 from uq_llm_integrations.strategies.base import Run, Strategy, check_count, check_run
-from uq_llm_integrations.strategies.condition_text import When, as_condition
-from uq_llm_integrations.strategies.conditions import check_condition
+from uq_llm_integrations.strategies.condition_text import as_condition
+from uq_llm_integrations.strategies.conditions import Condition, check_condition
 
 Callback = Callable[[RetryCallState], Awaitable[None] | None]
 
@@ -54,15 +53,15 @@ class Retry(Strategy):
     type = "retry"
 
     strategy: Strategy
-    when: When
-    attempts: int = 3
-    stop: SkipJsonSchema[StopBaseT | None] = None
-    wait: SkipJsonSchema[WaitBaseT] = _NO_WAIT
+    when: Condition | str
+    stop: StopBaseT | None = None
+    wait: WaitBaseT = _NO_WAIT
     temperatures: Sequence[float] = ()
-    last_resort: SkipJsonSchema[Backend | None] = None
-    before: SkipJsonSchema[Callback | None] = None
-    after: SkipJsonSchema[Callback | None] = None
-    before_sleep: SkipJsonSchema[Callback | None] = None
+    last_resort: Backend | None = None
+    before: Callback | None = None
+    after: Callback | None = None
+    before_sleep: Callback | None = None
+    attempts: int = 3
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "when", as_condition(self.when))
@@ -170,9 +169,9 @@ class RetryErrors(Strategy):
     type = "retry_errors"
 
     strategy: Strategy
+    stop: StopBaseT | None = None
+    wait: WaitBaseT = _JITTER
     attempts: int = 3
-    stop: SkipJsonSchema[StopBaseT | None] = None
-    wait: SkipJsonSchema[WaitBaseT] = _JITTER
 
     def __post_init__(self) -> None:
         check_count("attempts", self.attempts)

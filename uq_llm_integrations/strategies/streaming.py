@@ -56,7 +56,7 @@ async def stream_strategy(
     """
     condition = None if stop_if is None else as_condition(stop_if)
     capabilities = run.backend.capabilities
-    check_stream(strategy, run.request, capabilities, run.methods, condition, run.options)
+    check_stream(strategy, run.request, capabilities, run.methods, run.options, condition)
     if not strategy.can_stream:
         result = await strategy(run)
         candidate = result.candidate
@@ -87,11 +87,10 @@ def check_stream(
     request: Request,
     capabilities: Capabilities,
     methods: Sequence[str],
-    stop_if: Condition | str | None,
-    options: MethodOptions | None = None,
+    options: MethodOptions,
+    stop_if: Condition | str | None = None,
 ) -> None:
     """Raise ConfigurationError where answers like this one can never be streamed."""
-    options = options or MethodOptions()
     check_available(methods, capabilities, options)
     strategy.check(request, capabilities, options)
     if stop_if is None:

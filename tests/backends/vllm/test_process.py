@@ -12,6 +12,7 @@ import numpy as np
 import psutil
 import pytest
 from tenacity import wait_fixed
+from uq_llm_integrations.strategies.drive import drive
 
 from tests.conftest import full_vocabulary_entropy
 from uq_llm_integrations.backends.vllm.backend import VLLMEngineBackend
@@ -20,7 +21,6 @@ from uq_llm_integrations.checkpoints import resolve_model
 from uq_llm_integrations.errors import EngineDeadError, EngineTimeoutError, InvalidRequestError
 from uq_llm_integrations.records import Request
 from uq_llm_integrations.strategies.best_of_n import Single
-from uq_llm_integrations.strategies.drive import drive
 from uq_llm_integrations.strategies.retry import RetryErrors
 
 pytestmark = pytest.mark.engine

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uq_llm_integrations.chat.json_values import json_values
+from uq_llm_integrations.chat.json_spans import json_values
 
 KEYS = st.text(min_size=1, max_size=5).filter(lambda key: not set(key) & set(".[]"))
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()

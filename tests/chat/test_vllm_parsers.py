@@ -5,12 +5,10 @@ import json
 import pytest
 from transformers import AutoTokenizer
 
-from uq_llm_integrations import errors
-from uq_llm_integrations.chat.reading import ReplyFormat, reader_of
-from uq_llm_integrations.chat.reply import PlainReader
-from uq_llm_integrations.chat.vllm_reader import VLLMReader
+from uq_llm_integrations import Conversation, errors
+from uq_llm_integrations.chat.parsers import PlainReader, reply_reader
+from uq_llm_integrations.chat.vllm_parsers import VLLMReader
 from uq_llm_integrations.checkpoints import resolve_model
-from uq_llm_integrations.records import Conversation
 
 ADD = {
     "type": "function",
@@ -24,21 +22,22 @@ ADD = {
         },
     },
 }
-ASKED = Conversation(({"role": "user", "content": "?"},), (ADD,))
+TURN = Conversation(({"role": "user", "content": "?"},), (ADD,))
 CALL = '<tool_call>\n{"name": "add", "arguments": {"a": 1, "b": 2}}\n</tool_call>'
-PLAIN = ReplyFormat()
-THINKING = ReplyFormat(reasoning_parser="deepseek_r1")
+THINKING = "deepseek_r1"
 
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    tokenizer = AutoTokenizer.from_pretrained(resolve_model("smollm2").path)
+    source = resolve_model("smollm2")
+    source.prepare()
+    tokenizer = AutoTokenizer.from_pretrained(source.path)
     tokenizer.add_special_tokens({"additional_special_tokens": ["<think>", "</think>"]})
     return tokenizer
 
 
-def reader(tokenizer, choice="auto", form=PLAIN, conversation=ASKED):
-    return reader_of(tokenizer, conversation, choice, form, ())
+def reader(tokenizer, choice="auto", tools=None, reasoning=None, conversation=TURN):
+    return reply_reader(tokenizer, conversation, choice, tools, reasoning, ())
 
 
 def streamed(tokenizer, text, **given):
@@ -51,7 +50,7 @@ def streamed(tokenizer, text, **given):
     return parts
 
 
-def test_a_model_without_a_format_of_its_own_uses_the_one_it_was_told_of(tokenizer):
+def test_a_model_without_a_format_of_its_own_uses_the_described_one(tokenizer):
     reply = reader(tokenizer).whole(f"Let me see. {CALL}", ())
     assert reply.content.strip() == "Let me see."
     (call,) = reply.tool_calls
@@ -75,27 +74,25 @@ def test_a_call_that_must_come_has_a_grammar(tokenizer):
 
 
 def test_reasoning_is_read_in_whole_and_in_pieces(tokenizer):
-    plain = Conversation(ASKED.messages)
+    plain = Conversation(TURN.messages)
     text = "Hm.</think>Paris."
     ids = tuple(tokenizer.encode(text, add_special_tokens=False))
-    reply = reader(tokenizer, form=THINKING, conversation=plain).whole(text, ids)
+    reply = reader(tokenizer, reasoning=THINKING, conversation=plain).whole(text, ids)
     assert (reply.reasoning, reply.content) == ("Hm.", "Paris.")
-    parts = streamed(tokenizer, text, form=THINKING, conversation=plain)
+    parts = streamed(tokenizer, text, reasoning=THINKING, conversation=plain)
     assert "".join(part.reasoning for part in parts) == "Hm."
     assert "".join(part.content for part in parts) == "Paris."
 
 
 def test_without_tools_and_reasoning_nothing_is_read(tokenizer):
-    assert isinstance(reader(tokenizer, conversation=Conversation(ASKED.messages)), PlainReader)
+    assert isinstance(reader(tokenizer, conversation=Conversation(TURN.messages)), PlainReader)
     assert isinstance(reader(tokenizer), VLLMReader)
 
 
-@pytest.mark.parametrize(
-    "form", [ReplyFormat(tool_parser="nonsense"), ReplyFormat(reasoning_parser="nonsense")]
-)
-def test_unknown_parsers_are_refused(tokenizer, form):
+@pytest.mark.parametrize("kind", ["tools", "reasoning"])
+def test_unknown_parsers_are_refused(tokenizer, kind):
     with pytest.raises(errors.ConfigurationError, match="nonsense"):
-        reader(tokenizer, form=form)
+        reader(tokenizer, **{kind: "nonsense"})
 
 
 def test_a_tool_that_is_not_there_cannot_be_chosen(tokenizer):

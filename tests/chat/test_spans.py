@@ -3,18 +3,18 @@
 import numpy as np
 import pytest
 
-from uq_llm_integrations.chat.parts import Parts
+from uq_llm_integrations import Candidate, TokenTrace
 from uq_llm_integrations.chat.reply import Reply, ToolCall
-from uq_llm_integrations.records import Candidate, TokenTrace
+from uq_llm_integrations.chat.spans import SpanScores
 
-METHODS = ("perplexity", "maxprob")
+METHODS = ("mean_nll", "maxprob")
 
 
-def parts(texts: list[str], logprobs: list[float] | None = None, methods=METHODS) -> Parts:
+def parts(texts: list[str], logprobs: list[float] | None = None, methods=METHODS) -> SpanScores:
     """Token i has the log-probability -i, so that a sum tells which tokens it is over."""
     values = np.array(logprobs or [-float(i) for i in range(len(texts))])
     candidate = Candidate((1,), tuple(range(len(texts))), "".join(texts), TokenTrace(9, values))
-    return Parts(candidate, texts, methods)
+    return SpanScores(candidate, texts, methods)
 
 
 def test_one_plain_text_has_no_parts():
@@ -23,16 +23,16 @@ def test_one_plain_text_has_no_parts():
 
 def test_reasoning_and_answer():
     texts = ["<think>", "Hm", ".", "</think>", "Par", "is."]
-    told = parts(texts).of_reply(Reply("Paris.", "Hm."))
-    assert told["reasoning"]["tokens"] == [1, 3]
-    assert told["answer"]["tokens"] == [4, 6]
-    assert told["answer"]["scores"] == {"perplexity": 4.5, "maxprob": 9.0}
+    scores_of_parts = parts(texts).of_reply(Reply("Paris.", "Hm."))
+    assert scores_of_parts["reasoning"]["tokens"] == [1, 3]
+    assert scores_of_parts["answer"]["tokens"] == [4, 6]
+    assert scores_of_parts["answer"]["scores"] == {"mean_nll": 4.5, "maxprob": 9.0}
 
 
 def test_what_was_thought_can_be_said_again():
-    told = parts(["Paris", "</think>", "Paris"]).of_reply(Reply("Paris", "Paris"))
-    assert told["reasoning"]["tokens"] == [0, 1]
-    assert told["answer"]["tokens"] == [2, 3]
+    scores_of_parts = parts(["Paris", "</think>", "Paris"]).of_reply(Reply("Paris", "Paris"))
+    assert scores_of_parts["reasoning"]["tokens"] == [0, 1]
+    assert scores_of_parts["answer"]["tokens"] == [2, 3]
 
 
 def test_calls_and_their_arguments():
@@ -76,16 +76,16 @@ def test_a_token_that_holds_more_than_the_field_counts_whole():
 
 
 def test_methods_that_read_more_than_the_trace_have_no_scores_of_parts():
-    scorer = parts(["a", "b"], methods=("perplexity", "semantic_entropy", "TokenEntropy"))
-    told = scorer.of_reply(Reply("b", "a"))
-    assert set(told["answer"]["scores"]) == {"perplexity"}
+    scorer = parts(["a", "b"], methods=("mean_nll", "semantic_entropy", "TokenEntropy"))
+    scores_of_parts = scorer.of_reply(Reply("b", "a"))
+    assert set(scores_of_parts["answer"]["scores"]) == {"mean_nll"}
 
 
 def test_a_character_may_span_tokens():
     """The first of its tokens adds no text."""
-    told = parts(["Hm", "</think>", "", "é", "!"]).of_reply(Reply("é!", "Hm"))
-    assert told["answer"]["tokens"] == [2, 5]
-    assert told["answer"]["scores"]["perplexity"] == pytest.approx(3.0)
+    scores_of_parts = parts(["Hm", "</think>", "", "é", "!"]).of_reply(Reply("é!", "Hm"))
+    assert scores_of_parts["answer"]["tokens"] == [2, 5]
+    assert scores_of_parts["answer"]["scores"]["mean_nll"] == pytest.approx(3.0)
 
 
 def test_a_call_that_is_not_written_as_json_says_whose_scores_it_has():

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from uq_llm_integrations.chat.parsers import TagReader
 from uq_llm_integrations.chat.reply import Reply
-from uq_llm_integrations.chat.tags import TagReader
 
 CALL = '<tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call>'
 

@@ -4,13 +4,9 @@ import numpy as np
 import pytest
 from vllm.v1.metrics.reader import get_metrics_snapshot
 
+from uq_llm_integrations import EngineError, Request, score_truncated_sequence
 from uq_llm_integrations.backends.vllm.teacher_forcing import Scoring
-from uq_llm_integrations.errors import EngineError
-from uq_llm_integrations.records import Request
-from uq_llm_integrations.truncation import (
-    ascore_truncated_sequences,
-    score_truncated_sequence,
-)
+from uq_llm_integrations.truncation import score_truncated_texts
 
 pytestmark = pytest.mark.engine
 
@@ -25,7 +21,7 @@ def prompt_tokens_computed() -> float:
 
 @pytest.fixture(scope="module")
 def story(backend):
-    """A text with multi-byte characters, drawn hot, so that it is tokenised oddly."""
+    """A text with multi-byte characters, sampled hot, so that it is tokenised oddly."""
     prompt = "The word for cat in French, Greek, Chinese, Hindi, emoji: chat, γάτα, 猫, बिल्ली, 😺🐈"
     ids = backend.run(backend.encode(prompt))
     sampling = {"max_tokens": 210, "temperature": 1.1, "seed": 8, "ignore_eos": True}
@@ -40,7 +36,7 @@ def test_slices_equal_a_fresh_full_pass_at_every_cut(backend, story):
     before = prompt_tokens_computed()
     for tokens in range(len(story.token_ids) + 1):
         cut = score_truncated_sequence(
-            backend, story.prompt_ids, story.token_ids[:tokens], [story], ["perplexity", "entropy"]
+            backend, story.prompt_ids, story.token_ids[:tokens], [story], ["mean_nll", "entropy"]
         )
         assert cut.is_sliced and cut.usage.forward_passes == 0
         trace = cut.candidate.trace
@@ -48,9 +44,9 @@ def test_slices_equal_a_fresh_full_pass_at_every_cut(backend, story):
         np.testing.assert_allclose(trace.entropy, full.trace.entropy[:tokens], atol=TOLERANCE)
         if tokens:
             expected = -full.trace.logprob[:tokens].mean()
-            assert cut.scores["perplexity"].value == pytest.approx(expected, abs=TOLERANCE)
+            assert cut.scores["mean_nll"].value == pytest.approx(expected, abs=TOLERANCE)
         else:
-            assert cut.scores["perplexity"].value is None
+            assert cut.scores["mean_nll"].value is None
     assert prompt_tokens_computed() == before
 
 
@@ -58,10 +54,10 @@ async def test_cuts_at_every_character_never_misalign(backend, story):
     """Also within tokens and between the tokens of one character."""
     pieces = await backend.token_texts(story.token_ids)
     text = "".join(pieces)
-    assert any(not piece for piece in pieces), "no character of several tokens was drawn"
+    assert any(not piece for piece in pieces), "no character of several tokens was sampled"
     before = prompt_tokens_computed()
     cuts = [text[:end] for end in range(len(text) + 1)]
-    scored = await ascore_truncated_sequences(backend, story.prompt_ids, cuts, [story])
+    scored = await score_truncated_texts(backend, Request(story.prompt_ids), cuts, [story])
     assert prompt_tokens_computed() == before
     within = 0
     for cut, one in zip(cuts, scored, strict=True):
@@ -90,7 +86,7 @@ def test_a_cut_within_a_token_is_healed_by_a_pass_for_the_rest(backend, capital_
     assert healed.candidate.token_ids[:kept] == answer.token_ids[:kept]
 
 
-def test_text_that_is_tokenised_otherwise_is_told(backend, capital_ids):
+def test_text_that_is_tokenised_otherwise_is_marked(backend, capital_ids):
     odd = tuple(backend.run(backend.encode_continuation(" F"))) + tuple(
         backend.run(backend.encode_continuation("rance"))
     )
