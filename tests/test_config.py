@@ -19,7 +19,6 @@ from uq_llm_integrations import (
     worst_window,
 )
 from uq_llm_integrations.langchain import ChatVLLMUncertainty, VLLMUncertaintyLLM
-from uq_llm_integrations.strategies.condition_text import parse_condition
 
 FILE = """
 generator: {type: vllm, model: org/name, gpu_memory_utilization: 0.9}
@@ -128,28 +127,3 @@ def test_a_file_that_cannot_be_read_is_told(tmp_path):
     (tmp_path / "bad.yaml").write_text("a: [")
     with pytest.raises(ConfigurationError, match="cannot be read"):
         Configuration.read(tmp_path / "bad.yaml")
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "entropy >",
-        "entropy > x",
-        "1 < entropy",
-        "entropy == 1",
-        "0 < entropy < 1",
-        "print(entropy) > 1",
-        "worst_window(entropy, x) > 1",
-        "__import__('os').system('true') > 1",
-    ],
-)
-def test_text_that_is_no_condition_is_refused(text):
-    with pytest.raises(ConfigurationError):
-        parse_condition(text)
-
-
-def test_thresholds_are_read_from_a_calibration_file(tmp_path):
-    path = tmp_path / "calibration.json"
-    path.write_text('{"thresholds": {"entropy": 0.8}}')
-    condition = parse_condition(f'entropy > calibrated("{path}", "entropy") and maxprob >= -1')
-    assert repr(condition) == "(entropy > 0.8 and maxprob >= -1)"

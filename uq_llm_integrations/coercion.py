@@ -1,4 +1,4 @@
-"""From plain data, as in a configuration file or on a command line, to objects."""
+"""From plain data, as in a configuration file or on a command line, to method options."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BeforeValidator,
     ConfigDict,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
     TypeAdapter,
     ValidationError,
-    WithJsonSchema,
     with_config,
 )
 from pydantic.json_schema import JsonSchemaValue
@@ -27,8 +25,6 @@ from uq_llm_integrations.methods.fitted.density import DensityFit
 from uq_llm_integrations.methods.fitted.head import UncertaintyHead
 from uq_llm_integrations.methods.options import MethodOptions
 from uq_llm_integrations.records import Layer
-from uq_llm_integrations.strategies.condition_text import as_condition
-from uq_llm_integrations.strategies.conditions import Condition
 
 
 @with_config(ConfigDict(extra="forbid"))
@@ -109,14 +105,6 @@ class OptionsForm:
 
 
 Options = Annotated[MethodOptions, OptionsForm()]
-
-
-When = Annotated[
-    Condition,
-    BeforeValidator(as_condition),
-    WithJsonSchema({"type": "string", "examples": ["perplexity > 1.8 or entropy > 2"]}),
-]
-"""A condition or its text, as a field that pydantic can build."""
 
 
 def _judge(choice: Any) -> Classifier | EmbeddingSimilarity | ServedJudge:

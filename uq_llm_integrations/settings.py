@@ -13,7 +13,7 @@ from uq_llm_integrations.backends.sampling_params import (
     check_sampling,
     check_top_logprobs,
 )  # fmt: skip  # a list of names
-from uq_llm_integrations.coercion import Options, When, validation_text
+from uq_llm_integrations.coercion import Options, validation_text
 from uq_llm_integrations.errors import (
     ConfigurationError,
     InvalidRequestError,
@@ -25,6 +25,7 @@ from uq_llm_integrations.records import Conversation, EarlyStop, Request
 from uq_llm_integrations.strategies.abstain import ABSTENTION, Action, Policy
 from uq_llm_integrations.strategies.base import Strategy
 from uq_llm_integrations.strategies.best_of_n import Single
+from uq_llm_integrations.strategies.condition_text import When
 from uq_llm_integrations.strategies.retry import RetryErrors
 
 JsonObject = dict[str, Any]

@@ -21,7 +21,7 @@ from uq_llm_integrations.errors import (
 )
 from uq_llm_integrations.methods import polygraph, registry
 from uq_llm_integrations.methods.context import Context
-from uq_llm_integrations.methods.polygraph import STATISTICS, batch_statistics, estimators
+from uq_llm_integrations.methods.polygraph import STATISTICS, batch_statistics
 from uq_llm_integrations.methods.registry import find_method
 
 SIZE = 256
@@ -108,17 +108,9 @@ OPTIONS = MethodOptions(entailment=Random(), similarity=Random())
 BACKEND = Varied(["unused"])
 
 
-@pytest.fixture(scope="module")
-def theirs() -> ModuleType:
-    """lm-polygraph itself, imported whole."""
-    import lm_polygraph.estimators
-
-    return lm_polygraph.estimators
-
-
-async def expected(name: str, theirs: ModuleType) -> list:
+async def expected(name: str, estimators: ModuleType) -> list:
     """What lm-polygraph's estimator gives for each candidate, from the same evidence."""
-    kind = getattr(theirs, SHARED_CLASS.get(name, name))
+    kind = getattr(estimators, SHARED_CLASS.get(name, name))
     context = Context(MeteredBackend(BACKEND), request(), CANDIDATES, OPTIONS)
     reads = set(kind(**ARGUMENTS.get(name, {})).stats_dependencies)
     reads |= {"claims"} if METHODS[name].level == "claim" else set()
@@ -135,10 +127,10 @@ async def expected(name: str, theirs: ModuleType) -> list:
 
 
 @pytest.mark.parametrize("name", COMPARED)
-async def test_scores_equal_lm_polygraphs_on_the_same_data(name, theirs):
+async def test_scores_equal_lm_polygraphs_on_the_same_data(name, estimators):
     """Each token keeps its score, where lm-polygraph drops the last one."""
     result = await add_scores(CANDIDATES, [name], BACKEND, request(), OPTIONS)
-    for scores, value in zip(result.scores, await expected(name, theirs), strict=True):
+    for scores, value in zip(result.scores, await expected(name, estimators), strict=True):
         score = scores[name]
         assert score.is_known, score.reason
         if METHODS[name].level == "token":
@@ -206,24 +198,24 @@ def test_importing_estimators_that_are_absent_names_the_extra(monkeypatch):
     monkeypatch.setattr(polygraph, "import_module", missing_module)
     monkeypatch.setattr(polygraph, "has_polygraph", lambda: False)
     with pytest.raises(MissingDependencyError, match=r"uq-llm-integrations\[polygraph\]"):
-        estimators.__wrapped__()
+        polygraph.estimators.__wrapped__()
 
 
 def test_an_import_that_fails_says_why(monkeypatch):
     monkeypatch.setattr(polygraph, "import_module", missing_module)
     with pytest.raises(ConfigurationError, match="cannot be imported: no module named spacy"):
-        estimators.__wrapped__()
+        polygraph.estimators.__wrapped__()
 
 
 def missing_module(name: str) -> ModuleType:
     raise ModuleNotFoundError("no module named spacy", name="spacy")
 
 
-def test_a_slow_import_is_logged_once_with_its_seconds(monkeypatch, caplog, theirs):
+def test_a_slow_import_is_logged_once_with_its_seconds(monkeypatch, caplog, estimators):
     monkeypatch.setattr(polygraph, "SLOW_IMPORT", -1.0)
-    estimators.cache_clear()
+    polygraph.estimators.cache_clear()
     with caplog.at_level(logging.WARNING):
-        assert estimators() is estimators() is theirs
+        assert polygraph.estimators() is polygraph.estimators() is estimators
     assert caplog.text.count("the import of lm-polygraph took") == 1
     assert "seconds" in caplog.text
 
@@ -272,13 +264,13 @@ class Broken(Longest):
 
 
 @pytest.fixture
-def later(theirs, tmp_path, monkeypatch):
+def later(estimators, tmp_path, monkeypatch):
     """A later lm-polygraph, with estimators that nobody here has seen."""
     (tmp_path / "later_ones.py").write_text(LATER)
     monkeypatch.syspath_prepend(tmp_path)
     kinds = {name: one for name, one in vars(import_module("later_ones")).items() if name[0] != "_"}
     for name in kinds.keys() - {"np", "Estimator"}:
-        monkeypatch.setattr(theirs, name, kinds[name], raising=False)
+        monkeypatch.setattr(estimators, name, kinds[name], raising=False)
     monkeypatch.setattr(registry, "_by_name", dict(registry._by_name))
     yield
     sys.modules.pop("later_ones")
@@ -330,9 +322,9 @@ def test_what_an_estimator_needs_beyond_a_backend_is_said(name, why):
         find_method(name)
 
 
-def test_every_estimator_of_lm_polygraph_is_found_or_refused_with_a_reason(theirs):
-    kinds = [one for one in vars(theirs).values() if isinstance(one, type)]
-    names = {one.__name__ for one in kinds if issubclass(one, theirs.Estimator)} - {"Estimator"}
+def test_every_estimator_of_lm_polygraph_is_found_or_refused_with_a_reason(estimators):
+    kinds = [one for one in vars(estimators).values() if isinstance(one, type)]
+    names = {one.__name__ for one in kinds if issubclass(one, estimators.Estimator)} - {"Estimator"}
     refused = set()
     for name in names:
         try:
@@ -344,7 +336,7 @@ def test_every_estimator_of_lm_polygraph_is_found_or_refused_with_a_reason(their
     assert refused == ensembles | {"Focus", "FocusClaim", "SemanticEntropyToken"}
 
 
-def test_names_that_are_no_class_are_unknown(theirs):
+def test_names_that_are_no_class_are_unknown(estimators):
     for name in ("entrpy", "Nothing", "np", "Dict"):
         with pytest.raises(UnknownMethodError):
             find_method(name)

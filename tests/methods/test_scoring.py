@@ -25,14 +25,6 @@ NEGATED = {"RenyiNeg", "FisherRao"}
 
 
 @pytest.fixture(scope="module")
-def estimators():
-    """lm-polygraph itself, imported whole."""
-    import lm_polygraph.estimators
-
-    return lm_polygraph.estimators
-
-
-@pytest.fixture(scope="module")
 def generated(backend, capital_ids) -> Candidate:
     """A sampled text of the real model with all log-probabilities of every token."""
     sampling = {"temperature": 1.0, "seed": 11, "max_tokens": 12}

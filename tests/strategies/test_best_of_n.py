@@ -108,7 +108,12 @@ def test_the_least_uncertain_wins_and_the_unknown_comes_last():
 
 
 def test_votes_can_outweigh_the_single_best():
-    script = [ScriptedLine("Rome", 0.99), ScriptedLine("Paris", 0.9), ScriptedLine("paris", 0.8), ScriptedLine("Paris!", 0.7)]
+    script = [
+        ScriptedLine("Rome", 0.99),
+        ScriptedLine("Paris", 0.9),
+        ScriptedLine("paris", 0.8),
+        ScriptedLine("Paris!", 0.7),
+    ]
     assert winner(BestOfN(4, "perplexity"), script)[0] == tuple(b"Rome")
     for strategy in (BestOfN(4, "borda"), BestOfN(4, "majority"), SelfConsistency(4)):
         assert winner(strategy, script)[0] == tuple(b"Paris")
@@ -149,7 +154,10 @@ def test_sampling_stops_once_no_other_sequence_can_be_better():
 
 
 def test_with_regret_a_winner_that_is_nearly_the_best_is_enough():
-    script = [ScriptedLine("ab", 0.6), ScriptedLine("cd", 0.8)]  # behind "ab" there may be another with 0.4
+    script = [
+        ScriptedLine("ab", 0.6),
+        ScriptedLine("cd", 0.8),
+    ]  # behind "ab" there may be another with 0.4
     for regret, text in ((0.0, "cd"), (0.11, "ab")):
         strategy = BestOfN(2, "maxprob", wave=1, regret=regret)
         assert run(strategy, request(), ScriptedBackend(script)).text == text

@@ -76,7 +76,7 @@ def test_tenacitys_own_stop_wait_and_callbacks_are_used():
 @given(attempts=st.integers(1, 5), script=st.lists(st.sampled_from([SURE, UNSURE]), min_size=1))
 def test_the_attempts_never_exceed_their_number(attempts, script):
     backend = ScriptedBackend(script)
-    run(Retry(Single(), UNCERTAIN, attempts), request(), backend)
+    run(Retry(Single(), UNCERTAIN, attempts=attempts), request(), backend)
     assert len(backend.requests) <= attempts
 
 

@@ -74,7 +74,11 @@ def test_steps_are_kept_one_by_one():
 def test_more_candidates_are_sampled_only_where_the_first_is_uncertain():
     script = {
         "?": [ScriptedLine("sure\n", 0.99)],
-        "?sure\n": [ScriptedLine("hm\n", 0.5), ScriptedLine("yes\n", 0.9), ScriptedLine("no\n", 0.6)],
+        "?sure\n": [
+            ScriptedLine("hm\n", 0.5),
+            ScriptedLine("yes\n", 0.9),
+            ScriptedLine("no\n", 0.6),
+        ],
         "?sure\nyes\n": [ScriptedLine("end", 0.99)],
     }
     strategy = Stepwise(3, boundary=LINE, branch_when="mean_nll > 0.3")
@@ -152,7 +156,9 @@ def test_a_step_that_fails_loses_none_before_it():
 
 def test_a_step_that_was_stopped_early_makes_the_answer_uncertain():
     unsure = Request(tuple(b"?"), sampling=SAMPLING, early_stop=EarlyStop(1.0, window=2))
-    result = run(Stepwise(1, boundary=LINE), unsure, ScriptedBackend([ScriptedLine("never mind\n", 0.3)]))
+    result = run(
+        Stepwise(1, boundary=LINE), unsure, ScriptedBackend([ScriptedLine("never mind\n", 0.3)])
+    )
     assert (result.candidate.finish_reason, result.decision.is_uncertain) == ("early_stop", True)
     assert result.sampling_end.kind == "stopped_early"
 

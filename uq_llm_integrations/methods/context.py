@@ -14,7 +14,6 @@ from typing import TypeVar, cast
 from uq_llm_integrations.backends.metering import MeteredBackend
 from uq_llm_integrations.methods.options import MethodOptions
 from uq_llm_integrations.methods.tasks import cancel
-from uq_llm_integrations.methods.tasks import together as together  # what evidence gathers with
 from uq_llm_integrations.records import Candidate, Inspection, Request
 
 T = TypeVar("T")
