@@ -2,7 +2,7 @@
 
 The blocks of a page run in their order, in one namespace. A block marked `python engine` needs a
 model; all of them run on the engine of the session, whatever engine they describe. Where a block
-has lines `#> text`, they are what it prints.
+has lines `# > text`, they are what it prints.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Block:
         code = compile("\n" * self.line + self.code, self.name, "exec")
         with contextlib.redirect_stdout(printed):
             exec(code, namespace)
-        expected = re.findall(r"^#> ?(.*)$", self.code, re.M)
+        expected = re.findall(r"^# > ?(.*)$", self.code, re.M)
         if expected:
             assert [line.rstrip() for line in printed.getvalue().splitlines()] == expected
 
