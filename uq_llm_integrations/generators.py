@@ -115,8 +115,7 @@ class VLLMStepGenerator:
     def result(self, state: StepState) -> Result:
         """Return the steps of a state as one scored result, decided about."""
         policy = self.model.settings.policy
-        methods = policy.condition.methods if policy.condition else ()
-        run = self._run(state).vary(methods=methods)
+        run = self._run(state).vary(methods=policy.methods)
         return policy.decide(self._stepwise.result(run, state))
 
     def score_truncated_sequence(

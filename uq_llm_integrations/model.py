@@ -88,8 +88,8 @@ class UncertaintyModel:
             settings.request((0,)),
             capabilities,
             self.methods,
-            settings.stop_if,
             self.method_options,
+            settings.stop_if,
         )
         return self
 

@@ -116,11 +116,7 @@ async def score_truncated_texts(
     ]
     cuts = [await _cut(backend, text, own) for text in texts]
     foreign = [cut.ids for cut in cuts if cut.generated is None]
-    passes = iter(
-        await backend.score_all(request.prompt_ids, foreign, request.top_logprobs)
-        if foreign
-        else []
-    )
+    passes = iter(await _passes(backend, request, foreign))
     heals = iter(await together([_healed(backend, cut) for cut in cuts if heal and cut.rest]))
     found = []
     for cut in cuts:

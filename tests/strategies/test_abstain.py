@@ -14,10 +14,10 @@ from uq_llm_integrations import (
     Single,
     score,
 )
-from uq_llm_integrations.backends.scripted import Said
+from uq_llm_integrations.backends.scripted import ScriptedLine
 
 UNCERTAIN = score("mean_nll") > 0.5
-SURE, UNSURE = Said("sure", 0.9), Said("unsure", 0.5)
+SURE, UNSURE = ScriptedLine("sure", 0.9), ScriptedLine("unsure", 0.5)
 
 
 def request(**fields) -> Request:
@@ -50,7 +50,7 @@ def test_a_certain_answer_is_accepted():
 def test_a_cut_answer_stays_uncertain_where_the_condition_does_not_hold():
     cut = request(early_stop=EarlyStop(1.0, window=4))
     strategy = Abstain(Single(), "mean_nll > 9", "abstain")
-    result = run(strategy, cut, ScriptedBackend([Said("long and unsure", 0.3)]))
+    result = run(strategy, cut, ScriptedBackend([ScriptedLine("long and unsure", 0.3)]))
     assert (result.decision.action, result.decision.is_uncertain) == ("accepted", True)
     assert result.decision.condition == "the answer ended by early_stop"
 
@@ -58,7 +58,7 @@ def test_a_cut_answer_stays_uncertain_where_the_condition_does_not_hold():
 def test_how_the_sampling_ended_stays_beside_what_was_decided():
     cut = request(early_stop=EarlyStop(1.0, window=4))
     strategy = Abstain(Single(), "mean_nll > 0.5", "abstain")
-    result = run(strategy, cut, ScriptedBackend([Said("long and unsure", 0.3)]))
+    result = run(strategy, cut, ScriptedBackend([ScriptedLine("long and unsure", 0.3)]))
     assert (result.decision.action, result.decision.condition) == ("abstained", "mean_nll > 0.5")
     assert result.sampling_end.reason == "the answer ended by early_stop"
 

@@ -154,3 +154,54 @@ def test_pydantic_builds_every_strategy_from_plain_data(plain, strategy):
     assert adapter.validate_python(plain) == strategy
     with pytest.raises(ValidationError, match="nonsense"):
         adapter.validate_python(plain | {"nonsense": 1})
+
+
+def test_a_strategy_is_read_by_its_type_with_those_that_it_wraps():
+    plain = {
+        "type": "abstain",
+        "when": "agreement < 0.5",
+        "strategy": {"type": "retry", "when": "entropy > 1", "strategy": {"type": "best_of_n"}},
+    }
+    expected = Abstain(Retry(BestOfN(), "entropy > 1"), "agreement < 0.5")
+    assert TypeAdapter(Strategy).validate_python(plain) == expected
+
+
+def test_what_wraps_no_named_strategy_wraps_a_single_one():
+    plain = {"type": "retry", "when": "entropy > 1"}
+    assert TypeAdapter(Strategy).validate_python(plain) == Retry(Single(), "entropy > 1")
+
+
+@pytest.mark.parametrize(
+    ("plain", "where", "message"),
+    [
+        ({"type": "best"}, (), "the type of a strategy is one of"),
+        ({"n": 3}, (), "the type of a strategy is one of"),
+        ({"type": "best_of_n", "N": 3}, ("best_of_n", "N"), "Unexpected"),
+        ({"type": "retry", "when": "entropie > 1"}, ("retry", "when"), "did you mean 'entropy'"),
+        ({"type": "retry_errors", "attempts": 0}, ("retry_errors",), "attempts is 0"),
+        (
+            {"type": "abstain", "when": "entropy > 1", "strategy": {"type": "single", "n": 2}},
+            ("abstain", "strategy", "single", "n"),
+            "Unexpected",
+        ),
+    ],
+)
+def test_what_is_wrong_in_plain_data_is_named_with_its_path(plain, where, message):
+    with pytest.raises(ValidationError) as caught:
+        TypeAdapter(Strategy).validate_python(plain)
+    (error,) = caught.value.errors()
+    assert error["loc"] == where
+    assert message in error["msg"]
+
+
+def test_the_json_schema_has_every_strategy_with_its_type_and_plain_fields():
+    kinds = TypeAdapter(Strategy).json_schema()["$defs"]
+    names = {one["properties"]["type"]["const"] for one in kinds.values() if one.get("required")}
+    assert names == set(STRATEGIES)
+    assert kinds["Retry"]["properties"].keys() == {
+        "type",
+        "strategy",
+        "when",
+        "attempts",
+        "temperatures",
+    }

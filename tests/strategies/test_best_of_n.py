@@ -22,15 +22,15 @@ from uq_llm_integrations import (
     UnknownMethodError,
     run_strategy,
 )
-from uq_llm_integrations.backends.scripted import Said
+from uq_llm_integrations.backends.scripted import ScriptedLine
 
 sure = st.sampled_from([0.3, 0.5, 0.8, 0.9, 0.99])
 lines = st.lists(
-    st.builds(Said, st.sampled_from(["Paris", "Rome", "paris.", "Oslo", ""]), sure)
+    st.builds(ScriptedLine, st.sampled_from(["Paris", "Rome", "paris.", "Oslo", ""]), sure)
     | st.builds(EngineError, st.just("broken")),
     min_size=2,
     max_size=7,
-).filter(lambda them: any(isinstance(line, Said) for line in them))
+).filter(lambda them: any(isinstance(line, ScriptedLine) for line in them))
 rules = st.sampled_from(["perplexity", "mean_nll", "entropy", "maxprob", "borda", "majority"])
 
 
@@ -63,7 +63,7 @@ def test_aborting_the_hopeless_never_changes_the_winner(script, by):
     assert winner(patient, script) == winner(eager, script)
 
 
-@given(script=lines.filter(lambda them: isinstance(them[0], Said)))
+@given(script=lines.filter(lambda them: isinstance(them[0], ScriptedLine)))
 def test_a_vote_settled_for_certain_never_changes_the_answer(script):
     waiting = SelfConsistency(len(script), settle=None)
     settling = SelfConsistency(len(script), settle=1.0, wave=len(script) - 1)
@@ -72,7 +72,7 @@ def test_a_vote_settled_for_certain_never_changes_the_answer(script):
         run(strategy, request(), ScriptedBackend(script)).candidate.text
         for strategy in (waiting, settling)
     ]
-    votes = [answer(line.text) for line in script if isinstance(line, Said)]
+    votes = [answer(line.text) for line in script if isinstance(line, ScriptedLine)]
     most = max(votes.count(vote) for vote in votes)
     assert {votes.count(answer(text)) for text in texts} == {most}
 
@@ -101,21 +101,26 @@ def test_sync_and_async_give_the_same(script, by):
 
 
 def test_the_least_uncertain_wins_and_the_unknown_comes_last():
-    script = [Said("so so", 0.5), Said("sure", 0.9), "", EngineError("broken")]
+    script = [ScriptedLine("so so", 0.5), ScriptedLine("sure", 0.9), "", EngineError("broken")]
     result = run(BestOfN(4, "perplexity"), request(), ScriptedBackend(script))
     assert [one.text for one in result.candidates] == ["sure", "so so", "", ""]
     assert result.candidates[-1].error is not None
 
 
 def test_votes_can_outweigh_the_single_best():
-    script = [Said("Rome", 0.99), Said("Paris", 0.9), Said("paris", 0.8), Said("Paris!", 0.7)]
+    script = [
+        ScriptedLine("Rome", 0.99),
+        ScriptedLine("Paris", 0.9),
+        ScriptedLine("paris", 0.8),
+        ScriptedLine("Paris!", 0.7),
+    ]
     assert winner(BestOfN(4, "perplexity"), script)[0] == tuple(b"Rome")
     for strategy in (BestOfN(4, "borda"), BestOfN(4, "majority"), SelfConsistency(4)):
         assert winner(strategy, script)[0] == tuple(b"Paris")
 
 
 def test_samples_that_cannot_win_are_aborted_and_counted():
-    script = [Said("ok", 0.9), Said("a long and doubtful answer", 0.5)]
+    script = [ScriptedLine("ok", 0.9), ScriptedLine("a long and doubtful answer", 0.5)]
     result = run(BestOfN(2, "maxprob"), request(), ScriptedBackend(script))
     assert [one.finish_reason for one in result.candidates] == ["stop", "abort"]
     assert result.usage.generated_tokens == 2 + 2
@@ -141,7 +146,7 @@ def test_sampling_stops_once_the_vote_is_settled():
 
 
 def test_sampling_stops_once_no_other_sequence_can_be_better():
-    script = [Said("ab", 0.5), Said("cd", 0.8), Said("e", 0.6)]
+    script = [ScriptedLine("ab", 0.5), ScriptedLine("cd", 0.8), ScriptedLine("e", 0.6)]
     result = run(BestOfN(16, "maxprob", wave=1), request(), backend := ScriptedBackend(script))
     assert (result.text, len(backend.requests)) == ("cd", 2)
     reason = "no other sequence can be better by more than 0.0 nats"
@@ -149,7 +154,10 @@ def test_sampling_stops_once_no_other_sequence_can_be_better():
 
 
 def test_with_regret_a_winner_that_is_nearly_the_best_is_enough():
-    script = [Said("ab", 0.6), Said("cd", 0.8)]  # behind "ab" there may be another with 0.4
+    script = [
+        ScriptedLine("ab", 0.6),
+        ScriptedLine("cd", 0.8),
+    ]  # behind "ab" there may be another with 0.4
     for regret, text in ((0.0, "cd"), (0.11, "ab")):
         strategy = BestOfN(2, "maxprob", wave=1, regret=regret)
         assert run(strategy, request(), ScriptedBackend(script)).text == text
@@ -198,13 +206,13 @@ def test_samples_that_would_all_be_the_same_are_refused(strategy):
 
 
 def test_single_keeps_the_order_in_which_candidates_were_sampled():
-    script = [Said("b", 0.5), Said("a", 0.9)]
+    script = [ScriptedLine("b", 0.5), ScriptedLine("a", 0.9)]
     result = run(Single(), request(n=2), ScriptedBackend(script))
     assert [one.text for one in result.candidates] == ["b", "a"]
 
 
 def test_a_best_that_came_to_no_end_of_its_own_is_uncertain():
-    backend = ScriptedBackend([Said("a long and doubtful answer", 0.3)])
+    backend = ScriptedBackend([ScriptedLine("a long and doubtful answer", 0.3)])
     early = Request((63,), sampling={"temperature": 1.0}, early_stop=EarlyStop(1.0, window=4))
     result = run(BestOfN(2), early, backend)
     reason = "the answer ended by early_stop"

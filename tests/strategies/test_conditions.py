@@ -26,7 +26,7 @@ from uq_llm_integrations import (
     token_mean,
     worst_window,
 )
-from uq_llm_integrations.backends.scripted import Said
+from uq_llm_integrations.backends.scripted import ScriptedLine
 from uq_llm_integrations.strategies.conditions import Comparison, Custom
 
 
@@ -35,7 +35,7 @@ def result_of(*lines):
     return run(Single(), Request((1,), n=len(lines)), backend, ["mean_nll"])
 
 
-SURE, UNSURE = Said("yes", 0.9), Said("yes", 0.5)  # means of 0.105 and 0.693 nats
+SURE, UNSURE = ScriptedLine("yes", 0.9), ScriptedLine("yes", 0.5)  # means of 0.105 and 0.693 nats
 
 YES = Custom(lambda result: True, "yes")
 NO = Custom(lambda result: False, "no")
@@ -49,7 +49,7 @@ def test_a_score_is_compared_with_a_threshold():
 
 
 def test_windows_over_tokens():
-    first, then = result_of(Said("aa", 0.9)), result_of(Said("bb", 0.5))
+    first, then = result_of(ScriptedLine("aa", 0.9)), result_of(ScriptedLine("bb", 0.5))
     joined = first.candidate.trace.joined(then.candidate.trace)
     result = result_of("four")
     object.__setattr__(result.candidates[0], "trace", joined)

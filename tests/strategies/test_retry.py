@@ -28,10 +28,10 @@ from uq_llm_integrations import (
     run_strategy,
     score,
 )
-from uq_llm_integrations.backends.scripted import Said
+from uq_llm_integrations.backends.scripted import ScriptedLine
 
 UNCERTAIN = score("mean_nll") > 0.5
-SURE, UNSURE = Said("sure", 0.9), Said("unsure", 0.5)
+SURE, UNSURE = ScriptedLine("sure", 0.9), ScriptedLine("unsure", 0.5)
 
 
 def request(**sampling) -> Request:
@@ -76,7 +76,7 @@ def test_tenacitys_own_stop_wait_and_callbacks_are_used():
 @given(attempts=st.integers(1, 5), script=st.lists(st.sampled_from([SURE, UNSURE]), min_size=1))
 def test_the_attempts_never_exceed_their_number(attempts, script):
     backend = ScriptedBackend(script)
-    run(Retry(Single(), UNCERTAIN, attempts), request(), backend)
+    run(Retry(Single(), UNCERTAIN, attempts=attempts), request(), backend)
     assert len(backend.requests) <= attempts
 
 
@@ -105,7 +105,7 @@ async def test_a_callback_may_be_a_coroutine():
 
 
 def test_a_bigger_model_is_the_last_resort():
-    bigger = ScriptedBackend([Said("the bigger one knows", 0.99)])
+    bigger = ScriptedBackend([ScriptedLine("the bigger one knows", 0.99)])
     strategy = Retry(Single(), UNCERTAIN, stop=stop_after_attempt(2), last_resort=bigger)
     result = run(strategy, request(), ScriptedBackend([UNSURE]))
     assert result.text == "the bigger one knows"
@@ -196,7 +196,7 @@ def test_scores_that_the_backend_cannot_give_are_refused(strategy):
 
 def test_a_retry_whose_last_attempt_was_cut_is_uncertain():
     """Also where the condition does not hold."""
-    backend = ScriptedBackend([Said("long and unsure", 0.3)])
+    backend = ScriptedBackend([ScriptedLine("long and unsure", 0.3)])
     cut = replace(request(), early_stop=EarlyStop(1.0, window=4))
     result = run(Retry(Single(), "mean_nll > 9"), cut, backend)
     assert result.decision.is_uncertain

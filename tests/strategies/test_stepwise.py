@@ -24,7 +24,7 @@ from uq_llm_integrations import (
     run_strategy,
 )
 from uq_llm_integrations.backends.metering import MeteredBackend
-from uq_llm_integrations.backends.scripted import Said
+from uq_llm_integrations.backends.scripted import ScriptedLine
 from uq_llm_integrations.strategies.base import Run
 
 LINE = Boundary(strings=("\n",))
@@ -54,8 +54,8 @@ async def last_state(script, strategy):
 
 def test_the_best_of_each_step_is_kept_and_gone_on_from():
     script = {
-        "?": [Said("bad\n", 0.5), Said("first\n", 0.9)],
-        "?first\n": [Said("second", 0.9), Said("worse", 0.6)],
+        "?": [ScriptedLine("bad\n", 0.5), ScriptedLine("first\n", 0.9)],
+        "?first\n": [ScriptedLine("second", 0.9), ScriptedLine("worse", 0.6)],
     }
     result = generate(script, Stepwise(2, boundary=LINE))
     assert result.text == "first\nsecond"
@@ -66,16 +66,20 @@ def test_the_best_of_each_step_is_kept_and_gone_on_from():
 
 
 def test_steps_are_kept_one_by_one():
-    script = {"?": ["a\n", "b\n"], "?a\n": [Said("end", 0.95), "e"]}
+    script = {"?": ["a\n", "b\n"], "?a\n": [ScriptedLine("end", 0.95), "e"]}
     steps = steps_of(script, Stepwise(2, boundary=LINE))
     assert [(step.text, step.candidates) for step in steps] == [("a\n", 2), ("end", 2)]
 
 
 def test_more_candidates_are_sampled_only_where_the_first_is_uncertain():
     script = {
-        "?": [Said("sure\n", 0.99)],
-        "?sure\n": [Said("hm\n", 0.5), Said("yes\n", 0.9), Said("no\n", 0.6)],
-        "?sure\nyes\n": [Said("end", 0.99)],
+        "?": [ScriptedLine("sure\n", 0.99)],
+        "?sure\n": [
+            ScriptedLine("hm\n", 0.5),
+            ScriptedLine("yes\n", 0.9),
+            ScriptedLine("no\n", 0.6),
+        ],
+        "?sure\nyes\n": [ScriptedLine("end", 0.99)],
     }
     strategy = Stepwise(3, boundary=LINE, branch_when="mean_nll > 0.3")
     result = generate(script, strategy)
@@ -152,7 +156,9 @@ def test_a_step_that_fails_loses_none_before_it():
 
 def test_a_step_that_was_stopped_early_makes_the_answer_uncertain():
     unsure = Request(tuple(b"?"), sampling=SAMPLING, early_stop=EarlyStop(1.0, window=2))
-    result = run(Stepwise(1, boundary=LINE), unsure, ScriptedBackend([Said("never mind\n", 0.3)]))
+    result = run(
+        Stepwise(1, boundary=LINE), unsure, ScriptedBackend([ScriptedLine("never mind\n", 0.3)])
+    )
     assert (result.candidate.finish_reason, result.decision.is_uncertain) == ("early_stop", True)
     assert result.sampling_end.kind == "stopped_early"
 

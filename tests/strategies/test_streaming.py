@@ -21,11 +21,11 @@ from uq_llm_integrations import (
     worst_window,
 )
 from uq_llm_integrations.backends.metering import MeteredBackend
-from uq_llm_integrations.backends.scripted import Said
+from uq_llm_integrations.backends.scripted import ScriptedLine
 from uq_llm_integrations.strategies.base import Run
 from uq_llm_integrations.strategies.streaming import stream_strategy
 
-UNSURE = Said("long and doubtful", 0.5)
+UNSURE = ScriptedLine("long and doubtful", 0.5)
 SINGLE = Single()
 DOUBTFUL = "worst_window(entropy, 4) > 2"
 

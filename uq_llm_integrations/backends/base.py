@@ -10,7 +10,7 @@ from typing import Any, Self, TypeVar
 
 import numpy as np
 
-from uq_llm_integrations.backends.capabilities import MAX_N as MAX_N  # for who imports Backend
+from uq_llm_integrations.backends.capabilities import MAX_N as MAX_N  # imported beside Backend
 from uq_llm_integrations.backends.capabilities import Capabilities as Capabilities
 from uq_llm_integrations.backends.event_loop import LoopThread
 from uq_llm_integrations.backends.sampling_params import check_request

@@ -152,7 +152,7 @@ _open_loops: weakref.WeakSet[LoopThread] = weakref.WeakSet()
 
 @atexit.register
 def _stop_all() -> None:
-    """End what still runs before the interpreter takes its modules away, and says so loudly."""
+    """End what still runs, of which the interpreter would complain while it exits."""
     for loop in list(_open_loops):
         if loop._pid == os.getpid():
             loop.stop(_EXIT_SECONDS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
+from copy import copy
 from dataclasses import replace
 from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
@@ -112,11 +113,12 @@ class HybridBackend(Backend):
 
     def __init__(self, generator: Backend, scorer: Backend, *, sequential: bool = False) -> None:
         _check_parts(generator, scorer, sequential=sequential)
-        self.__setstate__({"_pair": _Pair(generator, scorer, sequential)})
+        self._pair = _Pair(generator, scorer, sequential)
+        self._pair.join(self)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._pair: _Pair
+        self._pair = copy(self._pair)  # itself, but for a forked child
         self._pair.join(self)
 
     def _identity(self) -> tuple[object, ...]:
@@ -239,6 +241,9 @@ class _Pair(Shared):
         self.generator, self.scorer = generator, scorer
         self.lock = PhaseLock(self._to_inspection, self._to_generation) if sequential else None
         self.is_checked = self.is_closed = False
+
+    def _make_anew(self) -> _Pair:
+        return _Pair(copy(self.generator), copy(self.scorer), self.lock is not None)
 
     @property
     def codec(self) -> Backend:

@@ -40,13 +40,16 @@ class Shared:
             return not self._users
 
     def __copy__(self) -> Self:
-        return self if self._pid == os.getpid() else type(self)(*self._arguments)
+        return self if self._pid == os.getpid() else self._make_anew()
 
     def __deepcopy__(self, memo: object) -> Self:
         return self.__copy__()
 
     def __reduce__(self) -> tuple[object, ...]:
         return _find_or_make, (type(self), self._key, self._arguments)
+
+    def _make_anew(self) -> Self:
+        return type(self)(*self._arguments)
 
     def _register(self, key: str) -> None:
         self._key = key

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
+
+from pydantic import ConfigDict
 
 from uq_llm_integrations.backends.base import Capabilities
 from uq_llm_integrations.errors import ConfigurationError, HighUncertaintyError
 from uq_llm_integrations.methods.options import MethodOptions
 from uq_llm_integrations.records import Decision, Request, Result
 from uq_llm_integrations.strategies.base import Run, Strategy
-from uq_llm_integrations.strategies.condition_text import as_condition
+from uq_llm_integrations.strategies.condition_text import When, as_condition
 from uq_llm_integrations.strategies.conditions import Condition, Scored, check_condition
 
 Action = Literal["annotate", "abstain", "raise"]
@@ -33,7 +35,7 @@ class Abstain(Strategy):
     type = "abstain"
 
     strategy: Strategy
-    when: Condition | str
+    when: When
     action: Action = "annotate"
     text: str = ABSTENTION
 
@@ -78,7 +80,11 @@ class Policy:
         entropy > 1.5
     """
 
-    uncertain_when: Condition | str | None = None
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(
+        arbitrary_types_allowed=True, extra="forbid"
+    )
+
+    uncertain_when: When | None = None
     on_high_uncertainty: Action = "annotate"
     abstention_text: str = ABSTENTION
 
@@ -98,7 +104,7 @@ class Policy:
     @property
     def methods(self) -> tuple[str, ...]:
         """The methods that must be scored before a result can be decided about."""
-        return self.condition.methods if self.condition is not None else ()
+        return () if self.condition is None else self.condition.methods
 
     def wrap(self, strategy: Strategy) -> Strategy:
         """Return the strategy with this policy applied to its results."""
@@ -107,7 +113,10 @@ class Policy:
         return Abstain(strategy, self.condition, self.on_high_uncertainty, self.abstention_text)
 
     def decide(self, result: Result) -> Result:
-        """Return a scored result with the decision about it, or raise HighUncertaintyError."""
+        """Return a result, scored by the condition's methods, with what is decided about it.
+
+        Raises HighUncertaintyError where that is what happens on high uncertainty.
+        """
         if self.condition is None:
             return result
         return _decide(result, self.condition, self.on_high_uncertainty, self.abstention_text)

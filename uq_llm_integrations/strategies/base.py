@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, core_schema
 
 from uq_llm_integrations.backends.base import Backend, Capabilities
 from uq_llm_integrations.backends.metering import MeteredBackend
@@ -87,8 +89,8 @@ class Strategy(ABC):
     """Decides what to generate for a request and which candidate is chosen.
 
     Strategies wrap one another: `Abstain(Retry(BestOfN(8), when=...), when=...)`. They are frozen
-    dataclasses, whose fields configuration files set by their names; one of your own stands in
-    files, too, where it has a `type`.
+    dataclasses, which pydantic can build from plain data: `TypeAdapter(Strategy)` reads
+    `{"type": "best_of_n", "n": 4}`. One of your own is in configuration files too, by its `type`.
 
     Example:
         @dataclass(frozen=True)
@@ -130,6 +132,56 @@ class Strategy(ABC):
     def samples(self, request: Request) -> int:
         """Return how many candidates the strategy chooses among."""
         return request.n
+
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls, source: object, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        """Accept the fields of a strategy; for the base class, those of any by its `type`."""
+        if cls is not Strategy:
+            return handler(source)
+        by_type = core_schema.tagged_union_schema(
+            {
+                name: core_schema.no_info_before_validator_function(
+                    kind._fields_of, handler.generate_schema(kind)
+                )
+                for name, kind in STRATEGIES.items()
+            },
+            discriminator=_type_of,
+            custom_error_type="strategy_type",
+            custom_error_message=f"the type of a strategy is one of {', '.join(STRATEGIES)}",
+        )
+        # Strategies hold strategies: pydantic refers to a class within itself by this name.
+        name = f"{cls.__module__}.{cls.__qualname__}:{id(cls)}"
+        return core_schema.no_info_wrap_validator_function(_ready_or_read, by_type, ref=name)
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """Describe the `type` beside the fields."""
+        found = handler(schema)
+        plain = handler.resolve_ref_schema(found)
+        if "properties" in plain:
+            plain["properties"]["type"] = {"const": cls.type}
+            required = [name for name in plain.get("required", ()) if name != "strategy"]
+            plain["required"] = ["type", *(name for name in required if name != "type")]
+        return found
+
+    @classmethod
+    def _fields_of(cls, value: Mapping[str, object]) -> Mapping[str, object]:
+        """Return plain data without the `type`; what wraps no named strategy wraps a single one."""
+        fields = getattr(cls, "__dataclass_fields__", {})
+        wrapped = {"strategy": {"type": "single"}} if "strategy" in fields else {}
+        return wrapped | {name: one for name, one in value.items() if name != "type"}
+
+
+def _type_of(value: object) -> str | None:
+    return value.get("type") if isinstance(value, Mapping) else None
+
+
+def _ready_or_read(value: object, read: Callable[[object], Strategy]) -> Strategy:
+    return value if isinstance(value, Strategy) else read(value)
 
 
 async def run_strategy(

@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from pydantic.json_schema import SkipJsonSchema
+
 from uq_llm_integrations.backends.base import Capabilities
 from uq_llm_integrations.errors import ConfigurationError
 from uq_llm_integrations.methods.options import MethodOptions
@@ -81,7 +83,7 @@ class BestOfN(Strategy):
     """What votes are weighed by: `self_certainty` for 'borda' and `mean_nll` for 'majority',
     unless said otherwise."""
     power: float = 0.5
-    answer: Answer = normalised_answer
+    answer: SkipJsonSchema[Answer] = normalised_answer
     settle: bool = True
     wave: int | None = None
     regret: float = 0.0

@@ -6,6 +6,9 @@ import ast
 from collections.abc import Callable
 from functools import reduce
 from operator import and_, or_
+from typing import Annotated
+
+from pydantic import BeforeValidator, WithJsonSchema
 
 from uq_llm_integrations.errors import ConfigurationError
 from uq_llm_integrations.strategies.conditions import Comparison, Condition, Operator, Quantity
@@ -44,6 +47,14 @@ def as_condition(value: Condition | str) -> Condition:
     if not isinstance(value, str):
         raise ConfigurationError(f"{value!r} is no condition; allowed are conditions and text")
     return parse_condition(value)
+
+
+When = Annotated[
+    Condition | str,
+    BeforeValidator(as_condition),
+    WithJsonSchema({"type": "string", "examples": ["mean_nll > 0.6 or entropy > 2"]}),
+]
+"""A condition or its text, as a field that pydantic can build from plain data."""
 
 
 def parse_condition(text: str) -> Condition:

@@ -9,6 +9,7 @@ import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
+from pydantic.json_schema import SkipJsonSchema
 from tenacity import (
     AsyncRetrying,
     RetryCallState,
@@ -28,8 +29,8 @@ from uq_llm_integrations.errors import ConfigurationError, UncertaintyError
 from uq_llm_integrations.methods.options import MethodOptions
 from uq_llm_integrations.records import Decision, Request, Result, Usage
 from uq_llm_integrations.strategies.base import Run, Strategy, check_count, check_run
-from uq_llm_integrations.strategies.condition_text import as_condition
-from uq_llm_integrations.strategies.conditions import Condition, check_condition
+from uq_llm_integrations.strategies.condition_text import When, as_condition
+from uq_llm_integrations.strategies.conditions import check_condition
 
 Callback = Callable[[RetryCallState], Awaitable[None] | None]
 
@@ -53,14 +54,14 @@ class Retry(Strategy):
     type = "retry"
 
     strategy: Strategy
-    when: Condition | str
-    stop: StopBaseT | None = None
-    wait: WaitBaseT = _NO_WAIT
+    when: When
+    stop: SkipJsonSchema[StopBaseT | None] = None
+    wait: SkipJsonSchema[WaitBaseT] = _NO_WAIT
     temperatures: Sequence[float] = ()
-    last_resort: Backend | None = None
-    before: Callback | None = None
-    after: Callback | None = None
-    before_sleep: Callback | None = None
+    last_resort: SkipJsonSchema[Backend | None] = None
+    before: SkipJsonSchema[Callback | None] = None
+    after: SkipJsonSchema[Callback | None] = None
+    before_sleep: SkipJsonSchema[Callback | None] = None
     attempts: int = 3
 
     def __post_init__(self) -> None:
@@ -169,8 +170,8 @@ class RetryErrors(Strategy):
     type = "retry_errors"
 
     strategy: Strategy
-    stop: StopBaseT | None = None
-    wait: WaitBaseT = _JITTER
+    stop: SkipJsonSchema[StopBaseT | None] = None
+    wait: SkipJsonSchema[WaitBaseT] = _JITTER
     attempts: int = 3
 
     def __post_init__(self) -> None:

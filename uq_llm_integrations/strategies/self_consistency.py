@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from pydantic.json_schema import SkipJsonSchema
+
 from uq_llm_integrations.backends.base import Capabilities
 from uq_llm_integrations.errors import ConfigurationError
 from uq_llm_integrations.methods.options import MethodOptions
@@ -49,7 +51,7 @@ class SelfConsistency(Strategy):
     type = "self_consistency"
 
     n: int = 16
-    answer: Answer = normalised_answer
+    answer: SkipJsonSchema[Answer] = normalised_answer
     method: str = "perplexity"
     """What chooses among the candidates that give the winning answer."""
     settle: float | None = 0.95

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import ClassVar
 
 from pydantic import ConfigDict
+from pydantic.json_schema import SkipJsonSchema
 
 from uq_llm_integrations.backends.base import Capabilities
 from uq_llm_integrations.errors import ConfigurationError, UncertaintyError
@@ -24,8 +25,8 @@ from uq_llm_integrations.strategies.base import (
     check_orders,
     check_varied,
 )
-from uq_llm_integrations.strategies.condition_text import as_condition
-from uq_llm_integrations.strategies.conditions import Condition, check_condition
+from uq_llm_integrations.strategies.condition_text import When, as_condition
+from uq_llm_integrations.strategies.conditions import check_condition
 from uq_llm_integrations.strategies.results import (
     concluded,
     max_tokens_of,
@@ -63,7 +64,7 @@ class Boundary:
     strings: tuple[str, ...] = ("\n",)
     pattern: str | None = None
     max_tokens: int | None = None
-    test: Callable[[str], bool] | None = None
+    test: SkipJsonSchema[Callable[[str], bool] | None] = None
     thinking: tuple[str, str] | None = None
 
     def __post_init__(self) -> None:
@@ -135,7 +136,7 @@ class Stepwise(Strategy):
     n: int = 4
     by: str = "perplexity"
     boundary: Boundary = field(default_factory=Boundary)
-    branch_when: Condition | str | None = None
+    branch_when: When | None = None
     max_steps: int | None = None
     token_budget: int | None = None
 

@@ -98,13 +98,17 @@ def test_a_forked_child_gets_an_error_at_once(folder):
         assert generated(backend)
 
 
-def test_a_pickle_starts_a_model_of_its_own_in_another_process(folder):
+def test_a_copy_has_a_model_of_its_own_in_another_process(folder):
     with HuggingFaceBackend(folder, tokenizer=ByteTokenizer()) as backend:
         backend.run(backend.decode((65,)))
         data = pickle.dumps(backend)
 
+        hybrid = HybridBackend(ScriptedBackend(["yes"]), backend)
+
         def load() -> int:
-            return int(pickle.loads(data)._thread._pid != os.getpid())
+            copies = [pickle.loads(data), copy.copy(backend), copy.deepcopy(backend)]
+            copies += [one(hybrid)._pair.scorer for one in (copy.copy, copy.deepcopy, pickled)]
+            return any(one._thread._pid != os.getpid() for one in copies)
 
         assert in_child(load) == 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
+from copy import copy
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -112,6 +113,7 @@ class HuggingFaceBackend(Backend):
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
+        self._thread = copy(self._thread)  # itself, but for a forked child
         self._thread.join(self)
 
     def _identity(self) -> tuple[object, ...]:

@@ -1,0 +1,93 @@
+"""The step generator, on a backend that answers from a script."""
+
+import asyncio
+
+import numpy as np
+import pytest
+
+from uq_llm_integrations import (
+    Boundary,
+    ConfigurationError,
+    ScriptedBackend,
+    StepState,
+    Stepwise,
+    VLLMStepGenerator,
+    agreement,
+)
+from uq_llm_integrations.backends.scripted import ScriptedLine
+
+LINE = Boundary(strings=("\n",))
+
+
+def generator(script, strategy, **options) -> VLLMStepGenerator:
+    return VLLMStepGenerator(ScriptedBackend(script), strategy, **options)
+
+
+def test_steps_are_streamed_as_they_are_kept():
+    script = {"?": ["a\n", "b\n"], "?a\n": [ScriptedLine("end", 0.95), "e"]}
+    steps = list(generator(script, Stepwise(2, boundary=LINE)).stream("?"))
+    assert [(step.text, step.candidates) for step in steps] == [("a\n", 2), ("end", 2)]
+
+
+def test_sync_and_async_give_the_same():
+    script = {"?": ["a\n"], "?a\n": ["b"]}
+    sync = generator(script, Stepwise(1, boundary=LINE)).generate("?")
+    other = asyncio.run(generator(script, Stepwise(1, boundary=LINE)).agenerate("?"))
+    assert (sync.text, sync.scores) == (other.text, other.scores)
+
+
+def test_a_saved_state_is_gone_on_from():
+    script = {"?": ["a\n"], "?a\n": ["b\n"], "?a\nb\n": ["c"]}
+    whole = generator(script, Stepwise(1, boundary=LINE)).generate("?")
+
+    async def first_state() -> StepState:
+        steps = generator(script, Stepwise(1, boundary=LINE))
+        async for state in steps.astates(await steps.astart("?")):
+            return state
+        raise AssertionError
+
+    saved = asyncio.run(first_state()).to_json()
+    resumed = generator(script, Stepwise(1, boundary=LINE)).resume(StepState.from_json(saved))
+    assert resumed.text == whole.text == "a\nb\nc"
+    assert resumed.scores == whole.scores
+    np.testing.assert_array_equal(resumed.candidate.trace.entropy, whole.candidate.trace.entropy)
+
+
+def test_truncated_text_of_what_was_generated_is_sliced():
+    steps = generator({"?": ["first\n"], "?first\n": ["second"]}, Stepwise(1, boundary=LINE))
+    steps.generate("?")
+    sliced, foreign = steps.score_truncated_sequences("?", ["first\nsec", "third"])
+    assert (sliced.is_sliced, sliced.usage.forward_passes, sliced.usage.saved_tokens) == (
+        True,
+        0,
+        9,
+    )
+    assert (foreign.is_sliced, foreign.usage.scored_tokens) == (False, 5)
+    assert steps.score_truncated_sequence("?", "fir").candidate.token_ids == tuple(b"fir")
+
+
+def test_the_policy_decides_about_the_steps_of_a_state():
+    steps = generator(
+        {"?": ["a"]},
+        Stepwise(1, boundary=LINE),
+        uncertain_when="mean_nll > 0",
+        on_high_uncertainty="abstain",
+    )
+
+    async def last_state() -> StepState:
+        return [state async for state in steps.astates(await steps.astart("?"))][-1]
+
+    assert steps.generate("?").decision.action == "abstained"
+    assert steps.result(asyncio.run(last_state())).decision.action == "abstained"
+
+
+@pytest.mark.parametrize(
+    "construct",
+    [
+        lambda: generator(["a"], Stepwise(2), temperature=0),
+        lambda: generator(["a"], Stepwise(2, branch_when=agreement() < 0.5)),
+    ],
+)
+def test_what_can_never_work_is_refused_at_construction(construct):
+    with pytest.raises(ConfigurationError):
+        construct()
