@@ -28,7 +28,7 @@ from uq_llm_integrations.backends.huggingface.backend import HuggingFaceBackend
 from uq_llm_integrations.backends.hybrid import hybrid_backend
 from uq_llm_integrations.backends.vision_guard import hide_mismatched_builds
 from uq_llm_integrations.records import Inspection, Request
-from uq_llm_integrations.strategies.best_of_n import Single
+from uq_llm_integrations.strategies.base import Single
 from uq_llm_integrations.strategies.drive import adrive_all
 
 TRACE = ("entropy", "perplexity")

@@ -27,7 +27,7 @@ from uq_llm_integrations.methods.fitted.fitting import fit_density, fit_head
 from uq_llm_integrations.methods.options import MethodOptions
 from uq_llm_integrations.methods.registry import METHODS
 from uq_llm_integrations.records import Request, Result
-from uq_llm_integrations.strategies.best_of_n import Single
+from uq_llm_integrations.strategies.base import Single
 from uq_llm_integrations.strategies.drive import adrive, drive
 
 SEQUENCE = [name for name, method in METHODS.items() if method.level == "sequence"]
