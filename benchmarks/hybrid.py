@@ -28,8 +28,7 @@ from uq_llm_integrations.backends.huggingface.backend import HuggingFaceBackend
 from uq_llm_integrations.backends.hybrid import hybrid_backend
 from uq_llm_integrations.backends.vision_guard import hide_mismatched_builds
 from uq_llm_integrations.records import Inspection, Request
-from uq_llm_integrations.strategies.base import run_strategies
-from uq_llm_integrations.strategies.best_of_n import Single
+from uq_llm_integrations.strategies.base import Single, run_strategies
 
 TRACE = ("entropy", "perplexity")
 ALL = (*TRACE, "rauq", "attention_score", "eigen_score")

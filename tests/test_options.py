@@ -72,18 +72,18 @@ def file(options: dict[str, Any]) -> dict[str, Any]:
 def called(monkeypatch: pytest.MonkeyPatch, call: Callable[[], Any]) -> uq.Settings:
     """Return the settings that a call of a face has when the model takes over."""
     seen: list[uq.Settings] = []
-    request = uq.Settings.request
+    request = uq.UncertaintyModel.request
 
-    def record(self: uq.Settings, ids: Any, *given: Any, **more: Any) -> uq.Request:
+    def record(self: uq.UncertaintyModel, ids: Any, *given: Any, **more: Any) -> uq.Request:
         made = request(self, ids, *given, **more)
-        seen.append(self.updated({"stop": made.sampling.get("stop")}))
+        seen.append(self.settings.updated({"stop": made.sampling.get("stop")}))
         return made
 
     async def end(self: uq.UncertaintyModel, running: Any) -> Any:
         running.close()
         raise RecordedError
 
-    monkeypatch.setattr(uq.Settings, "request", record)
+    monkeypatch.setattr(uq.UncertaintyModel, "request", record)
     monkeypatch.setattr(uq.UncertaintyModel, "_in_time", end)
     with pytest.raises(RecordedError):
         call()

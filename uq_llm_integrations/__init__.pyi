@@ -55,8 +55,8 @@ from .records import (
 )
 from .settings import Settings as Settings
 from .strategies.abstain import Abstain as Abstain, Policy as Policy
-from .strategies.base import run_strategy as run_strategy
-from .strategies.best_of_n import BestOfN as BestOfN, Single as Single
+from .strategies.base import Single as Single, run_strategy as run_strategy
+from .strategies.best_of_n import BestOfN as BestOfN
 from .strategies.quantities import (
     agreement as agreement, load_threshold as load_threshold, score as score,
     token_max as token_max, token_mean as token_mean, worst_window as worst_window,

@@ -1,4 +1,4 @@
-"""What the classes of all frameworks share: settings as fields, and the backend that they run on."""
+"""What the classes of all frameworks share: settings as fields, and the backend they run on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from uq_llm_integrations.backends.base import MAX_N, Backend
 from uq_llm_integrations.backends.huggingface.backend import HuggingFaceBackend
@@ -37,6 +37,7 @@ class ModelFace(Settings):
     engine_args: JsonObject = Field(default_factory=dict)
     """Arguments of the backend; they can also be given as arguments."""
     max_n: int = MAX_N
+    _core: UncertaintyModel | None = PrivateAttr(default=None)
 
     refused: ClassVar[frozenset[str]] = frozenset()
     """Options of `Settings` that mean nothing to the class."""
@@ -69,15 +70,28 @@ class ModelFace(Settings):
             self.backend = self._new_backend()
         elif self.model or self.engine_args:
             raise ConfigurationError("a ready backend takes no model and no engine arguments")
-        self.core.check()
+        self._core = UncertaintyModel(self.backend, self)
         self._refuse(name for name in self.refused if getattr(self, name) != _default(name))
         return self
 
     @property
     def core(self) -> UncertaintyModel:
         """The model that does all the work; it reads the settings from these fields."""
-        assert self.backend is not None
-        return UncertaintyModel.of(self.backend, self)
+        if self._core is None:
+            assert self.backend is not None
+            self._core = UncertaintyModel(self.backend, self)
+        return self._core
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name in type(self).model_fields:
+            self._core = None
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy with some fields changed, which shares the backend unless it is deep."""
+        copied = super().model_copy(update=update, deep=deep)
+        copied._core = None
+        return copied
 
     @property
     def model_name(self) -> str:
@@ -88,10 +102,6 @@ class ModelFace(Settings):
         """Return the most tokens of prompt and answer; None where only a running engine knows."""
         known = self.core.backend.capabilities.context_length
         return known or self.engine_args.get("max_model_len")
-
-    def identity(self) -> JsonObject:
-        """Return everything that an answer depends on, as plain data."""
-        return {**self.cache_key(), "model": self.model_name, "engine_args": self.engine_args}
 
     def bound(self, options: Mapping[str, Any]) -> tuple[Self, JsonObject]:
         """Return a copy with those of the options that it knows, and the options left over."""

@@ -32,7 +32,7 @@ class Sample(TypedDict):
 
 
 class VLLMStepGenerator:
-    """Generates step by step: all at once, as a stream of steps, or on from a saved state.
+    r"""Generates step by step: all at once, as a stream of steps, or on from a saved state.
 
     `strategy` is the `Stepwise` by which steps are sampled and chosen, `chat` puts prompts into the
     chat template, and all other arguments are those of `UncertaintyModel`. What was generated is
@@ -40,10 +40,10 @@ class VLLMStepGenerator:
 
     Example:
         >>> from uq_llm_integrations import ScriptedBackend, VLLMStepGenerator
-        >>> backend = ScriptedBackend({"Count": ["One.\\n"], "CountOne.\\n": ["Two."]})
+        >>> backend = ScriptedBackend({"Count": ["One.\n"], "CountOne.\n": ["Two."]})
         >>> generator = VLLMStepGenerator(backend)
         >>> [step.text for step in generator.stream("Count")]
-        ['One.\\n', 'Two.']
+        ['One.\n', 'Two.']
     """
 
     def __init__(
@@ -148,7 +148,7 @@ class VLLMStepGenerator:
         return strategy
 
     def _run(self, state: StepState) -> Run:
-        return self.model.run_of(self.model.settings.request(state.prompt_ids))
+        return self.model.run_of(self.model.request(state.prompt_ids))
 
     def _remember(self, candidate: Candidate) -> None:
         kept = [one for one in self._generated if not _begins(one, candidate)]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Iterator, Mapping, Sequence
 from contextlib import aclosing
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -22,7 +23,7 @@ from uq_llm_integrations.methods.registry import affordable_methods
 from uq_llm_integrations.records import Candidate, Conversation, Request, Result
 from uq_llm_integrations.report.metadata import Metadata, token_metadata, uncertainty_metadata
 from uq_llm_integrations.settings import ALL_AFFORDABLE, Settings
-from uq_llm_integrations.strategies.base import Run, Strategy, run_strategies, run_strategy
+from uq_llm_integrations.strategies.base import Run, Strategy, run_strategies
 from uq_llm_integrations.strategies.streaming import check_stream, stream_strategy
 from uq_llm_integrations.truncation import (
     GivenText,
@@ -46,7 +47,8 @@ class UncertaintyModel:
 
     Example:
         >>> from uq_llm_integrations import ScriptedBackend, UncertaintyModel
-        >>> with UncertaintyModel(ScriptedBackend(["Paris"]), uncertain_when="entropy > 2") as model:
+        >>> backend = ScriptedBackend(["Paris"])
+        >>> with UncertaintyModel(backend, uncertain_when="entropy > 2") as model:
         ...     result = model.generate("Capital of France?")
         >>> result.text, result.decision.is_uncertain
         ('Paris', False)
@@ -56,17 +58,9 @@ class UncertaintyModel:
         self, backend: Backend | str, settings: Settings | None = None, **options: Any
     ) -> None:
         self.backend = VLLMEngineBackend(backend) if isinstance(backend, str) else backend
-        self.settings = (
-            (settings or Settings()).updated(options) if settings else Settings(**options)
-        )
-        self.check()
-
-    @classmethod
-    def of(cls, backend: Backend, settings: Settings) -> Self:
-        """Return the model of settings that were checked with this backend before."""
-        model = cls.__new__(cls)
-        model.backend, model.settings = backend, settings
-        return model
+        base = settings or Settings(**options)
+        self.settings = base.updated(options) if settings and options else base
+        self._prepare()
 
     @classmethod
     def from_config(cls, source: str | Path | Mapping[str, Any]) -> Self:
@@ -76,34 +70,58 @@ class UncertaintyModel:
 
     def with_options(self, **options: Any) -> Self:
         """Return a copy with some options changed, which shares the backend."""
-        return self.of(self.backend, self.settings.updated(options)).check() if options else self
+        return type(self)(self.backend, self.settings.updated(options)) if options else self
 
-    def check(self) -> Self:
-        """Raise ConfigurationError or InvalidRequestError for what the backend can never serve."""
+    def _prepare(self) -> None:
+        """Make of the settings, once, what every call needs.
+
+        Raises ConfigurationError or InvalidRequestError for what the backend can never serve.
+        """
         settings, capabilities = self.settings, self.backend.capabilities
+        self.method_options = settings.method_options or MethodOptions()
+        self.methods = settings.methods
+        if self.methods == (ALL_AFFORDABLE,):
+            self.methods = affordable_methods(capabilities, self.method_options)
+        self.strategy, self._sampling = settings.deciding(), settings.all_sampling()
         check_n(settings.n, capabilities.max_n)
         check_top_logprobs(settings.top_logprobs, capabilities.max_top_logprobs)
         check_stream(
-            settings.deciding(),
-            settings.request((0,)),
+            self.strategy,
+            self.request((0,)),
             capabilities,
             self.methods,
             self.method_options,
             settings.stop_if,
         )
-        return self
+        self._capabilities = capabilities
 
-    @property
-    def method_options(self) -> MethodOptions:
-        """How methods are served that need more than a trace."""
-        return self.settings.method_options or MethodOptions()
+    @cached_property
+    def identity(self) -> Metadata:
+        """Everything that an answer depends on, as plain data: what caches use as their key."""
+        return {**self.settings.plain(), "model": self.backend.capabilities.model}
 
-    @property
-    def methods(self) -> tuple[str, ...]:
-        """The names of the methods that answers are scored by."""
-        if self.settings.methods == (ALL_AFFORDABLE,):
-            return affordable_methods(self.backend.capabilities, self.method_options)
-        return self.settings.methods
+    def request(
+        self,
+        ids: Ids,
+        text: str | None = None,
+        conversation: Conversation | None = None,
+        stop: Sequence[str] = (),
+        **sampling: Any,
+    ) -> Request:
+        """Return the request for a prompt, with further stop strings and sampling parameters."""
+        settings = self.settings
+        own = settings.all_sampling(stop) if stop else self._sampling
+        return Request(
+            ids,
+            settings.n,
+            settings.top_logprobs,
+            {**own, **sampling},
+            settings.early_stop,
+            text=text,
+            chat=settings.chat_template,
+            conversation=conversation,
+            live=settings.token_scores,
+        )
 
     def generate(self, prompt: str, **options: Any) -> Result:
         """Return the answer to a prompt, scored and decided about."""
@@ -127,7 +145,7 @@ class UncertaintyModel:
         model = self.with_options(**options)
         requests = [await model._request(prompt, stop) for prompt in prompts]
         running = run_strategies(
-            model.settings.deciding(), requests, self.backend, model.methods, model.method_options
+            model.strategy, requests, self.backend, model.methods, model.method_options
         )
         return await model._in_time(running)
 
@@ -141,9 +159,11 @@ class UncertaintyModel:
 
     async def achat(self, messages: Messages | Turn, **options: Any) -> ChatResult:
         """Return what `chat` does."""
-        turn, options = _turn(messages, options)
-        model = self.with_options(**options)
-        exchange = Exchange(self.backend, model.settings, turn)
+        turn, options = (
+            (messages, options) if isinstance(messages, Turn) else _turn(messages, options)
+        )
+        model = self.with_options(**options) if options else self
+        exchange = Exchange(model, turn)
         return await exchange.replies(await model._decided(await exchange.request()))
 
     def stream(self, messages: Messages | Turn, **options: Any) -> Iterator[ReplyPiece]:
@@ -157,9 +177,11 @@ class UncertaintyModel:
         self, messages: Messages | Turn, **options: Any
     ) -> AsyncGenerator[ReplyPiece, None]:
         """Yield what `stream` does."""
-        turn, options = _turn(messages, options)
+        turn, options = (
+            (messages, options) if isinstance(messages, Turn) else _turn(messages, options)
+        )
         model = self.with_options(**options)
-        exchange = Exchange(self.backend, model.settings, turn)
+        exchange = Exchange(model, turn)
         run = model.run_of(await exchange.request())
         strategy = model.settings.deciding(streamed=True)
         answer = stream_strategy(strategy, run, model.settings.stop_if)
@@ -235,7 +257,7 @@ class UncertaintyModel:
 
     async def _request(self, prompt: str, stop: Sequence[str] = ()) -> Request:
         ids = await self.backend.encode(prompt, chat=self.settings.chat_template)
-        return self.settings.request(ids, prompt, stop=stop)
+        return self.request(ids, prompt, stop=stop)
 
     def run_of(self, request: Request) -> Run:
         """Return the run that a strategy is given for a request."""
@@ -243,25 +265,24 @@ class UncertaintyModel:
 
     async def _decided(self, request: Request, strategy: Strategy | None = None) -> Result:
         """Run a strategy, or the configured one, within the timeout and under the policy."""
-        deciding = self.settings.deciding(strategy)
-        running = run_strategy(deciding, request, self.backend, self.methods, self.method_options)
-        return await self._in_time(running)
+        if self.backend.capabilities != self._capabilities:  # more is known once an engine runs
+            self._prepare()
+        deciding = self.settings.deciding(strategy) if strategy else self.strategy
+        return await self._in_time(deciding(self.run_of(request)))
 
-    async def _in_time(self, running: Coroutine[object, object, T]) -> T:
-        if self.settings.timeout is None:
-            return await running
+    async def _in_time(self, running: Awaitable[T]) -> T:
         try:
-            async with asyncio.timeout(self.settings.timeout):
+            async with asyncio.timeout(self.settings.timeout) as scope:
                 return await running
         except TimeoutError as error:
+            if not scope.expired():
+                raise
             text = f"no answer within {self.settings.timeout} seconds"
             raise EngineTimeoutError(text) from error
 
 
-def _turn(messages: Messages | Turn, options: dict[str, Any]) -> tuple[Turn, dict[str, Any]]:
+def _turn(messages: Messages, options: dict[str, Any]) -> tuple[Turn, dict[str, Any]]:
     """Return the turn, and the options that are not of the turn."""
-    if isinstance(messages, Turn):
-        return messages, options
     rest = dict(options)
     tools, stop = rest.pop("tools", None) or (), rest.pop("stop", None) or ()
     if isinstance(messages, str):

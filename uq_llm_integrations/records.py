@@ -205,8 +205,8 @@ class Candidate:
     trace: TokenTrace
     finish_reason: str | None = None
     """'stop' or 'length' where it ended by itself, 'boundary' where `Request.until` ended it,
-    'early_stop' where `Request.early_stop` did, 'abort' where it was needed no longer, 'error' where
-    it failed. None for text that was only scored."""
+    'early_stop' where `Request.early_stop` did, 'abort' where it was needed no longer, 'error'
+    where it failed. None for text that was only scored."""
     stop_reason: int | str | None = None
     """The stop token id or stop string that ended it; None for the end-of-text token."""
     cached_tokens: int = 0

@@ -21,10 +21,9 @@ from uq_llm_integrations.errors import (
     suggestion,
 )  # fmt: skip  # a list of names
 from uq_llm_integrations.methods.registry import DEFAULT_METHODS, check_methods
-from uq_llm_integrations.records import Conversation, EarlyStop, Request
+from uq_llm_integrations.records import EarlyStop
 from uq_llm_integrations.strategies.abstain import ABSTENTION, Action, Policy
-from uq_llm_integrations.strategies.base import Strategy
-from uq_llm_integrations.strategies.best_of_n import Single
+from uq_llm_integrations.strategies.base import Single, Strategy
 from uq_llm_integrations.strategies.condition_text import When
 from uq_llm_integrations.strategies.retry import RetryErrors
 
@@ -151,11 +150,6 @@ class Settings(BaseModel):
         """When an answer is uncertain, and what happens then."""
         return Policy(self.uncertain_when, self.on_high_uncertainty, self.abstention_text)
 
-    @property
-    def wants_logprobs(self) -> bool:
-        """Whether log-probabilities are given in the shape of OpenAI's API."""
-        return self.logprobs or self.top_logprobs > 0
-
     def deciding(self, strategy: Strategy | None = None, *, streamed: bool = False) -> Strategy:
         """Return a strategy, or the configured one, with the retries and the policy around it."""
         strategy = strategy or self.strategy
@@ -169,27 +163,6 @@ class Settings(BaseModel):
         own = {"temperature": self.temperature, "max_tokens": self.max_tokens, "stop": stops}
         return self.sampling | {name: one for name, one in own.items() if one not in (None, [])}
 
-    def request(
-        self,
-        ids: tuple[int, ...],
-        text: str | None = None,
-        conversation: Conversation | None = None,
-        stop: Sequence[str] = (),
-        **sampling: Any,
-    ) -> Request:
-        """Return the request for a prompt, with further sampling parameters."""
-        return Request(
-            ids,
-            self.n,
-            self.top_logprobs,
-            self.all_sampling(stop) | sampling,
-            self.early_stop,
-            text=text,
-            chat=self.chat_template,
-            conversation=conversation,
-            live=self.token_scores,
-        )
-
     def updated(self, options: Mapping[str, Any]) -> Settings:
         """Return these settings with some options changed; all are checked as at construction."""
         for name in options:
@@ -199,8 +172,8 @@ class Settings(BaseModel):
         sampling = {**self.sampling, **options.get("sampling", {})}
         return Settings(**{**own, **options, "sampling": sampling})
 
-    def cache_key(self) -> JsonObject:
-        """Return everything that an answer depends on, as plain data."""
+    def plain(self) -> JsonObject:
+        """Return all options as plain data; what is none is described."""
         plain = {name: _plain(getattr(self, name)) for name in Settings.model_fields}
         return {**plain, **self.all_sampling()}
 

@@ -21,7 +21,7 @@ def test_a_model_is_plain_data_and_back():
     )
     back = VLLMUncertaintyLLM.from_json(llm.to_json())
     assert back.to_dict() == llm.to_dict()
-    assert back.identity() == llm.identity()
+    assert back.core.identity == llm.core.identity
     assert back.early_stop == EarlyStop(3.0, window=8)
 
 

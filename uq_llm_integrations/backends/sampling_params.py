@@ -98,8 +98,10 @@ def check_request(request: Request, capabilities: Capabilities) -> None:
     context_length = capabilities.context_length
     if context_length is not None and len(request.prompt_ids) >= context_length:
         raise PromptTooLongError(len(request.prompt_ids), context_length)
-    check_n(request.n, capabilities.max_n)
-    check_top_logprobs(request.top_logprobs, capabilities.max_top_logprobs)
+    if request.n != 1:
+        check_n(request.n, capabilities.max_n)
+    if request.top_logprobs != 0:
+        check_top_logprobs(request.top_logprobs, capabilities.max_top_logprobs)
     check_sampling(request.sampling)
     if request.early_stop:
         check_early_stop(request.early_stop, request.sampling)

@@ -90,6 +90,9 @@ class ScriptedBackend(Backend):
 
     async def encode_chat(self, conversation: Conversation) -> tuple[int, ...]:
         """Return the bytes of a lone message's text, of more than one as `role: text` lines."""
+        first = conversation.messages[0]["content"]
+        if len(conversation.messages) == 1 and isinstance(first, str):
+            return tuple(first.encode())
         messages = [(one["role"], text_of(one)) for one in conversation.messages]
         if len(messages) == 1:
             return tuple(messages[0][1].encode())

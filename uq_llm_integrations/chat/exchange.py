@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from uq_llm_integrations.backends.base import Backend
 from uq_llm_integrations.backends.codec import GrowingTexts, top_texts
@@ -30,33 +30,55 @@ from uq_llm_integrations.settings import Settings
 from uq_llm_integrations.strategies.streaming import AnswerPiece
 
 
+class RequestMaker(Protocol):
+    """The part of an `UncertaintyModel` that a turn needs."""
+
+    backend: Backend
+    settings: Settings
+
+    def request(
+        self,
+        ids: tuple[int, ...],
+        text: str | None = None,
+        conversation: Conversation | None = None,
+        stop: Sequence[str] = (),
+        **sampling: Any,
+    ) -> Request:
+        """Return the request for a prompt."""
+
+
 class Exchange:
     """Prepares the request of one turn, and reads what comes back."""
 
-    def __init__(self, backend: Backend, settings: Settings, turn: Turn) -> None:
+    def __init__(self, model: RequestMaker, turn: Turn) -> None:
         if turn.schema is not None and turn.conversation.tools and turn.tool_choice != "none":
             raise InvalidRequestError(
                 "a reply follows a schema or may call tools, not both at once"
             )
-        self._backend, self._settings, self._turn = backend, settings, turn
+        self._model, self._turn = model, turn
+        self._backend, self._settings = model.backend, model.settings
+        self._wants_logprobs = model.settings.logprobs or model.settings.top_logprobs > 0
         self._new_reader: Callable[[], ReplyReader] = PlainReader
         self._stream_reader: ReplyReader | None = None
-        self._texts = GrowingTexts(backend)
+        self._texts: GrowingTexts | None = None
         self._shown_ids: dict[int, str] = {}
 
     async def request(self) -> Request:
         """Return the request for the turn."""
-        settings, turn = self._settings, self._turn
+        turn, sampling = self._turn, _grammar(self._turn.schema)
         if turn.prompt is not None:
             ids = await self._backend.encode(turn.prompt)
-            request = settings.request(ids, turn.prompt, stop=turn.stop, **_grammar(turn))
+            request = self._model.request(ids, turn.prompt, stop=turn.stop, **sampling)
             return replace(request, chat=False)
-        conversation = self._conversation()
+        conversation = turn.conversation
+        if conversation.tools or self._settings.chat_template_kwargs:
+            conversation = self._completed(conversation)
         ids = await self._backend.encode_chat(conversation)
-        if conversation.tools or settings.reasoning_parser:
+        if conversation.tools or self._settings.reasoning_parser:
             await self._prepare_reader(conversation, ids)
-        sampling = {**_grammar(turn), **self._new_reader().sampling}
-        return settings.request(ids, conversation.question, conversation, turn.stop, **sampling)
+            sampling |= self._new_reader().sampling
+        question = conversation.question
+        return self._model.request(ids, question, conversation, turn.stop, **sampling)
 
     async def replies(self, result: Result) -> ChatResult:
         """Return the candidates as replies, the best first."""
@@ -72,7 +94,8 @@ class Exchange:
         if result and result.decision.text is not None:
             part = ReplyPart(result.decision.text)
         uncertainty, logprobs = dict[str, Any](), None
-        if settings.token_scores or settings.wants_logprobs:
+        if settings.token_scores or self._wants_logprobs:
+            self._texts = self._texts or GrowingTexts(self._backend)
             texts = await self._texts.of(piece.token_ids)
             logprobs = await self._logprobs(piece.trace, texts)
             if settings.token_scores:
@@ -81,8 +104,8 @@ class Exchange:
         whole = await self._scored_reply(result, 0) if result else None
         return ReplyPiece(part, uncertainty, logprobs, whole, result)
 
-    def _conversation(self) -> Conversation:
-        given = self._turn.conversation
+    def _completed(self, given: Conversation) -> Conversation:
+        """Return the conversation with the configured values for its template."""
         template = {**self._settings.chat_template_kwargs, **given.template}
         tools = () if self._turn.tool_choice == "none" else given.tools
         return Conversation(given.messages, tools, template)
@@ -101,27 +124,26 @@ class Exchange:
 
     async def _scored_reply(self, result: Result, index: int) -> ScoredReply:
         settings, candidate = self._settings, result.candidates[index]
-        reply = self._as_shown(self._new_reader().whole(candidate.text, candidate.token_ids))
-        uncertainty = uncertainty_metadata(result, index)
-        has_parts = bool(reply.reasoning or reply.tool_calls or self._turn.schema is not None)
-        texts: list[str] = []
-        if has_parts or settings.token_scores or settings.wants_logprobs:
+        reply = self._new_reader().whole(candidate.text, candidate.token_ids)
+        uncertainty, logprobs = uncertainty_metadata(result, index), None
+        is_object = self._turn.schema is not None
+        has_parts = bool(reply.reasoning or reply.tool_calls or is_object)
+        if has_parts or settings.token_scores or self._wants_logprobs:
             texts = await self._backend.token_texts(candidate.token_ids)
-        if has_parts:
-            spans = SpanScores(candidate, texts, result.scores[index])
-            uncertainty |= spans.of_reply(reply, is_object=self._turn.schema is not None)
-        if settings.token_scores:
-            columns = token_metadata(candidate.token_ids, candidate.trace, texts)
-            uncertainty["by_token"] = columns
+            reply = self._as_shown(reply)
+            if has_parts:
+                spans = SpanScores(candidate, texts, result.scores[index])
+                uncertainty |= spans.of_reply(reply, is_object=is_object)
+            if settings.token_scores:
+                columns = token_metadata(candidate.token_ids, candidate.trace, texts)
+                uncertainty["by_token"] = columns
+            logprobs = await self._logprobs(candidate.trace, texts)
         if index == 0 and result.decision.text is not None:
             reply = Reply(result.decision.text, reply.reasoning)
-        logprobs = await self._logprobs(candidate.trace, texts)
         return ScoredReply(reply, candidate, uncertainty, logprobs)
 
     def _as_shown(self, reply: Reply) -> Reply:
         """Return the reply with the ids by which a stream has shown its calls."""
-        if not self._shown_ids:
-            return reply
         calls = enumerate(reply.tool_calls)
         shown = tuple(replace(one, id=self._shown_ids.get(i, one.id)) for i, one in calls)
         return replace(reply, tool_calls=shown)
@@ -129,15 +151,13 @@ class Exchange:
     async def _logprobs(
         self, trace: TokenTrace, texts: Sequence[str]
     ) -> list[dict[str, Any]] | None:
-        if not self._settings.wants_logprobs:
+        if not self._wants_logprobs:
             return None
         top = await top_texts(self._backend, trace)
         return openai_logprobs(trace, texts, top, self._settings.top_logprobs)
 
 
-def _grammar(turn: Turn) -> dict[str, Any]:
-    if turn.schema is None:
+def _grammar(schema: Mapping[str, Any] | None) -> dict[str, Any]:
+    if schema is None:
         return {}
-    return {
-        "structured_outputs": {"json": dict(turn.schema)} if turn.schema else {"json_object": True}
-    }
+    return {"structured_outputs": {"json": dict(schema)} if schema else {"json_object": True}}

@@ -59,7 +59,7 @@ class UncertaintyChat(ModelFace, BaseChatModel):
     @property
     def _identifying_params(self) -> dict[str, Any]:
         """Everything that an answer depends on: caches use it as their key."""
-        return self.identity()
+        return {**self.core.identity, "engine_args": self.engine_args}
 
     @property
     def _llm_type(self) -> str:

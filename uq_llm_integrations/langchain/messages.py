@@ -46,7 +46,12 @@ def turn_of(
     """Return the turn that the model is given; scores in the messages' metadata stay out of it."""
     conversation = Conversation(tuple(map(_plain, messages)), tuple(tools or ()))
     schema = None if response_format is None else schema_of(response_format)
-    return Turn(conversation, tuple(stop or ()), tool_choice_of(tool_choice), schema)
+    return Turn(
+        conversation,
+        tuple(stop or ()),
+        "auto" if tool_choice is None else tool_choice_of(tool_choice),
+        schema,
+    )
 
 
 def _plain(message: BaseMessage) -> dict[str, Any]:
@@ -92,12 +97,13 @@ def schema_of(response_format: Mapping[str, Any]) -> Mapping[str, Any] | None:
 def chat_result(answer: Answer, model: str) -> ChatResult:
     """Return one generation a candidate, the best first."""
     result = answer.result
-    generations = [
-        ChatGeneration(
-            message=message_of(one, usage_of(result, i), model), generation_info=info_of(one)
-        )
-        for i, one in enumerate(answer.replies)
-    ]
+    generations = []
+    for i, one in enumerate(answer.replies):
+        info = {"finish_reason": one.candidate.finish_reason, "uncertainty": one.uncertainty}
+        if one.logprobs is not None:
+            info["logprobs"] = {"content": one.logprobs}
+        message = message_of(one, usage_of(result, i), model)
+        generations.append(ChatGeneration(message=message, generation_info=info))
     output = {"token_usage": token_usage([result]), "model_name": model}
     return ChatResult(generations=generations, llm_output=output)
 
@@ -105,6 +111,7 @@ def chat_result(answer: Answer, model: str) -> ChatResult:
 def message_of(scored: ScoredReply, usage: UsageMetadata, model: str) -> AIMessage:
     """Return a reply as a message; a call whose arguments are no JSON is an invalid one."""
     calls: list[ToolCall] = []
+    thoughts = scored.reply.reasoning
     invalid: list[InvalidToolCall] = []
     for call in scored.reply.tool_calls:
         raw = {"id": call.id, "function": {"name": call.name, "arguments": call.arguments}}
@@ -118,7 +125,7 @@ def message_of(scored: ScoredReply, usage: UsageMetadata, model: str) -> AIMessa
         tool_calls=calls,
         invalid_tool_calls=invalid,
         usage_metadata=usage,
-        additional_kwargs=_reasoning(scored.reply.reasoning),
+        additional_kwargs={"reasoning_content": thoughts} if thoughts else {},
         response_metadata={"model_name": model, "model_provider": PROVIDER},
     )
 
@@ -141,18 +148,14 @@ def usage_of(result: Result, index: int) -> UsageMetadata:
     )
 
 
-def info_of(scored: ScoredReply) -> dict[str, Any]:
-    """Return why a reply ended, its uncertainty, and its log-probabilities where requested."""
-    info = {"finish_reason": scored.candidate.finish_reason, "uncertainty": scored.uncertainty}
-    return info | _logprobs(scored.logprobs)
-
-
 def chat_chunk(piece: ReplyPiece, model: str) -> ChatGenerationChunk:
     """Return a chunk. The metadata of the whole reply is in the last one alone.
 
     LangChain adds up what two chunks both have, but joins lists: the metadata of tokens.
     """
-    info: dict[str, Any] = _logprobs(piece.logprobs)
+    info: dict[str, Any] = {}
+    if piece.logprobs is not None:
+        info["logprobs"] = {"content": piece.logprobs}
     uncertainty = piece.uncertainty
     message = _chunk(piece.part)
     if piece.whole and piece.result:
@@ -180,10 +183,6 @@ def _chunk(part: ReplyPart) -> AIMessageChunk:
 def _reasoning(text: str | None) -> dict[str, Any]:
     """Return reasoning where LangChain's content blocks look for it."""
     return {"reasoning_content": text} if text else {}
-
-
-def _logprobs(content: list[dict[str, Any]] | None) -> dict[str, Any]:
-    return {} if content is None else {"logprobs": {"content": content}}
 
 
 def llm_result(

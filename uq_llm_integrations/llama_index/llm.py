@@ -84,8 +84,7 @@ class UncertaintyLLM(StructuredPrediction, FunctionCallingLLM):
 
     def to_payload(self) -> dict[str, Any]:
         """Return the options for events, without starting the engine."""
-        options = {name: one for name, one in self.identity().items() if name != "engine_args"}
-        return {"class_name": self.class_name(), **options}
+        return {"class_name": self.class_name(), **self.core.identity}
 
     def to_dict(self, **kwargs: Any) -> dict[str, Any]:
         """Return the fields as plain data, as `from_dict` takes them; the backend is left out."""
@@ -215,9 +214,8 @@ class UncertaintyLLM(StructuredPrediction, FunctionCallingLLM):
         return turn_of([ChatMessage(role=MessageRole.USER, content=prompt)], kwargs, written)
 
     def _chat_turn(self, messages: Sequence[ChatMessage], kwargs: dict[str, Any]) -> Turn:
-        has_template = self._has_template(kwargs) or self.messages_to_prompt is None
-        written = None if has_template else self.messages_to_prompt(messages)
-        return turn_of(messages, kwargs, written)
+        write = None if self._has_template(kwargs) else self.messages_to_prompt
+        return turn_of(messages, kwargs, write(messages) if write else None)
 
     def _has_template(self, kwargs: dict[str, Any]) -> bool:
         return bool(kwargs.get("chat_template", self.chat_template))

@@ -31,10 +31,10 @@ class UncertaintyQueryEngine(BaseQueryEngine):
     `final` has those of the last call that said the answer (of the last call where none said it as
     it stands), `calls` those of every call, and `aggregate` the highest score of any call for each
     method. `uncertain_when`, an object or its text, is about `final`; without one, what its model
-    decided counts. An uncertain answer is sampled again up to `retries` times, with a seed of its own and at
-    `temperature`, and then comes `on_high_uncertainty`: 'annotate', 'abstain' (another text, the
-    answer is kept as `original_text`; an object has no place for it and is raised), or 'raise'. To
-    act on a streamed answer it is read to its end first.
+    decided counts. An uncertain answer is sampled again up to `retries` times, with a seed of its
+    own and at `temperature`, and then comes `on_high_uncertainty`: 'annotate', 'abstain' (another
+    text, the answer is kept as `original_text`; an object has no place for it and is raised), or
+    'raise'. To act on a streamed answer it is read to its end first.
     """
 
     def __init__(

@@ -35,8 +35,9 @@ Category = Literal["logprob", "sampling", "hidden state", "attention", "promptin
 Ends = tuple[Floats, Floats]
 """[T] lower and upper ends of what is known of each token's value; equal where it is exact."""
 
-TraceValues = Callable[[TokenTrace], Ends | None]
-"""A formula for one value a token, higher is more uncertain; None where nothing is known."""
+TraceValues = Callable[[TokenTrace], Floats | Ends | None]
+"""A formula for one value a token, exact or its ends; None where nothing is known. Higher is more
+uncertain."""
 
 Value = float | Floats | Exception
 """A candidate's value: one number, one for each token or claim, or why there is none."""
@@ -80,6 +81,8 @@ class Method:
     judged_by: Literal["entailment", "similarity"] | None = None
     values: TraceValues | None = None
     reduce: Reduce | None = None
+    transform: Callable[[float], float] | None = None
+    """What is applied to the reduced value, such as exp; it must not decrease anywhere."""
     gather: Gather | None = None
 
     @property
@@ -110,26 +113,16 @@ class MethodFields(TypedDict, total=False):
     requirements: tuple[Requirement, ...]
     inspection: Callable[[MethodOptions], Inspection | None]
     judged_by: Literal["entailment", "similarity"]
+    transform: Callable[[float], float]
 
 
 def trace_method(
     name: str, reduce: Reduce | None = np.mean, **fields: Unpack[MethodFields]
-) -> Callable[[Callable[[TokenTrace], Floats | Ends | None]], Method]:
+) -> Callable[[TraceValues], Method]:
     """Make a method of a formula for [T] values; without `reduce`, it has one value a token."""
-
-    def make(formula: Callable[[TokenTrace], Floats | Ends | None]) -> Method:
-        def values(trace: TokenTrace) -> Ends | None:
-            found = formula(trace)
-            if isinstance(found, np.ndarray):
-                exact = np.asarray(found, np.float64)
-                return exact, exact
-            return found
-
-        if reduce is None:
-            fields["level"] = "token"
-        return Method(name, values=values, reduce=reduce, **fields)
-
-    return make
+    if reduce is None:
+        fields["level"] = "token"
+    return lambda values: Method(name, values=values, reduce=reduce, **fields)
 
 
 def evidence_method(name: str, **fields: Unpack[MethodFields]) -> Callable[[Gather], Method]:

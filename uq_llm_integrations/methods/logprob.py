@@ -36,16 +36,17 @@ def _nll(trace: TokenTrace) -> Floats:
     return -trace.logprob
 
 
-def _perplexity(nll: Floats) -> float:
+def _exp(mean: float) -> float:
     with np.errstate(over="ignore"):  # what is not finite becomes a reason
-        return float(np.exp(np.mean(nll)))
+        return float(np.exp(mean))
 
 
-def _entropies(trace: TokenTrace) -> Ends | None:
+def _entropies(trace: TokenTrace) -> Floats | Ends | None:
     """Return [T] entropies, or their bounds."""
-    whole = with_sums(trace)
-    if whole.entropy is not None:
-        return whole.entropy, whole.entropy
+    if trace.entropy is not None:
+        return trace.entropy
+    if (whole := with_sums(trace).entropy) is not None:
+        return whole
     if trace.entropy_lower is None or trace.entropy_upper is None:
         return None
     return trace.entropy_lower, trace.entropy_upper
@@ -71,7 +72,7 @@ mean_nll = trace_method(
 
 perplexity = trace_method(
     "perplexity",
-    _perplexity,
+    transform=_exp,
     summary="Exponential of the mean negative log-probability of the tokens, at least 1.",
     reference=MALININ,
     range=(1, np.inf),

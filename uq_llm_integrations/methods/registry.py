@@ -27,6 +27,7 @@ from uq_llm_integrations.methods import (
     logprob,
     prompting,
     sampling,
+    similarity,
 )
 from uq_llm_integrations.methods.base import Method
 from uq_llm_integrations.methods.options import MethodOptions
@@ -143,6 +144,15 @@ def _load_entry_points() -> None:
             _log.warning("the methods of the entry point %r are left out: %s", point.value, error)
 
 
-for _family in (logprob, alternatives, sampling, hidden_states, attention, prompting, claims):
+for _family in (
+    logprob,
+    alternatives,
+    sampling,
+    similarity,
+    hidden_states,
+    attention,
+    prompting,
+    claims,
+):
     for _method in _family.METHODS:
         register_method(_method)

@@ -1,4 +1,4 @@
-"""Methods that compare samples of the same prompt, and the evidence that they share.
+"""Methods that compare what samples of the same prompt mean, and the samples themselves.
 
 Where a request has several candidates, they are the samples themselves; else `MethodOptions` says
 how many more are generated, at which temperature.
@@ -17,13 +17,10 @@ from uq_llm_integrations.errors import EvidenceError
 from uq_llm_integrations.methods.base import (
     Method,
     evidence_method,
-    needs_exact_statistics,
 )
 from uq_llm_integrations.methods.context import Context
 from uq_llm_integrations.methods.entailment import Pairs
-from uq_llm_integrations.methods.logprob import entropies
 from uq_llm_integrations.methods.polygraph import polygraph_method, shared_statistic, statistic
-from uq_llm_integrations.methods.tasks import together
 from uq_llm_integrations.records import Candidate, Floats
 
 LABELS = "entail", "neutral", "contra"
@@ -56,26 +53,30 @@ def _without_end(candidate: Candidate) -> slice:
     return slice(0, max(1, len(candidate.token_ids) - ended))
 
 
-def _sample_texts(found: Sequence[Candidate]) -> list[str]:
+def sample_texts(found: Sequence[Candidate]) -> list[str]:
+    """Return the samples' texts."""
     return [one.text for one in found]
 
 
-def _sample_tokens(found: Sequence[Candidate]) -> list[list[int]]:
+def sample_tokens(found: Sequence[Candidate]) -> list[list[int]]:
+    """Return the samples' tokens, as lm-polygraph counts them."""
     return [list(one.token_ids[_without_end(one)]) for one in found]
 
 
-def _sample_logprobs(found: Sequence[Candidate]) -> list[float]:
+def sample_logprobs(found: Sequence[Candidate]) -> list[float]:
+    """Return the samples' log-probabilities, in nats."""
     return [float(one.trace.logprob.sum()) for one in found]
 
 
-def _sample_token_logprobs(found: Sequence[Candidate]) -> list[Floats]:
+def sample_token_logprobs(found: Sequence[Candidate]) -> list[Floats]:
+    """Return [T] log-probabilities of each sample's tokens, in nats."""
     return [one.trace.logprob[_without_end(one)] for one in found]
 
 
-shared_statistic("sample_texts", samples, _sample_texts)
-shared_statistic("sample_tokens", samples, _sample_tokens)
-shared_statistic("sample_log_probs", samples, _sample_logprobs)
-shared_statistic("sample_log_likelihoods", samples, _sample_token_logprobs)
+shared_statistic("sample_texts", samples, sample_texts)
+shared_statistic("sample_tokens", samples, sample_tokens)
+shared_statistic("sample_log_probs", samples, sample_logprobs)
+shared_statistic("sample_log_likelihoods", samples, sample_token_logprobs)
 
 
 async def judged_entailments(context: Context, pairs: Pairs) -> Floats:
@@ -83,25 +84,18 @@ async def judged_entailments(context: Context, pairs: Pairs) -> Floats:
     unique = sorted(set(pairs))
     question = await context.question()
     shares = await context.options.entailment.entailments(unique, question, context.backend)
-    return _in_order(shares, unique, pairs)
+    return in_order(shares, unique, pairs)
 
 
-async def judged_similarities(context: Context, pairs: Pairs) -> Floats:
-    """Return [pairs] similarities from 0 to 1."""
-    unique = sorted(set(pairs))
-    question = await context.question()
-    alike = await context.options.similarity.similarities(unique, question, context.backend)
-    return _in_order(alike, unique, pairs)
-
-
-def _in_order(values: Floats, unique: Pairs, pairs: Pairs) -> Floats:
+def in_order(values: Floats, unique: Pairs, pairs: Pairs) -> Floats:
+    """Return the values of unique pairs for each of all pairs."""
     index = {pair: i for i, pair in enumerate(unique)}
     return np.asarray(values[[index[pair] for pair in pairs]])
 
 
 async def sample_entailments(context: Context) -> Floats:
     """Return [N, N, 3] probabilities that samples follow from samples, the first text in rows."""
-    texts = _sample_texts(await context.of(samples))
+    texts = sample_texts(await context.of(samples))
     shares = await judged_entailments(context, list(product(texts, texts)))
     return shares.reshape(len(texts), len(texts), len(LABELS))
 
@@ -145,7 +139,7 @@ shared_statistic("semantic_classes_entail", meanings, lambda classes: classes)
 
 async def candidate_entailments(context: Context) -> list[Floats]:
     """Return [N, 3] for each candidate: whether each sample follows from it, behind the prompt."""
-    texts = _sample_texts(await context.of(samples))
+    texts = sample_texts(await context.of(samples))
     question = await context.question()
     behind = [question + text for text in texts]
     pairs = list(product([question + one.text for one in context.candidates], behind))
@@ -163,60 +157,12 @@ async def _candidate_neutralities(context: Context) -> list[Floats]:
     return [shares[:, 1] for shares in await context.of(candidate_entailments)]
 
 
-async def sample_similarities(context: Context) -> Floats:
-    """Return [N, N] how alike the samples are."""
-    texts = _sample_texts(await context.of(samples))
-    alike = await judged_similarities(context, list(product(texts, texts)))
-    return alike.reshape(len(texts), len(texts))
-
-
-shared_statistic("sample_sentence_similarity", sample_similarities, lambda alike: alike)
-
-
-@statistic("greedy_sentence_similarity")
-async def candidate_similarities(context: Context) -> list[Floats]:
-    """Return [N] for each candidate: how alike each sample is to it, mean of both directions."""
-    texts = _sample_texts(await context.of(samples))
-    pairs = list(product([one.text for one in context.candidates], texts))
-    both = [*pairs, *((b, a) for a, b in pairs)]
-    alike = (await judged_similarities(context, both)).reshape(2, len(context.candidates), -1)
-    return list(alike.mean(0))
-
-
-@statistic("token_similarity")
-async def token_similarities(context: Context) -> list[Floats]:
-    """Return [T] for each candidate: how alike the text is to itself without each token."""
-    return await together([_without_each(context, one.token_ids) for one in context.candidates])
-
-
-async def sample_token_similarities(context: Context) -> list[Floats]:
-    """Return the same of each sample."""
-    tokens = _sample_tokens(await context.of(samples))
-    return await together([_without_each(context, ids) for ids in tokens])
-
-
-shared_statistic("sample_token_similarity", sample_token_similarities, lambda rows: rows)
-
-
-async def _without_each(context: Context, ids: Sequence[int]) -> Floats:
-    if len(ids) < 2:
-        return np.full(len(ids), 0.5)  # lm-polygraph's value where nothing would be left
-    question = await context.question()
-    shorter = [(*ids[:index], *ids[index + 1 :]) for index in range(len(ids))]
-    whole, *rests = await together([context.backend.decode(one) for one in (ids, *shorter)])
-    pairs = [(f"{question} {whole}", f"{question} {rest}") for rest in rests]
-    return await judged_similarities(context, pairs)
-
-
 TUTORIAL = "https://arxiv.org/abs/2406.15627"
 GRAPH = "https://arxiv.org/abs/2305.19187"
-SAR = "https://arxiv.org/abs/2307.01379"
-COCOA = "https://arxiv.org/abs/2502.04964"
 SEMANTIC = "https://arxiv.org/abs/2302.09664"
 GAL = "https://aclanthology.org/2020.tacl-1.35"
 
 PAIRS = "samples, entailment of each pair of samples"
-ALIKE = "samples, similarity of each sample to the answer"
 
 
 @evidence_method(
@@ -246,7 +192,7 @@ async def label_prob(context: Context) -> list[float]:
     cost="samples",
 )
 async def mc_entropy(context: Context) -> list[float]:
-    logprobs = _sample_logprobs(await context.of(samples))
+    logprobs = sample_logprobs(await context.of(samples))
     return [-float(np.mean(logprobs))] * len(context.candidates)
 
 
@@ -261,60 +207,9 @@ async def mc_entropy(context: Context) -> list[float]:
 )
 async def mc_normalized_entropy(context: Context) -> list[float]:
     found = await context.of(samples)
-    pairs = zip(_sample_logprobs(found), _sample_tokens(found), strict=True)
+    pairs = zip(sample_logprobs(found), sample_tokens(found), strict=True)
     means = [logprob / len(tokens) for logprob, tokens in pairs if tokens]
     return [-float(np.mean(means))] * len(context.candidates)
-
-
-async def _dissimilar(context: Context) -> list[float]:
-    """Return each candidate's mean dissimilarity to the samples, 0 to 1."""
-    return [float(np.mean(1 - alike)) for alike in await context.of(candidate_similarities)]
-
-
-@evidence_method(
-    "CocoaMSP",
-    alias="cocoa_msp",
-    summary="Negative log-probability times the mean dissimilarity of the samples; nats.",
-    reference=COCOA,
-    range=(0, np.inf),
-    category="sampling",
-    cost=ALIKE,
-    judged_by="similarity",
-)
-async def cocoa_msp(context: Context) -> list[float]:
-    pairs = zip(context.candidates, await context.of(_dissimilar), strict=True)
-    return [-float(one.trace.logprob.sum()) * dissimilar for one, dissimilar in pairs]
-
-
-@evidence_method(
-    "CocoaPPL",
-    alias="cocoa_ppl",
-    summary="Mean negative log-probability times the mean dissimilarity of the samples; nats.",
-    reference=COCOA,
-    range=(0, np.inf),
-    category="sampling",
-    cost=ALIKE,
-    judged_by="similarity",
-)
-async def cocoa_ppl(context: Context) -> list[float]:
-    pairs = zip(context.candidates, await context.of(_dissimilar), strict=True)
-    return [-float(one.trace.logprob.mean()) * dissimilar for one, dissimilar in pairs]
-
-
-@evidence_method(
-    "CocoaMTE",
-    alias="cocoa_mte",
-    summary="Mean entropy times the mean dissimilarity of the samples; nats.",
-    reference=COCOA,
-    range=(0, np.inf),
-    requirements=(needs_exact_statistics,),
-    category="sampling",
-    cost=ALIKE,
-    judged_by="similarity",
-)
-async def cocoa_mte(context: Context) -> list[float]:
-    pairs = zip(await context.of(entropies), await context.of(_dissimilar), strict=True)
-    return [float(entropy.mean()) * dissimilar for entropy, dissimilar in pairs]
 
 
 METHODS: tuple[Method, ...] = (
@@ -422,30 +317,4 @@ METHODS: tuple[Method, ...] = (
         reference="https://arxiv.org/abs/2405.13845", category="sampling", range=(-1, 0),
         cost="samples, entailment of each sample by the answer", judged_by="entailment",
     ),
-    polygraph_method(
-        "TokenSAR", "TokenSAR", "token_similarity",
-        alias="token_sar",
-        summary="Negative log-probability, each token weighed by what the text loses without it; "
-        "nats.",
-        reference=SAR, category="sampling", range=(0, np.inf),
-        cost="similarity for each token", judged_by="similarity",
-    ),
-    polygraph_method(
-        "SentenceSAR", "SentenceSAR", "sample_sentence_similarity sample_log_probs",
-        alias="sentence_sar",
-        summary="Negative log of the samples' probabilities, raised by that of similar ones; nats.",
-        reference=SAR, category="sampling",
-        cost="samples, similarity of each pair of samples", judged_by="similarity",
-    ),
-    polygraph_method(
-        "SAR", "SAR",
-        "sample_sentence_similarity sample_log_likelihoods sample_token_similarity",
-        alias="sar",
-        summary="Both: similar samples, and tokens weighed by what they matter; nats.",
-        reference=SAR, category="sampling", judged_by="similarity",
-        cost="samples, similarity of each pair of samples and for each token of each",
-    ),
-    cocoa_msp,
-    cocoa_ppl,
-    cocoa_mte,
 )  # fmt: skip  # a table, one method a block

@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from math import isfinite
 
 import numpy as np
 
@@ -56,29 +57,38 @@ def score_trace(trace: TokenTrace, method: Method) -> Score:
         >>> score_trace(trace, find_method("perplexity")).value
         2.0
     """
-    if not len(trace):
+    if not trace.logprob.size:
         return Score(method.name, reason=NO_TOKENS)
-    ends = token_values(trace, method)
-    if ends is None:
+    values = method.values(trace) if method.values else None
+    if values is None:
         return Score(method.name, reason=f"{trace.why_inexact}; no bound follows from the top k")
-    lower, upper = ends
-    if lower is not upper and not np.array_equal(lower, upper):
-        return _interval(method, lower, upper, trace.why_inexact)
-    return _score(method, lower if method.reduce is None else float(method.reduce(lower)))
+    if isinstance(values, tuple):
+        lower, values = values
+        if not np.array_equal(lower, values):
+            return _interval(method, lower, values, trace.why_inexact)
+    if method.reduce is None:
+        return _score(method, values)
+    value = float(method.reduce(values))
+    value = method.transform(value) if method.transform else value
+    return Score(method.name, value) if isfinite(value) else _not_finite(method)
 
 
 def token_values(trace: TokenTrace, method: Method) -> Ends | None:
-    """Return [T] lower and upper ends of a trace method's values, higher is more uncertain.
+    """Return [T] lower and upper ends of a trace method's values, before its `transform`.
 
-    Equal where they are exact; None where nothing is known. `trace` has gone through `bounded`.
+    Higher is more uncertain. Equal where they are exact; None where nothing is known. `trace` has
+    gone through `bounded`.
     """
-    return method.values(trace) if method.values else None
+    values = method.values(trace) if method.values else None
+    return values if values is None or isinstance(values, tuple) else (values, values)
 
 
 def _interval(method: Method, lower: Floats, upper: Floats, why: str | None) -> Score:
     if method.reduce is None:
         return Score(method.name, reason=f"{why}; the trace holds bounds")
     low, high = float(method.reduce(lower)), float(method.reduce(upper))
+    if method.transform:
+        low, high = method.transform(low), method.transform(high)
     if not np.isfinite([low, high]).all():
         return _not_finite(method)
     return Score(method.name, None, why, low, high)
@@ -124,7 +134,9 @@ async def add_evidence_scores(
     """
     wanted = {name: method for name in methods if (method := find_method(name)).gather}
     alive = [i for i, one in enumerate(result.candidates) if one.token_ids and not one.error]
-    if not wanted or not alive:
+    if not wanted:
+        return result
+    if not alive:
         return _with_scores(result, wanted, {}, alive)
     options, distinct = options or MethodOptions(), list(dict.fromkeys(wanted.values()))
     candidates = [result.candidates[i] for i in alive]

@@ -1,4 +1,4 @@
-"""Where the sentences of a text are: what an answer claims, unless the caller finds claims better."""
+"""Where the sentences of a text are: what an answer claims, unless the caller knows better."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from uq_llm_integrations.methods.options import MethodOptions
 from uq_llm_integrations.methods.registry import DEFAULT_METHODS, check_available, find_method
 from uq_llm_integrations.methods.scoring import add_evidence_scores
 from uq_llm_integrations.records import Candidate, Request, Result, SampleMonitor
-from uq_llm_integrations.strategies.results import scored_result
+from uq_llm_integrations.strategies.results import concluded, scored_result
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +43,7 @@ class Run:
     request: Request
     methods: tuple[str, ...] = DEFAULT_METHODS
     options: MethodOptions = field(default_factory=MethodOptions)
-    streamed: Iterator[Generation] = field(default_factory=lambda: iter(()))
+    streamed: Iterator[Generation] | None = None
 
     def vary(self, request: Request | None = None, methods: Sequence[str] = ()) -> Run:
         """Return the run of another request, with further methods; the usage is still counted."""
@@ -62,23 +62,23 @@ class Run:
                 "another model needs the prompt's text; give the request its `text`"
             )
         other = replace(request, prompt_ids=ids)
-        return replace(self, backend=MeteredBackend(backend), request=other, streamed=iter(()))
+        return replace(self, backend=MeteredBackend(backend), request=other, streamed=None)
 
     async def sample(self, monitor: SampleMonitor | None = None) -> Result:
         """Generate the request's candidates and return them with the scores of their traces."""
-        given = next(self.streamed, None) or await self._generate(monitor)
-        return scored_result(given.candidates, self.methods, given.seconds, self.request)
+        given = next(self.streamed, None) if self.streamed else None
+        if given is not None:
+            return scored_result(given.candidates, self.methods, given.seconds, self.request)
+        started = time.perf_counter()
+        candidates = await self.backend.generate(self.request, monitor)
+        seconds = time.perf_counter() - started
+        return scored_result(candidates, self.methods, seconds, self.request)
 
     async def assess(self, result: Result) -> Result:
         """Return the result with the scores of the methods that need more than a trace."""
         return await add_evidence_scores(
             result, self.backend, self.request, self.methods, self.options
         )
-
-    async def _generate(self, monitor: SampleMonitor | None) -> Generation:
-        started = time.perf_counter()
-        candidates = await self.backend.generate(self.request, monitor)
-        return Generation(candidates, time.perf_counter() - started)
 
 
 STRATEGIES: dict[str, type[Strategy]] = {}
@@ -182,6 +182,22 @@ def _type_of(value: object) -> str | None:
 
 def _ready_or_read(value: object, read: Callable[[object], Strategy]) -> Strategy:
     return value if isinstance(value, Strategy) else read(value)
+
+
+@dataclass(frozen=True)
+class Single(Strategy):
+    """One round of `request.n` candidates, each scored by all methods, in the sampled order.
+
+    Example:
+        result = await run_strategy(Single(), request, backend, ["entropy"])
+    """
+
+    type = "single"
+    can_stream = True
+
+    async def __call__(self, run: Run) -> Result:
+        """Sample once and score what comes back."""
+        return concluded(await run.assess(await run.sample()))
 
 
 async def run_strategy(

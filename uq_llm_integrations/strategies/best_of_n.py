@@ -1,4 +1,4 @@
-"""The least uncertain of N samples, and the plain round of samples."""
+"""The least uncertain of N samples, or the one that they vote for."""
 
 from __future__ import annotations
 
@@ -32,26 +32,10 @@ from uq_llm_integrations.strategies.voting import (
     Answer,
     borda_votes,
     by_votes,
-    confidence_votes,
     lowest,
     normalised_answer,
+    probability_votes,
 )
-
-
-@dataclass(frozen=True)
-class Single(Strategy):
-    """One round of `request.n` candidates, each scored by all methods, in the sampled order.
-
-    Example:
-        result = await run_strategy(Single(), request, backend, ["entropy"])
-    """
-
-    type = "single"
-    can_stream = True
-
-    async def __call__(self, run: Run) -> Result:
-        """Sample once and score what comes back."""
-        return concluded(await run.assess(await run.sample()))
 
 
 @dataclass(frozen=True)
@@ -153,7 +137,7 @@ class BestOfN(Strategy):
         if self.by == "borda":
             votes = borda_votes(result, self._method, self.power)
         elif self.by == "majority":
-            votes = confidence_votes(result, self._method)
+            votes = probability_votes(result, self._method)
         else:
             return lowest(result, self.by)
         return by_votes(result, self._method, self.answer, votes)

@@ -79,7 +79,8 @@ class token_window(Quantity):  # noqa: N801  # reads as a word in conditions
         if values is None or not all(np.isfinite(end).all() for end in values):
             return None
         low, high = map(self._reduced, values)
-        return low, high
+        transform = find_method(self.method).transform
+        return (transform(low), transform(high)) if transform else (low, high)
 
     def _reduced(self, values: Floats) -> float:
         size = min(self.size or len(values), len(values))

@@ -28,10 +28,12 @@ def scored_result(
     Those of the methods that need more than a trace are left out. Tokens are counted as saved up
     to the `max_tokens` of the request.
     """
-    candidates = [replace(one, trace=bounded(one.trace)) for one in candidates]
-    scores = tuple(score_candidate(one, methods) for one in candidates)
-    usage = _usage(candidates, seconds, max_tokens_of(request))
-    return Result(tuple(candidates), scores, usage)
+    known = tuple(
+        one if one.trace.missing_mass is not None else replace(one, trace=bounded(one.trace))
+        for one in candidates
+    )
+    scores = tuple(score_candidate(one, methods) for one in known)
+    return Result(known, scores, _usage(known, seconds, request.sampling.get("max_tokens")))
 
 
 def _usage(candidates: Sequence[Candidate], seconds: float, max_tokens: int | None) -> Usage:

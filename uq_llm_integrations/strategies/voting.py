@@ -83,7 +83,7 @@ def borda_votes(result: Result, method: str, power: float) -> Callable[[int], fl
     return votes.__getitem__
 
 
-def confidence_votes(result: Result, method: str) -> Callable[[int], float]:
+def probability_votes(result: Result, method: str) -> Callable[[int], float]:
     """Return votes of exp(-score), in (0, 1] where scores start at 0; unknown scores have none."""
 
     def votes(index: int) -> float:

@@ -20,7 +20,7 @@ from uq_llm_integrations.backends.vllm.launch import install_probe, own_main_mod
 from uq_llm_integrations.checkpoints import resolve_model
 from uq_llm_integrations.errors import EngineDeadError, EngineTimeoutError, InvalidRequestError
 from uq_llm_integrations.records import Request
-from uq_llm_integrations.strategies.best_of_n import Single
+from uq_llm_integrations.strategies.base import Single
 from uq_llm_integrations.strategies.retry import RetryErrors
 
 pytestmark = pytest.mark.engine
