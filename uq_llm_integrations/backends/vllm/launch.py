@@ -6,8 +6,10 @@ import logging
 import multiprocessing
 import os
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING
 
 from uq_llm_integrations.backends.compiler import has_compiler
@@ -33,6 +35,9 @@ logger = logging.getLogger(__name__)
 
 RESERVED_CORES = "VLLM_CPU_NUM_OF_RESERVED_CPU"
 """vLLM's variable for the cores that it does not compute on."""
+
+GRACE_SECONDS = 5.0
+"""How long a process of a start that is given up may take to end by itself."""
 
 
 def check_engine_arguments(arguments: Mapping[str, object]) -> None:
@@ -66,11 +71,22 @@ class SpawnedProcesses:
         """Let no further process be spawned."""
         self._is_cancelled.set()
 
-    def kill(self) -> None:
-        """Kill the processes that there are by now."""
-        for process in set(multiprocessing.active_children()) - self._before:
-            if process.name in self._names:
-                process.kill()
+    def end(self, is_over: Callable[[], bool]) -> None:
+        """End the processes, and those that come until the start is over; blocking."""
+        ends: dict[int | None, float] = {}
+        while not (is_over() and not self._alive):
+            for process in self._alive:
+                if process.pid not in ends:
+                    process.terminate()  # it ends its own children, too
+                    ends[process.pid] = time.monotonic() + GRACE_SECONDS
+                elif time.monotonic() > ends[process.pid]:
+                    process.kill()
+            time.sleep(0.05)
+
+    @property
+    def _alive(self) -> list[BaseProcess]:
+        new = set(multiprocessing.active_children()) - self._before
+        return [process for process in new if process.name in self._names]
 
 
 def start_async_llm(

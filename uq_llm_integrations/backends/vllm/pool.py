@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import threading
-import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from functools import partial
@@ -51,12 +50,8 @@ class EngineStart:
     def cancel(self) -> None:
         """End the start and its processes, without waiting for that."""
         self._spawned.cancel()
-        threading.Thread(target=self._kill, name="uq-llm-cancel").start()
-
-    def _kill(self) -> None:
-        while not self.engine.done():
-            self._spawned.kill()
-            time.sleep(0.05)
+        ending = threading.Thread(target=self._spawned.end, args=(self.engine.done,))
+        ending.start()
 
     async def _start(self) -> EngineProcess:
         engine = None
@@ -69,7 +64,7 @@ class EngineStart:
             self._spawned.check()
         except BaseException:
             # Elsewhere, since neither the loop nor the engine can be ended from here.
-            threading.Thread(target=self._discard, args=(engine,), name="uq-llm-discard").start()
+            threading.Thread(target=self._discard, args=(engine,)).start()
             raise
         if self._dead:
             self._dead.owns_loop, engine.owns_loop = False, True
@@ -83,11 +78,11 @@ class EngineStart:
             raise EngineStartError(f"the engine's probe did not start: {error}") from error
 
     def _discard(self, engine: EngineProcess | None) -> None:
-        self._spawned.kill()
         if engine is not None:
             engine.shutdown()
         elif self._dead is None:
             self.loop.stop()
+        self._spawned.end(self.engine.done)
 
 
 class EnginePool:
