@@ -1,4 +1,4 @@
-"""Looking inside the model of the real engine, against plain transformers."""
+"""Hidden states and attention of the real engine, against plain transformers."""
 
 import asyncio
 from types import SimpleNamespace

@@ -264,7 +264,7 @@ def vllm_errors() -> VLLMErrors:
 def sampling_params(*, is_whole: bool | None = None, **values: object) -> SamplingParams:
     """Return vLLM's sampling parameters, with log-probabilities in flat columns.
 
-    `is_whole` asks for one output at the end, or for one a step with all tokens so far.
+    `is_whole` requests one output at the end, or for one a step with all tokens so far.
     """
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind as Kind

@@ -36,14 +36,14 @@ _LOGITS = 1 << 22
 
 
 class Weights:
-    """Keeps of each layer's attention weights what is wanted, before the next layer computes."""
+    """Keeps of each layer's attention weights what is needed, before the next layer computes."""
 
     def __init__(self, lengths: Sequence[int], *, maps: bool) -> None:
         self._lengths, self._maps = lengths, maps
         self._layers: list[dict[str, list[torch.Tensor]]] = []
 
     def take(self, weights: torch.Tensor) -> None:
-        """Keep what is wanted of one layer's weights [B, H, S, S]."""
+        """Keep what is needed of one layer's weights [B, H, S, S]."""
         parts = [weights[i, :, :n, :n] for i, n in enumerate(self._lengths)]
         if self._maps:
             self._layers.append({"attention_maps": [_singles(part) for part in parts]})
