@@ -1,1 +1,1 @@
-"""Scripts that measure what the README promises."""
+"""Scripts that measure what the documentation promises."""

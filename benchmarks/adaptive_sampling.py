@@ -1,8 +1,8 @@
-"""What further samples are worth, and what is saved by drawing only those that can matter.
+"""What further samples are worth, and what is saved by generating only those that can matter.
 
-The capitals of 174 countries, asked of the demo model: greedy, best of 16 and self-consistency of
-16 with all samples drawn at once, and both stopped early. Accuracy with its 95% bootstrap interval
-over the questions, and tokens generated. Settings were chosen on samples drawn with another seed.
+The capitals of 174 countries, by the demo model: greedy, best of 16 and self-consistency of 16
+with all samples at once, and both stopped early. Accuracy with its 95% bootstrap interval
+over the questions, and tokens generated. Settings were chosen on samples of another seed.
 """
 
 from __future__ import annotations
@@ -15,9 +15,14 @@ import numpy as np
 
 from benchmarks.capitals import Question, interval, questions, start
 from benchmarks.report import conclude
-from uq_llm_integrations import BestOfN, SelfConsistency, Single, VLLMEngineBackend
-from uq_llm_integrations.strategies.drive import adrive
-from uq_llm_integrations.strategies.wishes import Strategy
+from uq_llm_integrations import (
+    BestOfN,
+    SelfConsistency,
+    Single,
+    VLLMEngineBackend,
+    run_strategy,
+)
+from uq_llm_integrations.strategies.base import Strategy
 
 N, TEMPERATURE, SEED = 16, 0.5, 1000
 
@@ -36,11 +41,11 @@ FORMS: dict[str, tuple[Strategy, float]] = {
 def main() -> None:
     """Measure and conclude."""
     backend = start()
-    asked = questions(backend)
+    given = questions(backend)
     figures, right = {}, {}
     for name, (strategy, temperature) in FORMS.items():
         started = time.perf_counter()
-        right[name], tokens = backend.run(answered(backend, asked, strategy, temperature))
+        right[name], tokens = backend.run(answered(backend, given, strategy, temperature))
         figures[name] = {
             "accuracy": float(right[name].mean()),
             "interval": interval(right[name]),
@@ -64,14 +69,14 @@ def main() -> None:
 
 
 async def answered(
-    backend: VLLMEngineBackend, asked: list[Question], strategy: Strategy, temperature: float
+    backend: VLLMEngineBackend, given: list[Question], strategy: Strategy, temperature: float
 ) -> tuple[np.ndarray[Any, Any], int]:
     """Return which questions were answered right, and the tokens generated."""
-    requests = [question.request(temperature=temperature, seed=SEED) for question in asked]
+    requests = [question.request(temperature=temperature, seed=SEED) for question in given]
     results = await asyncio.gather(
-        *(adrive(strategy, request, backend, ["perplexity"]) for request in requests)
+        *(run_strategy(strategy, request, backend, ["perplexity"]) for request in requests)
     )
-    right = [q.is_right(result.text) for q, result in zip(asked, results, strict=True)]
+    right = [q.is_right(result.text) for q, result in zip(given, results, strict=True)]
     return np.array(right, float), sum(result.usage.generated_tokens for result in results)
 
 

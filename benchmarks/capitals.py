@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks.bare_vllm import engine_args
 from uq_llm_integrations import Request, VLLMEngineBackend
-from uq_llm_integrations.strategies.answers import normalised_answer
+from uq_llm_integrations.strategies.voting import normalised_answer
 
 LEAST_POPULATION = 500_000
 SAMPLING = {"max_tokens": 10, "stop": [".", ",", "\n"]}
@@ -24,7 +24,7 @@ class Question:
     prompt_ids: tuple[int, ...]
 
     def request(self, **sampling: Any) -> Request:
-        """Return the request that asks it."""
+        """Return the request for its answer."""
         return Request(self.prompt_ids, sampling=SAMPLING | sampling)
 
     def is_right(self, answer: str) -> bool:
@@ -53,12 +53,12 @@ def questions(backend: VLLMEngineBackend) -> list[Question]:
         if country["population"] > LEAST_POPULATION and country["capital"]
     ]
     return [
-        Question(name, capital, backend.run(_asked(backend, name)))
+        Question(name, capital, backend.run(_prompt_ids(backend, name)))
         for name, capital in sorted(countries)
     ]
 
 
-async def _asked(backend: VLLMEngineBackend, country: str) -> tuple[int, ...]:
+async def _prompt_ids(backend: VLLMEngineBackend, country: str) -> tuple[int, ...]:
     """Return the question, and the beginning of the answer up to the city."""
     question = await backend.encode(f"What is the capital of {country}?", chat=True)
     return question + await backend.encode_continuation(f"The capital of {country} is")

@@ -2,11 +2,14 @@
 
 64 prompts through `VLLMUncertaintyLLM.batch` against `vllm.LLM.generate` and against
 langchain-community's `VLLM.batch`; 16 threads calling `invoke`, or 16 tasks calling `ainvoke`, at
-once against one batch of 16; `complete` of both LlamaIndex classes. Bare vLLM is asked for
-`logprobs=0`, the log-probability of each token. So are the frameworks' own classes, which run on
-the engine of `vllm.LLM` and hand on no scores, and then once more not, as they are by default.
+once against one batch of 16; `complete` of both LlamaIndex classes. Bare vLLM returns
+`logprobs=0`, the log-probability of each token. So do the frameworks' own classes, which run on
+the engine of `vllm.LLM` and hand on no scores, and then once more without, as they are by default.
 LlamaIndex's gives vLLM a parameter that it has no more (`best_of`), which is taken out for it.
 Figures are tokens a second.
+
+The Python time that the package and LangChain add to one warm call is that of a chat `ainvoke` on
+a scripted backend, beside that of LangChain's own fake chat model; milliseconds, best of many.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from typing import Any
 
 from benchmarks.bare_vllm import bare_llm, engine_args
 from benchmarks.report import best_of, conclude
+from uq_llm_integrations import ChatVLLMUncertainty, ScriptedBackend
 from uq_llm_integrations.langchain import VLLMUncertaintyLLM
 from uq_llm_integrations.llama_index import VLLMUncertaintyLLM as LlamaIndexLLM
 
@@ -27,12 +31,15 @@ PROMPTS = [
 ]
 TOKENS = 128
 SAMPLING = {"temperature": 0.0, "max_tokens": TOKENS, "ignore_eos": True}
+WARM_CALLS = 300
 
 
 def main() -> None:
     """Measure and conclude."""
     from vllm import SamplingParams
 
+    python = python_milliseconds()
+    print(f"Python time of one warm call, milliseconds: {python}", flush=True)
     bare = bare_llm()
     ours = VLLMUncertaintyLLM(**SAMPLING, **engine_args())
     params = SamplingParams(logprobs=0, **SAMPLING)
@@ -66,10 +73,10 @@ def main() -> None:
     generate, batch, theirs, theirs_bare = (best[name] for name in batches)
     sixteen, by_threads, by_tasks = (best[name] for name in callers)
     complete, complete_theirs, complete_bare = (best[name] for name in one_by_one)
-    ours.backend.close()
+    ours.close()
     conclude(
         "framework_overhead",
-        measured,
+        {**measured, "Python time of one warm call, milliseconds": python},
         {
             "batch / LLM.generate, 64 prompts": (0.97, batch / generate),
             "batch / langchain-community, 64 prompts": (1.0, batch / theirs),
@@ -80,6 +87,26 @@ def main() -> None:
             "16 tasks / one batch": (0.90, by_tasks / sixteen),
         },
     )
+
+
+def python_milliseconds() -> dict[str, float]:
+    """Return the milliseconds of one warm chat call on no engine, ours and LangChain's own."""
+    from langchain_core.language_models.fake_chat_models import FakeListChatModel
+
+    models = {
+        "ChatVLLMUncertainty": ChatVLLMUncertainty(backend=ScriptedBackend(["Paris"])),
+        "LangChain's FakeListChatModel": FakeListChatModel(responses=["Paris"]),
+    }
+    return {name: asyncio.run(_best_milliseconds(model)) for name, model in models.items()}
+
+
+async def _best_milliseconds(model: Any) -> float:
+    best = float("inf")
+    for _ in range(WARM_CALLS):
+        started = time.perf_counter()
+        await model.ainvoke("What is the capital of France?")
+        best = min(best, time.perf_counter() - started)
+    return 1000 * best
 
 
 def warm_best_of(repetitions: int, runs: dict[str, Callable[[], float]]) -> dict[str, list[float]]:

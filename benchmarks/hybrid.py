@@ -1,6 +1,6 @@
 """The three backends side by side: speed with the same methods, and memory.
 
-Tokens a second of vLLM with its inside shared, of Hugging Face alone, and of vLLM with a second
+Tokens a second of vLLM with its weights shared, of Hugging Face alone, and of vLLM with a second
 copy on Hugging Face: 16 prompts of different lengths, 4 samples each, scored by methods that read
 the trace, attention and hidden states. What scoring 200 tokens takes of the time of generating
 them, and 8 texts of 200 tokens through the shared model and through plain transformers. Peak memory
@@ -28,8 +28,7 @@ from uq_llm_integrations.backends.huggingface.backend import HuggingFaceBackend
 from uq_llm_integrations.backends.hybrid import hybrid_backend
 from uq_llm_integrations.backends.vision_guard import hide_mismatched_builds
 from uq_llm_integrations.records import Inspection, Request
-from uq_llm_integrations.strategies.base import Single
-from uq_llm_integrations.strategies.drive import adrive_all
+from uq_llm_integrations.strategies.base import Single, run_strategies
 
 TRACE = ("entropy", "perplexity")
 ALL = (*TRACE, "rauq", "attention_score", "eigen_score")
@@ -96,9 +95,9 @@ def backend(mode: str, **engine: Any) -> Backend:
 
 
 def work(backend: Backend, methods: tuple[str, ...], prompts: int = len(PROMPTS)) -> int:
-    """Draw and score all samples, and return how many tokens were drawn."""
+    """Generate and score all samples, and return how many tokens were generated."""
     requests = [Request(ids, 4, sampling=SAMPLING) for ids in PROMPTS[:prompts]]
-    results = backend.run(adrive_all(Single(), requests, backend, methods))
+    results = backend.run(run_strategies(Single(), requests, backend, methods))
     assert all(
         one[name].is_known for result in results for one in result.scores for name in methods
     )

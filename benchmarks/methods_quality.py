@@ -1,18 +1,19 @@
-"""How well each method tells wrong answers from right ones, and what it costs.
+"""How well each method separates wrong answers from right ones, and what it costs.
 
 Greedy answers of the demo model to the capitals of 174 countries. Densities and the supervised head
 are fitted on every second question, answered once greedily and once by a sample (RDE needs more
 than a hundred texts); all methods are measured on the others: the area under the ROC curve for
 finding the wrong answers, and the prediction rejection ratio (1 for an oracle, 0 for chance; ties
 count as their mean). An unknown score counts as the most uncertain. The served model itself judges
-entailment, its hidden states tell similarity. Seconds and tokens a question are those of the method
-alone, on a few questions one after the other.
+entailment, and similarity is that of its hidden states. Seconds and tokens a question are those of
+the method alone, on a few questions one after the other.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,14 +22,18 @@ from sklearn.metrics import roc_auc_score
 
 from benchmarks.capitals import Question, questions, start
 from benchmarks.report import conclude
-from uq_llm_integrations import VLLMEngineBackend
-from uq_llm_integrations.methods.entailment import EmbeddingSimilarity
-from uq_llm_integrations.methods.fitted.fitting import fit_density, fit_head
-from uq_llm_integrations.methods.options import MethodOptions
-from uq_llm_integrations.methods.registry import METHODS
-from uq_llm_integrations.records import Request, Result
-from uq_llm_integrations.strategies.base import Single
-from uq_llm_integrations.strategies.drive import adrive, drive
+from uq_llm_integrations import (
+    METHODS,
+    EmbeddingSimilarity,
+    MethodOptions,
+    Request,
+    Result,
+    Single,
+    VLLMEngineBackend,
+    fit_density,
+    fit_head,
+    run_strategy,
+)
 
 SEQUENCE = [name for name, method in METHODS.items() if method.level == "sequence"]
 SAMPLING = {"temperature": 0.0, "seed": 3000}
@@ -40,17 +45,17 @@ ALONE = 6
 def main() -> None:
     """Measure and conclude."""
     backend = start()
-    asked = questions(backend)
-    training, held_out = asked[0::2], asked[1::2]
-    method_options = fitted(backend, training)
+    given = questions(backend)
+    training, held_out = given[0::2], given[1::2]
+    options = fitted(backend, training)
     print("fitted", flush=True)
-    requests = [request(backend, question, method_options) for question in held_out]
-    results = backend.run(answered(backend, requests))
+    requests = [request(question) for question in held_out]
+    results = backend.run(answered(backend, requests, SEQUENCE, options))
     wrong = np.array([not q.is_right(r.text) for q, r in zip(held_out, results, strict=True)])
     figures: dict[str, Any] = {"questions": len(wrong), "wrong": float(wrong.mean())}
     for name in SEQUENCE:
         values = [result.scores[0][name].value for result in results]
-        costs = alone(backend, requests[:ALONE], name)
+        costs = alone(backend, requests[:ALONE], name, options)
         figures[name] = quality(wrong, values) | costs
         print(name, figures[name], flush=True)
     backend.close()
@@ -58,24 +63,19 @@ def main() -> None:
     conclude("methods_quality", figures, {"best area under the ROC curve": (0.8, best)})
 
 
-def request(
-    backend: VLLMEngineBackend, question: Question, method_options: MethodOptions
-) -> Request:
+def request(question: Question) -> Request:
     """Return the request for a greedy answer, with the question's own words."""
-    return replace(
-        question.request(**SAMPLING),
-        text=f"What is the capital of {question.country}?",
-        method_options=method_options,
-    )
+    words = f"What is the capital of {question.country}?"
+    return replace(question.request(**SAMPLING), text=words)
 
 
 def fitted(backend: VLLMEngineBackend, training: list[Question]) -> MethodOptions:
     """Return what hidden-state methods compare with, fitted on the training questions."""
-    asked = [(question, sampling) for sampling in TRAINING for question in training]
-    requests = [question.request(**sampling) for question, sampling in asked]
-    results = backend.run(answered(backend, requests, ("perplexity",)))
+    given = [(question, sampling) for sampling in TRAINING for question in training]
+    requests = [question.request(**sampling) for question, sampling in given]
+    results = backend.run(answered(backend, requests, ["perplexity"], MethodOptions()))
     candidates = [result.candidate for result in results]
-    wrong = [not q.is_right(r.text) for (q, _), r in zip(asked, results, strict=True)]
+    wrong = [not q.is_right(r.text) for (q, _), r in zip(given, results, strict=True)]
     background = [f"Write a sentence about {word}." for word in WORDS]
     return MethodOptions(
         similarity=EmbeddingSimilarity(),
@@ -90,23 +90,29 @@ WORDS = ("rain", "bread", "music", "snow", "trains", "birds", "bridges", "gold",
 
 
 async def answered(
-    backend: VLLMEngineBackend, requests: list[Request], methods: Any = tuple(SEQUENCE)
+    backend: VLLMEngineBackend,
+    requests: list[Request],
+    methods: Sequence[str],
+    options: MethodOptions,
 ) -> list[Result]:
     """Answer all, eight at a time, so that the judge's prompts do not crowd out one another."""
     gate = asyncio.Semaphore(8)
 
     async def one(request: Request) -> Result:
         async with gate:
-            return await adrive(Single(), request, backend, methods)
+            return await run_strategy(Single(), request, backend, methods, options)
 
     return list(await asyncio.gather(*map(one, requests)))
 
 
-def alone(backend: VLLMEngineBackend, requests: list[Request], name: str) -> dict[str, float]:
+def alone(
+    backend: VLLMEngineBackend, requests: list[Request], name: str, options: MethodOptions
+) -> dict[str, float]:
     """Return seconds and tokens a question of one method, beyond the answer itself."""
     started, tokens = time.perf_counter(), 0
-    for asked in requests:
-        usage = drive(Single(), asked, backend, [name]).usage
+    for one in requests:
+        running = run_strategy(Single(), one, backend, [name], options)
+        usage = backend.run(running).usage
         tokens += usage.prompt_tokens + usage.generated_tokens + usage.scored_tokens
     seconds = (time.perf_counter() - started) / len(requests)
     return {"seconds": seconds, "tokens": tokens / len(requests)}

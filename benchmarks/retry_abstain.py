@@ -1,6 +1,6 @@
 """How much more often an answer is right where the uncertain ones are declined.
 
-The capitals of 174 countries, asked of the demo model. On every second question a threshold is set
+The capitals of 174 countries, by the demo model. On every second question a threshold is set
 so that a share of the questions is answered; the figures are of the others. Selective accuracy is
 the share of right answers among those given. Retry tries an uncertain answer up to twice more
 before it is declined.
@@ -15,10 +15,16 @@ import numpy as np
 
 from benchmarks.capitals import Question, questions, start
 from benchmarks.report import conclude
-from uq_llm_integrations import Abstain, Retry, Single, VLLMEngineBackend, score
-from uq_llm_integrations.records import Result
-from uq_llm_integrations.strategies.drive import adrive
-from uq_llm_integrations.strategies.wishes import Strategy
+from uq_llm_integrations import (
+    Abstain,
+    Result,
+    Retry,
+    Single,
+    VLLMEngineBackend,
+    run_strategy,
+    score,
+)
+from uq_llm_integrations.strategies.base import Strategy
 
 COVERAGES = (0.9, 0.7, 0.5)
 METHOD = "maxprob"
@@ -27,8 +33,8 @@ METHOD = "maxprob"
 def main() -> None:
     """Measure and conclude."""
     backend = start()
-    asked = questions(backend)
-    calibration, held_out = asked[::2], asked[1::2]
+    given = questions(backend)
+    calibration, held_out = given[::2], given[1::2]
     known = backend.run(answers(backend, calibration, Single()))
     values = np.array([result.scores[0][METHOD].value for result in known], float)
     plain = backend.run(answers(backend, held_out, Single()))
@@ -55,17 +61,18 @@ def main() -> None:
 
 
 async def answers(
-    backend: VLLMEngineBackend, asked: list[Question], strategy: Strategy
+    backend: VLLMEngineBackend, given: list[Question], strategy: Strategy
 ) -> list[Result]:
     """Return the result of each question."""
+    requests = [question.request(temperature=0.0, seed=1) for question in given]
     return await asyncio.gather(
-        *(adrive(strategy, q.request(temperature=0.0, seed=1), backend, [METHOD]) for q in asked)
+        *(run_strategy(strategy, request, backend, [METHOD]) for request in requests)
     )
 
 
-def accuracy(asked: list[Question], results: list[Result]) -> dict[str, float]:
+def accuracy(given: list[Question], results: list[Result]) -> dict[str, float]:
     """Return how many were answered, how many of those are right, and what it took."""
-    pairs = zip(asked, results, strict=True)
+    pairs = zip(given, results, strict=True)
     right = [q.is_right(r.text) for q, r in pairs if r.decision.action != "abstained"]
     return {
         "coverage": len(right) / len(results),

@@ -23,10 +23,10 @@ again can help. All of them can be pickled, with their message and attributes.
 Example:
     >>> from uq_llm_integrations import ConfigurationError, ScriptedBackend, UncertaintyModel
     >>> try:
-    ...     UncertaintyModel(ScriptedBackend(["Paris"]), methods=["entrpy"])
+    ...     UncertaintyModel(ScriptedBackend(["Paris"]), methods=["rauk"])
     ... except ConfigurationError as error:
     ...     print(error)
-    unknown uncertainty method 'entrpy'; did you mean 'entropy'?
+    unknown uncertainty method 'rauk'; did you mean 'rauq'?
 """
 
 from __future__ import annotations

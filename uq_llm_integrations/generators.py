@@ -40,7 +40,8 @@ class VLLMStepGenerator:
 
     Example:
         >>> from uq_llm_integrations import ScriptedBackend, VLLMStepGenerator
-        >>> generator = VLLMStepGenerator(ScriptedBackend(["One.\nTwo."]))
+        >>> backend = ScriptedBackend({"Count": ["One.\n"], "CountOne.\n": ["Two."]})
+        >>> generator = VLLMStepGenerator(backend)
         >>> [step.text for step in generator.stream("Count")]
         ['One.\n', 'Two.']
     """

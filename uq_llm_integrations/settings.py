@@ -74,6 +74,7 @@ class Settings(BaseModel):
     on_high_uncertainty: Action = "annotate"
     """What to do then: note it, answer with `abstention_text`, or raise HighUncertaintyError."""
     abstention_text: str = ABSTENTION
+    """What is said in the place of an answer that is too uncertain."""
     token_scores: bool = False
     """Whether the metadata has the log-probability, rank and entropy of every token."""
     early_stop: EarlyStop | None = None
@@ -82,10 +83,15 @@ class Settings(BaseModel):
     """Ends a stream once it holds of the tokens so far; answers that are not streamed are not
     touched by it."""
     n: int = 1
+    """How many samples there are, where the strategy leaves it open."""
     top_logprobs: int = 0
+    """How many alternatives of each token come with their log-probabilities, -1 for all."""
     temperature: float | None = None
+    """What the logits are divided by; 0 is greedy, None leaves it to the engine."""
     max_tokens: int | None = 256
+    """The most tokens of a sample, None for what the context leaves."""
     stop: Annotated[list[str] | None, BeforeValidator(_strings)] = None
+    """Strings that end a sample; they are no part of its text."""
     sampling: JsonObject = Field(default_factory=dict)
     """Further sampling parameters by vLLM's names."""
     chat_template: bool = False

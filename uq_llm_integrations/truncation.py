@@ -44,8 +44,9 @@ def truncated(candidate: Candidate, tokens: int) -> Candidate:
     Raises ConfigurationError where the candidate has fewer tokens.
 
     Example:
-        >>> truncated(candidate, 3).token_ids == candidate.token_ids[:3]
-        True
+        >>> whole = UncertaintyModel(ScriptedBackend(["Paris"])).generate("Capital?").candidate
+        >>> len(truncated(whole, 3).trace)
+        3
     """
     if not 0 <= tokens <= len(candidate.token_ids):
         raise ConfigurationError(

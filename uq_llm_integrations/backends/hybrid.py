@@ -47,7 +47,7 @@ def hybrid_backend(
     `sequential` loads it while the engine sleeps. Nothing is loaded yet.
 
     Example:
-        >>> backend = hybrid_backend("smollm2", "resident", huggingface={"quantization": "int8"})
+        backend = hybrid_backend("smollm2", "resident", huggingface={"quantization": "int8"})
     """
     engine = dict(vllm or {})
     if mode == "shared":
@@ -105,10 +105,9 @@ class HybridBackend(Backend):
     A copy shares both backends; the last of the copies to be closed closes them.
 
     Example:
-        >>> with HybridBackend(VLLMEngineBackend("smollm2"), HuggingFaceBackend("smollm2")) as both:
-        ...     (found,) = both.run(both.inspect_all([(504, 3575)], Inspection((-1,))))
-        >>> found.hidden[-1].shape
-        (2, 576)
+        with HybridBackend(VLLMEngineBackend("smollm2"), HuggingFaceBackend("smollm2")) as both:
+            (found,) = both.run(both.inspect_all([(504, 3575)], Inspection((-1,))))
+            found.hidden[-1].shape  # (2, 576)
     """
 
     def __init__(self, generator: Backend, scorer: Backend, *, sequential: bool = False) -> None:

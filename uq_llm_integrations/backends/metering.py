@@ -24,8 +24,9 @@ class MeteredBackend:
     below it is shared.
 
     Example:
-        >>> metered = MeteredBackend(ScriptedBackend(["Paris"]))
-        >>> await metered.generate(Request((65, 66)))
+        >>> backend = ScriptedBackend(["Paris"])
+        >>> metered = MeteredBackend(backend)
+        >>> candidates = backend.run(metered.generate(Request((65, 66))))
         >>> metered.usage.prompt_tokens, metered.usage.generated_tokens
         (2, 5)
     """

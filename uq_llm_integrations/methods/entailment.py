@@ -68,7 +68,7 @@ class ServedJudge:
     nothing is generated. The larger the model, the better the judge.
 
     Example:
-        >>> MethodOptions(entailment=ServedJudge(), similarity=EmbeddingSimilarity())
+        >>> options = MethodOptions(entailment=ServedJudge(), similarity=EmbeddingSimilarity())
     """
 
     name: str = "the served model as judge"
@@ -161,7 +161,7 @@ class Classifier:
     single output (such as cross-encoder/stsb-roberta-large) similarity.
 
     Example:
-        >>> MethodOptions(entailment=Classifier("microsoft/deberta-large-mnli"))
+        >>> options = MethodOptions(entailment=Classifier("microsoft/deberta-large-mnli"))
     """
 
     model: str

@@ -129,7 +129,8 @@ async def add_evidence_scores(
     seconds that it took.
 
     Example:
-        >>> await add_evidence_scores(result, MeteredBackend(backend), request, ["p_true"])
+        metered = MeteredBackend(backend)
+        result = await add_evidence_scores(result, metered, request, ["p_true"])
     """
     wanted = {name: method for name in methods if (method := find_method(name)).gather}
     alive = [i for i, one in enumerate(result.candidates) if one.token_ids and not one.error]

@@ -13,7 +13,7 @@ async def together(runs: Iterable[Awaitable[T]]) -> list[T]:
     """Await several at the same time; where one fails, the others are cancelled.
 
     Example:
-        >>> await together([asyncio.sleep(0, "one"), asyncio.sleep(0, "two")])
+        >>> asyncio.run(together([asyncio.sleep(0, "one"), asyncio.sleep(0, "two")]))
         ['one', 'two']
     """
     tasks = [asyncio.ensure_future(run) for run in runs]
