@@ -301,13 +301,6 @@ class VLLMEngineBackend(Backend):
         most = self.capabilities.max_top_logprobs
         return DEFAULT_MAX_LOGPROBS if most == -1 else min(most, DEFAULT_MAX_LOGPROBS)
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, VLLMEngineBackend) and self._identity == other._identity
-
-    def __hash__(self) -> int:
-        return hash(self._identity)
-
-    @property
     def _identity(self) -> tuple[object, ...]:
         engine = engine_key(self._arguments) if self._engine is None else id(self._engine)
         return type(self), engine, self._max_n, self._deadline
