@@ -8,11 +8,12 @@ from typing import Any
 
 from uq_llm_integrations.backends.event_loop import LoopThread
 from uq_llm_integrations.backends.vision_guard import hide_mismatched_builds
-from uq_llm_integrations.backends.vllm.launch import RESERVED_CORES, inspecting_here
+from uq_llm_integrations.backends.vllm.client_compat import models_inspected_here
+from uq_llm_integrations.backends.vllm.launch import RESERVED_CORES
 from uq_llm_integrations.checkpoints import resolve_model
 
 # At import, so that bare vLLM's processes do it too: they import the benchmark again.
-hide_mismatched_builds()
+hide_mismatched_builds(from_vllm=True)
 
 # As this package starts its engines: bare vLLM is measured on all cores, too.
 os.environ.setdefault(RESERVED_CORES, "0")
@@ -30,7 +31,7 @@ def bare_llm() -> Any:
     """Return a `vllm.LLM` of the demo model."""
     import vllm
 
-    with inspecting_here():
+    with models_inspected_here():
         return vllm.LLM(**engine_args())
 
 
@@ -46,7 +47,7 @@ class BareAsyncLLM:
         async def start() -> AsyncLLM:
             return AsyncLLM.from_engine_args(AsyncEngineArgs(**engine_args(**arguments)))
 
-        with inspecting_here():
+        with models_inspected_here():
             self.llm = self.loop.run(start())
         self._count = 0
 

@@ -15,7 +15,7 @@ from uq_llm_integrations import TokenTrace, VLLMEngineBackend
 from uq_llm_integrations.backends.vision_guard import hide_mismatched_builds
 from uq_llm_integrations.records import Floats
 
-hide_mismatched_builds()
+hide_mismatched_builds(from_vllm=True)
 
 # A busy machine is no reason for a test to fail.
 hypothesis.settings.register_profile(

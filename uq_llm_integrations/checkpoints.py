@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from uq_llm_integrations.errors import MissingDependencyError, ModelNotFoundError
 
@@ -25,10 +24,10 @@ class ModelSource:
     """
 
     path: str
-    defaults: dict[str, Any] = field(default_factory=dict)
+    defaults: dict[str, object] = field(default_factory=dict)
     prepare: Callable[[], None] = lambda: None
 
-    def engine_args(self) -> dict[str, Any]:
+    def engine_args(self) -> dict[str, object]:
         """Return the engine arguments that name the model."""
         return {"model": self.path, **self.defaults}
 

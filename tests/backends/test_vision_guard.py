@@ -1,21 +1,35 @@
+import importlib
+import subprocess
 import sys
 
 import pytest
 
 from uq_llm_integrations.backends import vision_guard
 
+CHECKS = "transformers.utils.import_utils"
+
+
+@pytest.fixture(autouse=True)
+def answers_afterwards():
+    """transformers' answers are those for this process again once a test has ended."""
+    yield
+    vision_guard.hide_mismatched_builds(from_vllm=True)
+
+
+def believed() -> list[bool]:
+    checks = importlib.import_module(CHECKS)
+    return [getattr(checks, f"is_{name}_available")() for name in vision_guard.COMPANIONS]
+
 
 def test_transformers_no_longer_believes_in_what_is_hidden(monkeypatch):
-    from transformers.utils import import_utils
-
-    monkeypatch.setattr(vision_guard, "_is_mismatched", lambda name: True)
+    checks = importlib.import_module(CHECKS)
+    original = checks._is_package_available
     for name in vision_guard.COMPANIONS:
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    checks = [getattr(import_utils, f"is_{name}_available") for name in vision_guard.COMPANIONS]
-    for check in checks:
-        check()
+        getattr(checks, f"is_{name}_available").cache_clear()
+    monkeypatch.setattr(vision_guard, "_is_mismatched", lambda name: True)
     assert vision_guard.hide_mismatched_builds() == list(vision_guard.COMPANIONS)
-    assert not any(check.cache_info().currsize for check in checks)
+    assert believed() == [False] * 3
+    assert checks._is_package_available is original
 
 
 @pytest.mark.parametrize(
@@ -30,5 +44,24 @@ def test_transformers_no_longer_believes_in_what_is_hidden(monkeypatch):
 def test_only_builds_that_do_not_match_torch_are_hidden(monkeypatch, torch, torchvision, hidden):
     versions = {"torch": torch, "torchvision": torchvision}
     monkeypatch.setattr(vision_guard, "_version", lambda name: versions.get(name, ""))
-    monkeypatch.delitem(sys.modules, "torchvision", raising=False)
     assert vision_guard.hide_mismatched_builds() == (["torchvision"] if hidden else [])
+
+
+PROGRAM = """
+import sys
+from uq_llm_integrations.backends.vision_guard import COMPANIONS, hide_mismatched_builds
+hidden = hide_mismatched_builds(from_vllm=True)
+from vllm.v1.engine.async_llm import AsyncLLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
+assert None not in sys.modules.values()
+assert not [name for name in hidden if name in sys.modules]
+from importlib.util import find_spec
+assert all(find_spec(name) for name in hidden), "a program may still find and import them"
+assert [type(one) for one in sys.meta_path if "uq_llm" in type(one).__module__] == []
+print("fine")
+"""
+
+
+def test_vllm_and_transformers_can_be_imported_and_nothing_else_has_changed():
+    program = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True)
+    assert program.stdout.endswith("fine\n"), program.stderr

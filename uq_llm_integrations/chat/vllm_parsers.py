@@ -4,19 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from uq_llm_integrations.backends.vision_guard import hide_mismatched_builds
-from uq_llm_integrations.backends.vllm.grammar import sparing
+from uq_llm_integrations.backends.vllm.client_compat import (
+    chat_request,
+    new_tool_call_id,
+    reply_parser,
+)
+from uq_llm_integrations.backends.vllm.requests import with_little_space
 from uq_llm_integrations.chat.reply import CallPart, Reply, ReplyPart, ToolCall
 from uq_llm_integrations.errors import ConfigurationError, InvalidRequestError
 from uq_llm_integrations.records import Conversation
+
+if TYPE_CHECKING:
+    from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+    from vllm.parser import Parser
 
 
 class VLLMReader:
     """Reads one reply with the parsers of these names, as vLLM's server does.
 
-    Where a call is asked for, its grammar is part of `sampling`: the call is valid by construction.
+    Where a call is requested, its grammar is part of `sampling`: the call is valid by construction.
     Raises ConfigurationError for a parser that vLLM does not have or that the tokenizer does not
     suit.
     """
@@ -30,23 +38,17 @@ class VLLMReader:
         reasoning_parser: str | None,
         prompt_ids: tuple[int, ...] = (),
     ) -> None:
-        hide_mismatched_builds()
-        from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
-
         self._prompt_ids, self._is_first = list(prompt_ids), True
-        self._request: Any = ChatCompletionRequest(
-            messages=[{"role": "user", "content": ""}],
-            tools=[dict(one) for one in conversation.tools] or None,
-            tool_choice=_choice(tool_choice) if conversation.tools else None,
-            include_reasoning=True,
+        self._request: ChatCompletionRequest = chat_request(
+            conversation.tools, _choice(tool_choice)
         )
         names = (tool_parser if conversation.tools else None, reasoning_parser)
         is_forced = tool_choice not in {"auto", "none"}
-        self._parser = _parser(tokenizer, self._request.tools, *names, is_forced=is_forced)
+        self._parser = _parser(tokenizer, self._request, *names, is_forced=is_forced)
         try:
             self._request = self._parser.adjust_request(self._request)
         except ValueError as error:
-            raise InvalidRequestError(f"vLLM cannot ask for these tools: {error}") from error
+            raise InvalidRequestError(f"vLLM cannot request these tools: {error}") from error
         if self._prompt_ids:
             self._parser.set_prompt_token_ids(self._prompt_ids)
 
@@ -55,7 +57,7 @@ class VLLMReader:
         """The grammar of a call that must come, and special tokens where the parser reads them."""
         request = self._request
         grammar = request.extract_structured_outputs()
-        given = {"structured_outputs": sparing(grammar) if grammar else None}
+        given = {"structured_outputs": with_little_space(grammar) if grammar else None}
         if not request.skip_special_tokens:
             given |= {"skip_special_tokens": False, "spaces_between_special_tokens": False}
         return {name: value for name, value in given.items() if value is not None}
@@ -65,7 +67,9 @@ class VLLMReader:
         reasoning, content, calls = self._parser.parse(
             text, self._request, enable_auto_tools=True, model_output_token_ids=token_ids
         )
-        found = (ToolCall(one.name, one.arguments, one.id or _new_id()) for one in calls or ())
+        found = (
+            ToolCall(one.name, one.arguments, one.id or new_tool_call_id()) for one in calls or ()
+        )
         return Reply(content or "", reasoning, tuple(found))
 
     def part(self, text: str, token_ids: tuple[int, ...], *, is_last: bool) -> ReplyPart:
@@ -81,19 +85,15 @@ class VLLMReader:
 
 
 def _parser(
-    tokenizer: Any, tools: Any, tool: str | None, reasoning: str | None, *, is_forced: bool
-) -> Any:
-    from vllm.parser import ParserManager
-
+    tokenizer: object,
+    request: ChatCompletionRequest,
+    tool: str | None,
+    reasoning: str | None,
+    *,
+    is_forced: bool,
+) -> Parser:
     try:
-        parser = ParserManager.get_parser(
-            tool,
-            reasoning,
-            enable_auto_tools=tool is not None,
-            tool_strict_level="parameter" if is_forced else "auto",
-        )
-        assert parser is not None
-        return parser(tokenizer, tools)
+        return reply_parser(tokenizer, request, tool, reasoning, is_forced=is_forced)
     except Exception as error:  # vLLM's parsers raise what they like at construction
         raise ConfigurationError(
             f"tool_parser={tool!r}, reasoning_parser={reasoning!r}: {error}; allowed are vLLM's "
@@ -101,7 +101,7 @@ def _parser(
         ) from error
 
 
-def _choice(name: str) -> Any:
+def _choice(name: str) -> str | dict[str, object]:
     if name in {"auto", "none", "required"}:
         return name
     return {"type": "function", "function": {"name": name}}
@@ -117,10 +117,3 @@ def _call_parts(calls: Any) -> tuple[CallPart, ...]:
         )
         for one in calls or ()
     )
-
-
-def _new_id() -> str:
-    from vllm.renderers.chat_utils import make_tool_call_id
-
-    name: str = make_tool_call_id()
-    return name

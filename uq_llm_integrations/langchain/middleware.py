@@ -31,10 +31,10 @@ class UncertaintyGateMiddleware(AgentMiddleware[Any, Any, Any]):
 
     An answer for which `uncertain_when` (an object or its text) holds, or cannot be known not to,
     is sampled again up to `retries` times, with a seed of its own and at `temperature`. Then the
-    `fallback` model answers, whose answer counts where it has no scores. What is still uncertain is left as it is
-    ('annotate'), raises HighUncertaintyError ('raise'), or is shown to a person ('ask'): the run is
-    interrupted, which needs a checkpointer, and `Command(resume="approve")` lets the answer
-    through, while `Command(resume=<text>)` puts a text in its place.
+    `fallback` model answers, whose answer counts where it has no scores. What is still uncertain is
+    left as it is ('annotate'), raises HighUncertaintyError ('raise'), or is shown to a person
+    ('ask'): the run is interrupted, which needs a checkpointer, and `Command(resume="approve")`
+    lets the answer through, while `Command(resume=<text>)` puts a text in its place.
 
     With `guard_tools`, a tool whose own call was uncertain is not run unless a person has approved;
     the model is informed. Put this gate last in the list of middleware, next to the model.

@@ -69,7 +69,7 @@ def test_the_text_is_the_one_that_vllm_gives_token_by_token(backend, capital_ids
     assert len(set(texts[0])) == 8
 
 
-def test_a_stop_token_is_told(backend, capital_ids):
+def test_a_stop_token_is_returned(backend, capital_ids):
     request = Request(capital_ids, sampling=GREEDY | {"stop_token_ids": [7042]})
     (candidate,) = backend.run(backend.generate(request))
     assert candidate.stop_reason == candidate.token_ids[-1] == 7042
@@ -121,14 +121,14 @@ def test_threads_meet_in_one_batch(backend, capital_ids):
     """Sixteen blocking callers are answered together, each with its own answer."""
     barrier = threading.Barrier(16)
 
-    def ask(number: int) -> tuple[int, ...]:
+    def generate(number: int) -> tuple[int, ...]:
         barrier.wait()
         sampling = {"max_tokens": 4 + number % 3, "temperature": 0, "ignore_eos": True}
         (candidate,) = backend.run(backend.generate(Request(capital_ids, sampling=sampling)))
         return candidate.token_ids
 
     with ThreadPoolExecutor(16) as pool:
-        answers = list(pool.map(ask, range(16)))
+        answers = list(pool.map(generate, range(16)))
     assert [len(answer) for answer in answers] == [4 + number % 3 for number in range(16)]
 
 

@@ -58,14 +58,14 @@ async def test_entropies_in_a_mixed_batch_with_an_aborted_neighbour(backend, cap
         for i in range(4)
     ]
     penalised = {"max_tokens": 8, "repetition_penalty": 1.2, "top_k": 50, "ignore_eos": True}
-    watched = [
+    observed = [
         Request(capital_ids, top_logprobs=WHOLE, sampling={"temperature": 0, "max_tokens": 9}),
         Request(capital_ids[5:], top_logprobs=WHOLE, sampling=penalised),
     ]
     doomed = asyncio.create_task(
         backend.generate(Request(capital_ids, sampling={"max_tokens": 500, "ignore_eos": True}))
     )
-    tasks = [asyncio.create_task(backend.generate(request)) for request in [*neighbours, *watched]]
+    tasks = [asyncio.create_task(backend.generate(request)) for request in [*neighbours, *observed]]
     await asyncio.sleep(0.5)
     doomed.cancel()
     results = await asyncio.gather(*tasks)
@@ -153,7 +153,7 @@ def test_entropies_under_a_grammar(backend, capital_ids):
 
 
 def test_entropies_of_the_model_behind_a_bias_and_a_mask(backend, capital_ids):
-    """Both change what is drawn from, but not the model's own distribution, which is scored."""
+    """Both change what is sampled from, but not the model's own distribution, which is scored."""
     sampling = {"temperature": 0, "max_tokens": 3, "logit_bias": {504: 3.0}, "min_tokens": 2}
     request = Request(capital_ids, top_logprobs=WHOLE, sampling=sampling)
     (candidate,) = backend.run(backend.generate(request))
@@ -183,8 +183,8 @@ async def test_tokens_have_the_log_probabilities_that_the_engine_would_give(
     assert [call.args[1].logprobs for call in generate.call_args_list] == [None, WHOLE]
     assert kept.token_ids == sent.token_ids
     assert kept.text == sent.text
-    is_drawn = sent.trace.top_ids == np.array(sent.token_ids)[:, None]
-    exact = full_vocabulary(sent.trace)[is_drawn]
+    is_sampled = sent.trace.top_ids == np.array(sent.token_ids)[:, None]
+    exact = full_vocabulary(sent.trace)[is_sampled]
     # Two rows of one batch differ by the rounding of the model itself.
     np.testing.assert_allclose(kept.trace.logprob, exact, rtol=0, atol=5e-5)
     np.testing.assert_array_equal(kept.trace.rank, sent.trace.rank)

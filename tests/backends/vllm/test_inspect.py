@@ -1,4 +1,4 @@
-"""Looking inside the model of the real engine, against plain transformers."""
+"""Hidden states and attention of the real engine, against plain transformers."""
 
 import asyncio
 from types import SimpleNamespace
@@ -42,7 +42,7 @@ def texts(backend) -> list[tuple[int, ...]]:
 
 @pytest.fixture(scope="module")
 def plain(texts) -> list[Activations]:
-    """What the same model tells of each text in transformers, both bands and maps."""
+    """What the same model returns for each text in transformers, both bands and maps."""
     model = AutoModelForCausalLM.from_pretrained(
         resolve_model("smollm2").path, attn_implementation="eager", dtype=torch.float32
     )
@@ -118,13 +118,13 @@ def test_the_log_probabilities_are_those_that_the_engine_scores(backend, texts):
 async def test_a_batch_that_does_not_fit_into_memory_is_halved(backend, texts, monkeypatch):
     process, sizes = backend.start(), []
     expected = await backend.inspect_all(texts, BANDS)
-    ask = process.ask
+    call = process.call_worker
 
-    async def ask_of_a_small_device(method, batch, *arguments, **limits):
+    async def call_a_small_device(method, batch, *arguments, **limits):
         sizes.append(len(batch))
-        return b"" if len(batch) > 2 else await ask(method, batch, *arguments, **limits)
+        return b"" if len(batch) > 2 else await call(method, batch, *arguments, **limits)
 
-    monkeypatch.setattr(process, "ask", ask_of_a_small_device)
+    monkeypatch.setattr(process, "call_worker", call_a_small_device)
     for one, other in zip(await backend.inspect_all(texts, BANDS), expected, strict=True):
         np.testing.assert_allclose(one.hidden[-1], other.hidden[-1], atol=1e-3)
     assert sizes == [5, 2, 2, 1]
@@ -133,13 +133,13 @@ async def test_a_batch_that_does_not_fit_into_memory_is_halved(backend, texts, m
 @pytest.mark.parametrize("attention", ["bands", "maps"])
 async def test_long_texts_pass_in_batches_whose_weights_fit(backend, attention, monkeypatch):
     process, sizes = backend.start(), []
-    ask = process.ask
+    call = process.call_worker
 
-    async def watched(method, batch, *arguments, **limits):
+    async def recorded(method, batch, *arguments, **limits):
         sizes.append([len(text) for text in batch])
-        return await ask(method, batch, *arguments, **limits)
+        return await call(method, batch, *arguments, **limits)
 
-    monkeypatch.setattr(process, "ask", watched)
+    monkeypatch.setattr(process, "call_worker", recorded)
     monkeypatch.setattr(vllm_inspect, "WEIGHTS_AT_ONCE", 30 * 9 * 100 * 250)
     texts = [tuple(range(100, 200)), tuple(range(50, 150)), (5,) * 9, (3,) * 30]
     await backend.inspect_all(texts, Inspection((), attention))
@@ -261,12 +261,12 @@ class DyingEngine:
         raise RuntimeError("gone")
 
 
-async def test_a_question_to_an_engine_that_dies_is_an_error():
+async def test_a_call_of_an_engine_that_dies_is_an_error():
     process = EngineProcess(DyingEngine(), LoopThread(asyncio.get_running_loop()), None)
     for _ in range(2):
         async with asyncio.timeout(5):
             with pytest.raises(EngineDeadError, match="gone"):
-                await process.ask("uq_inspect", deadline=1.0)
+                await process.call_worker("uq_inspect", deadline=1.0)
 
 
 class BusyEngine:
@@ -289,10 +289,10 @@ class BusyEngine:
 @pytest.mark.parametrize("patience", [1, 20])
 async def test_a_batch_that_takes_longer_than_the_deadline_is_waited_for_with_patience(patience):
     process = EngineProcess(BusyEngine(), LoopThread(asyncio.get_running_loop()), None)
-    asking = process.ask("uq_inspect", deadline=0.1, patience=patience)
+    calling = process.call_worker("uq_inspect", deadline=0.1, patience=patience)
     if patience == 1:
         with pytest.raises(EngineTimeoutError, match="no sign of life"):
-            await asking
+            await calling
     else:
-        assert await asking == b"done"
+        assert await calling == b"done"
         assert not process.is_dead

@@ -12,7 +12,7 @@ from uq_llm_integrations.errors import EngineError
 
 
 def flat(*rows: list[tuple[int, float, int]] | None) -> FlatLogprobs:
-    """Rows of (token id, log-probability, rank), the drawn token first."""
+    """Rows of (token id, log-probability, rank), the sampled token first."""
     logprobs = FlatLogprobs()
     for row in rows:
         if row is None:
@@ -31,14 +31,14 @@ def output(token_ids: list[int], logprobs: FlatLogprobs) -> SimpleNamespace:
 
 
 def kept(*tokens: tuple[int, float, int], stopped: tuple[int, ...] = ()) -> np.ndarray:
-    """What the probe keeps of tokens drawn from four that are as likely as each other."""
+    """What the probe keeps of tokens sampled from four that are as likely as each other."""
     rows = np.ones((len(tokens), len(COLUMNS)))
     rows[:, COLUMNS.index("stopped")] = [place in stopped for place in range(len(tokens))]
     rows[:, -3:] = tokens
     return rows
 
 
-def test_the_drawn_token_is_kept_apart_from_the_top_k():
+def test_the_sampled_token_is_kept_apart_from_the_top_k():
     rows = flat(
         [(7, -0.5, 1), (7, -0.5, 1), (8, -1.0, 2)],
         [(9, -4.0, 30), (5, -0.1, 1), (6, -3.0, 2)],

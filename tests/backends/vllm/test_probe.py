@@ -10,10 +10,10 @@ from vllm.v1.sample.logits_processor import BatchUpdate, MoveDirectionality
 from vllm.v1.worker.gpu.sample.logits_processor.interface import LogitsContext
 
 from uq_llm_integrations.backends.token_statistics import SUMS, column, dense_rows, read_rows
-from uq_llm_integrations.backends.vllm.launch import REQUEST_KEY, STOP_KEY
 from uq_llm_integrations.backends.vllm.worker import extension as probing
 from uq_llm_integrations.backends.vllm.worker import recorder as recording
 from uq_llm_integrations.backends.vllm.worker.early_stop import EarlyStopper
+from uq_llm_integrations.backends.vllm.worker.protocol import REQUEST_KEY, STOP_KEY, probe_name
 
 SIZE = 31
 
@@ -145,7 +145,7 @@ def test_v2_ends_a_sample_where_its_window_is_too_uncertain(recorder):
     # Entropies of log 31 = 3.4 and 0: the mean of the last two is above 1 but for the middle one.
     assert forced == [False, True, False, True, True]
     assert after.argmax() == 7 and torch.isinf(after).sum() == SIZE - 1
-    rows = read_rows(probing.ProbeReader().uq_take(["early"])[0])
+    rows = read_rows(probing.ProbeExtension().uq_take(["early"])[0])
     assert column(rows, "stopped").tolist() == [0, 1, 0, 1, 1]
 
 
@@ -161,6 +161,6 @@ def test_the_engine_loads_each_class_by_its_name():
     from vllm.v1.sample.logits_processor import _load_logitsprocs_by_fqcns
     from vllm.v1.worker.gpu.sample.logits_processor.loader import _load_v2_logitsprocs_by_fqcns
 
-    v1, v2 = (probing.probe_name(use_v2_model_runner=v2) for v2 in (False, True))
+    v1, v2 = (probe_name(use_v2_model_runner=v2) for v2 in (False, True))
     assert _load_logitsprocs_by_fqcns([v1]) == [probing.V1Probe]
     assert _load_v2_logitsprocs_by_fqcns([v2]) == [probing.V2Probe]

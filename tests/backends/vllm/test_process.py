@@ -68,8 +68,8 @@ async def test_every_caller_of_a_dead_engine_gets_an_error_in_seconds(engine):
     backend, processes = engine
     worker = max(processes, key=lambda process: process.memory_info().rss)
     strategy = RetryErrors(Single(), wait=wait_fixed(0))
-    asked = Request((1,), sampling={"max_tokens": 100, "ignore_eos": True})
-    persistent = asyncio.create_task(asyncio.to_thread(drive, strategy, asked, backend))
+    request = Request((1,), sampling={"max_tokens": 100, "ignore_eos": True})
+    persistent = asyncio.create_task(asyncio.to_thread(drive, strategy, request, backend))
     results, waited = await outcomes(backend, 4, worker.kill)
     assert [type(result) for result in results] == [EngineDeadError] * 4
     assert len(set(map(id, results))) == 4
@@ -123,7 +123,7 @@ async def test_an_engine_of_the_users_own_is_exact_with_the_probe_in_its_configu
     arguments = {**source.engine_args(), "enforce_eager": True, "max_model_len": 256}
     config = AsyncEngineArgs(**arguments, enable_chunked_prefill=False).create_engine_config()
     install_probe(config)
-    with own_main_module():  # for torchvision's broken build, as `child` explains
+    with own_main_module():  # for the builds that do not match torch, see `child`
         llm = AsyncLLM.from_vllm_config(config)
     try:
         with VLLMEngineBackend(engine=llm) as backend:

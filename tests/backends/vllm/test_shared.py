@@ -116,7 +116,7 @@ def texts_of(*lengths: int) -> list[list[int]]:
 
 
 def expected(plain: nn.Module, text: list[int]) -> dict[str, torch.Tensor]:
-    """What plain transformers tells of one text by itself."""
+    """What plain transformers returns for one text by itself."""
     with torch.no_grad():
         output = plain(
             torch.tensor([text]), output_hidden_states=True, output_attentions=True, use_cache=False
@@ -167,7 +167,7 @@ def test_a_fused_layer_is_called_once_for_its_parts(tmp_path):
     assert len(calls) == len(set(calls)) == 2
 
 
-def test_memory_that_runs_out_is_told_and_nothing_stays_behind(tmp_path, monkeypatch):
+def test_memory_that_runs_out_is_reported_and_nothing_stays_behind(tmp_path, monkeypatch):
     _, _, shared = load_both("llama", tmp_path)
 
     def full(*_):
@@ -199,12 +199,30 @@ def test_what_has_no_counterpart_is_named(tmp_path):
         Binder(wider, engine).bind(wider.model, "model")
 
 
-def test_a_block_that_returns_more_is_read_from_its_definition():
-    from transformers.models.gpt_oss.modeling_gpt_oss import GptOssMLP
-    from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock
+@pytest.mark.parametrize(("name", "returns_tuple"), [("gpt-oss", True), ("mixtral", False)])
+def test_a_block_returns_a_tuple_where_its_definition_unpacks_one(name, returns_tuple, tmp_path):
+    _, _, shared = load_both(name, tmp_path)
+    blocks = [one for one in shared._decoder.modules() if isinstance(one, EngineBlock)]
+    assert [block.returns_tuple for block in blocks] == [returns_tuple] * DEPTH
+    assert not any(block.is_on_trial for block in blocks)
 
-    from uq_llm_integrations.backends.vllm.worker.weight_binding import _returns_tuple
 
-    with torch.device("meta"):
-        blocks = GptOssMLP(CONFIGS["gpt-oss"]()), MixtralSparseMoeBlock(CONFIGS["mixtral"]())
-    assert [_returns_tuple(block) for block in blocks] == [True, False]
+@pytest.mark.parametrize(
+    ("use", "returns_tuple"),
+    [
+        (lambda output: output + 1, False),
+        (lambda output: output.view(-1)[None], False),
+        (lambda output: output[:, -1], False),
+        (lambda output: next(iter(output)), True),
+        (lambda output: output[0], True),
+    ],
+)
+def test_a_trial_shows_what_a_definition_takes_from_a_block(use, returns_tuple):
+    block = EngineBlock(nn.Identity())
+    block.is_on_trial = True
+    states = torch.ones(1, 2, 3)
+    taken = use(block(states))
+    assert block.returns_tuple is returns_tuple
+    assert type(taken) is torch.Tensor
+    if returns_tuple:
+        assert torch.equal(taken, states)

@@ -129,7 +129,7 @@ def linear_layers(plain: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
 
 def has_four_bits() -> bool:
     """Whether this build of vLLM can multiply by weights of four bits: not without AVX-512."""
-    from vllm import _custom_ops  # noqa: F401  # it loads what is asked for
+    from vllm import _custom_ops  # noqa: F401  # it registers the kernels
 
     return hasattr(torch.ops._C, "cpu_gemm_wna16")
 

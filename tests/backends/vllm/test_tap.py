@@ -7,19 +7,19 @@ import pytest
 import torch
 
 from uq_llm_integrations.backends.token_statistics import SUMS, column, dense_rows, read_rows
-from uq_llm_integrations.backends.vllm.launch import SCORE_KEY
-from uq_llm_integrations.backends.vllm.worker import tap as tapping
+from uq_llm_integrations.backends.vllm.worker import extension as probing
+from uq_llm_integrations.backends.vllm.worker.protocol import SCORE_KEY
 from uq_llm_integrations.backends.vllm.worker.recorder import Recorder
 
 LOGITS = torch.tensor(np.random.default_rng(0).normal(size=(6, 31)), dtype=torch.float32)
 
-DRAWN = [3, 1, 4, 1, 5, 9]
+SAMPLED = [3, 1, 4, 1, 5, 9]
 
 
 @pytest.fixture
 def recorder(monkeypatch) -> Recorder:
     recorder = Recorder()
-    monkeypatch.setattr(tapping, "RECORDER", recorder)
+    monkeypatch.setattr(probing, "RECORDER", recorder)
     return recorder
 
 
@@ -29,7 +29,7 @@ def runner_of(**prompts: tuple[int, int, dict]) -> SimpleNamespace:
         sampler=SimpleNamespace(
             compute_logprobs=lambda logits: logits.log_softmax(-1),
             apply_logits_processors=lambda logits, *_: logits.fill_(0.0),
-            sample=lambda logits, drawn: (torch.tensor(drawn, dtype=torch.int32), None),
+            sample=lambda logits, tokens: (torch.tensor(tokens, dtype=torch.int32), None),
         ),
         num_prompt_logprobs=dict.fromkeys(prompts, 0),
         requests={
@@ -52,8 +52,8 @@ def runner_of(**prompts: tuple[int, int, dict]) -> SimpleNamespace:
     return runner
 
 
-def tap_of(see=lambda logits: None) -> tapping.SamplerTap:
-    tap = tapping.SamplerTap()
+def tap_of(see=lambda logits: None) -> probing.SamplerTap:
+    tap = probing.SamplerTap()
     tap.see = see
     return tap
 
@@ -66,27 +66,27 @@ def test_logits_are_seen_before_anything_changes_them():
     assert len(seen) == 1 and torch.equal(seen[0], LOGITS)
 
 
-@pytest.mark.parametrize("places", [(2, 5), tuple(range(6))])
-def test_tokens_are_kept_as_they_are_drawn(recorder, places):
+@pytest.mark.parametrize("indices", [(2, 5), tuple(range(6))])
+def test_tokens_are_kept_as_they_are_sampled(recorder, indices):
     """Of some rows or of all, though the logits change; the next step is not kept."""
     runner, logits = runner_of(), LOGITS.clone()
     assert tap_of().attach(runner)
-    rows = [(row, f"request {row}", 0) for row in places]
+    rows = [(row, f"request {row}", 0) for row in indices]
     recorder.observe(logits, rows, has_forbidden=False, keeps_tokens=True)
     logits.zero_()
-    for drawn in (DRAWN, DRAWN[::-1]):
-        sampled, _ = runner.sampler.sample(logits, drawn)
-        assert sampled.tolist() == drawn
+    for tokens in (SAMPLED, SAMPLED[::-1]):
+        sampled, _ = runner.sampler.sample(logits, tokens)
+        assert sampled.tolist() == tokens
     logprobs = LOGITS.double().log_softmax(-1)
     for data, (row, _, _) in zip(recorder.take([name for _, name, _ in rows]), rows, strict=True):
-        found, of_token = read_rows(data), logprobs[row, DRAWN[row]]
-        assert column(found, "token") == DRAWN[row]
+        found, of_token = read_rows(data), logprobs[row, SAMPLED[row]]
+        assert column(found, "token") == SAMPLED[row]
         np.testing.assert_allclose(column(found, "logprob"), of_token, rtol=1e-6)
         assert column(found, "rank") == int((logprobs[row] >= of_token).sum())
 
 
-def test_prompts_are_kept_from_the_token_that_is_wanted(recorder):
-    """One prompt that is not watched, one from its start, and one behind cached tokens."""
+def test_prompts_are_kept_from_the_first_token_to_be_scored(recorder):
+    """One prompt that is not scored, one from its start, and one behind cached tokens."""
     runner = runner_of(
         other=(4, 0, None),
         first=(6, 0, {SCORE_KEY: ("a", 3)}),
@@ -106,4 +106,4 @@ def test_a_runner_of_another_build_is_left_alone():
 
 
 def test_without_a_probe_that_looks_nothing_is_attached():
-    assert not tapping.SamplerTap().attach(runner_of())
+    assert not probing.SamplerTap().attach(runner_of())

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import threading
+import copy
 import weakref
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from uq_llm_integrations.backends.base import MAX_N, Backend, Capabilities
 from uq_llm_integrations.backends.codec import encoded_chat, encoded_prompt, split_text
 from uq_llm_integrations.backends.event_loop import LoopThread
 from uq_llm_integrations.backends.sampling_params import check_request
-from uq_llm_integrations.backends.vllm.generation import Drawing
-from uq_llm_integrations.backends.vllm.inspection import Looking, why_no_activations
+from uq_llm_integrations.backends.vllm.generation import Generation
+from uq_llm_integrations.backends.vllm.inspection import InspectionPass, why_no_activations
 from uq_llm_integrations.backends.vllm.launch import check_engine_arguments
-from uq_llm_integrations.backends.vllm.params import check_seed
-from uq_llm_integrations.backends.vllm.process import POOL, EngineProcess, adopt
+from uq_llm_integrations.backends.vllm.pool import POOL, adopt, engine_key
+from uq_llm_integrations.backends.vllm.process import EngineProcess
+from uq_llm_integrations.backends.vllm.requests import check_seed
 from uq_llm_integrations.backends.vllm.teacher_forcing import Scoring
 from uq_llm_integrations.checkpoints import resolve_model
-from uq_llm_integrations.errors import ConfigurationError, EmptyPromptError
+from uq_llm_integrations.errors import ConfigurationError, EmptyPromptError, EngineError
 from uq_llm_integrations.records import (
     Activations,
     Candidate,
@@ -30,6 +31,12 @@ from uq_llm_integrations.records import (
     SampleMonitor,
     StreamPiece,
 )
+
+if TYPE_CHECKING:
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+T = TypeVar("T")
+B = TypeVar("B", bound="VLLMEngineBackend")
 
 DEFAULT_MAX_LOGPROBS = 20
 """vLLM's own default for the largest k."""
@@ -61,19 +68,25 @@ class VLLMEngineBackend(Backend):
     """Runs a model on vLLM in processes of its own.
 
     `model` is a bundled model's name, a folder or a hub name; `engine_args` are vLLM's own engine
-    arguments. The engine starts on first use, and backends with the same arguments share one. Where
-    it has died, the next call starts a fresh one.
+    arguments. The engine starts on first use, and backends with the same arguments share one: they
+    are equal. Where it has died, the next call starts a fresh one. A copy, or what a pickle is
+    loaded into, is such a backend of its own; closing it leaves the others alone.
     Instead of a name, `engine` takes a running `AsyncLLM`, which stays the caller's to shut down.
 
-    `max_n` caps how many candidates one request may ask for. `deadline` is how many seconds the
-    engine may go without a sign of life before everyone who waits gets an EngineTimeoutError.
+    `max_n` caps how many candidates one request may have. `deadline` is how many seconds the engine
+    may go without a sign of life before everyone who waits gets an EngineTimeoutError.
+
+    Example:
+        with VLLMEngineBackend("smollm2", max_model_len=1024) as backend:
+            prompt_ids = backend.run(backend.encode("The capital of France is"))
+            (candidate,) = backend.run(backend.generate(Request(prompt_ids)))
     """
 
     def __init__(
         self,
         model: str | None = None,
         *,
-        engine: Any = None,
+        engine: AsyncLLM | None = None,
         max_n: int = MAX_N,
         deadline: float = 120.0,
         **engine_args: Any,
@@ -83,19 +96,21 @@ class VLLMEngineBackend(Backend):
         if engine is not None and engine_args:
             raise ConfigurationError(f"a ready engine takes no engine arguments: {engine_args}")
         self._max_n, self._deadline = max_n, deadline
+        self._engine_args = engine_args
         self._arguments: dict[str, Any] = {}
         self._process: EngineProcess | None = None
-        self._starting = threading.Lock()
         self._release: weakref.finalize[Any, Any] | None = None
-        if engine is not None:
-            self._process = adopt(engine)
-        elif model is not None:
+        """What gives the engine back, unless it is the user's own."""
+        if model is not None:
             source = resolve_model(model)
             self._prepare = source.prepare
             self._arguments = {**source.engine_args(), **engine_args}
             if not engine_args.keys() <= COMMON_ARGUMENTS:
                 check_engine_arguments(engine_args)
-        self._model = model or str(engine.model_config.model)
+        elif engine is not None:
+            self._process = adopt(engine)
+            model = str(engine.model_config.model)
+        self._engine, self._model = engine, str(model)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -118,20 +133,26 @@ class VLLMEngineBackend(Backend):
 
     @property
     def loop(self) -> LoopThread:
-        """The engine's event loop; asking for it starts the engine."""
+        """The engine's event loop; reading it starts the engine."""
         return self.start().loop
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine that uses this backend, blocking."""
+        try:
+            loop = self.loop
+        except BaseException:
+            coroutine.close()
+            raise
+        return loop.run(coroutine)
 
     def start(self) -> EngineProcess:
         """Start the engine unless it runs, blocking; calling this is never needed."""
-        with self._starting:
-            dead = self._release if self._process is not None and self._process.is_dead else None
-            if self._process is None or dead:
-                self._prepare()
-                self._process = POOL.acquire(self._arguments)
-                self._release = weakref.finalize(self, POOL.release, self._process)
-            if dead:
-                dead()  # only now: the next engine has taken over its loop
-            return self._process
+        process = self._usable
+        if process is None:
+            process = POOL.acquire(self._arguments, self._prepare)
+            if surplus := self._replaced_by(process):
+                POOL.release(surplus)
+        return process
 
     def close(self) -> None:
         """Give the engine back; the last backend that shares it ends its processes."""
@@ -144,19 +165,19 @@ class VLLMEngineBackend(Backend):
 
         With vLLM's sleep mode the engine stays; without, as on the CPU, its processes end.
         """
-        process = self._process
+        process = self._usable
         if process is None:
             return
         if process.can_sleep:
             await process.loop.arun(process.llm.sleep(level=1))
-        elif self._release is None:
+        elif self._engine is not None:
             raise ConfigurationError("a ready engine without sleep mode cannot sleep")
         else:
             await asyncio.to_thread(self.close)
 
     async def wake(self) -> None:
         """Take the memory again; where the engine has ended, a new one starts."""
-        process = await asyncio.to_thread(self.start)
+        process = await self._running()
         if process.can_sleep:
             await process.loop.arun(process.llm.wake_up())
 
@@ -188,15 +209,15 @@ class VLLMEngineBackend(Backend):
     async def generate(
         self, request: Request, monitor: SampleMonitor | None = None
     ) -> list[Candidate]:
-        """Return `request.n` candidates, drawn as so many requests that share the prompt."""
+        """Return `request.n` candidates, sampled as so many requests that share the prompt."""
         process = await self._started(request)
-        return await process.loop.arun(self._drawing(process, request, monitor).candidates())
+        return await process.loop.arun(self._generation(process, request, monitor).candidates())
 
     async def stream(self, request: Request) -> AsyncGenerator[StreamPiece, None]:
         """Generate one candidate piece by piece; the last piece has the scored candidate."""
         process = await self._started(request)
-        drawing = self._drawing(process, request)
-        async with aclosing(process.loop.aiterate(drawing.pieces())) as pieces:
+        generation = self._generation(process, request)
+        async with aclosing(process.loop.aiterate(generation.pieces())) as pieces:
             async for piece in pieces:
                 yield piece
 
@@ -223,15 +244,15 @@ class VLLMEngineBackend(Backend):
     async def inspect_all(
         self, texts: Sequence[Sequence[int]], inspection: Inspection
     ) -> list[Activations]:
-        """Return what is inside the model while the tokens of each text pass through it.
+        """Return hidden states and attention at the tokens of each text.
 
-        A pass of its own, on the engine's weights; the first one is checked against the engine.
+        A forward pass of its own, on the engine's weights; the first is checked against the engine.
         """
         if self.capabilities.why_no_activations:
             return await super().inspect_all(texts, inspection)
         process = await self._running()
-        looking = Looking(process, inspection, self.score, self._deadline)
-        return await process.loop.arun(looking.internals([tuple(text) for text in texts]))
+        passes = InspectionPass(process, inspection, self.score, self._deadline)
+        return await process.loop.arun(passes.activations([tuple(text) for text in texts]))
 
     async def _started(self, request: Request) -> EngineProcess:
         check_request(request, self.capabilities)
@@ -241,16 +262,71 @@ class VLLMEngineBackend(Backend):
         return process
 
     async def _running(self) -> EngineProcess:
-        process = self._process
-        if process is None or (process.is_dead and self._release):
-            return await asyncio.to_thread(self.start)
+        process = self._usable
+        if process is None:
+            process = await POOL.aacquire(self._arguments, self._prepare)
+            if surplus := self._replaced_by(process):
+                await asyncio.to_thread(POOL.release, surplus)
         return process
 
-    def _drawing(
+    def _replaced_by(self, engine: EngineProcess) -> EngineProcess | None:
+        """Use an engine, and return what to release: a dead one, or the same, got by two calls."""
+        with POOL.lock:
+            old, self._process = self._process, engine
+            if old is not engine:
+                if self._release:
+                    self._release.detach()
+                self._release = weakref.finalize(self, POOL.release, engine)
+            return old
+
+    @property
+    def _usable(self) -> EngineProcess | None:
+        """The engine; None where one must be started."""
+        process = self._process
+        if process is None:
+            return None
+        if not process.is_of_this_process:
+            raise EngineError(
+                "this process was forked after the engine had started, and cannot use it: create "
+                "the backend in the child, or start the child with multiprocessing's 'spawn'"
+            )
+        return None if process.is_dead and self._engine is None else process
+
+    def _generation(
         self, process: EngineProcess, request: Request, monitor: SampleMonitor | None = None
-    ) -> Drawing:
-        return Drawing(process, request, self._deadline, self._fallback_k(), monitor)
+    ) -> Generation:
+        return Generation(process, request, self._deadline, self._fallback_k(), monitor)
 
     def _fallback_k(self) -> int:
         most = self.capabilities.max_top_logprobs
         return DEFAULT_MAX_LOGPROBS if most == -1 else min(most, DEFAULT_MAX_LOGPROBS)
+
+    def _identity(self) -> tuple[object, ...]:
+        engine = engine_key(self._arguments) if self._engine is None else id(self._engine)
+        return type(self), engine, self._max_n, self._deadline
+
+    def __copy__(self) -> Self:
+        return self.__deepcopy__({})
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Return an equal backend that shares the engine."""
+        limits: dict[str, Any] = {"max_n": self._max_n, "deadline": self._deadline}
+        if self._engine is None:
+            return type(self)(self._model, **limits, **copy.deepcopy(self._engine_args, memo))
+        other = type(self)(engine=self._engine, **limits)
+        other._process = self._process
+        return other
+
+    def __reduce__(self) -> tuple[Callable[..., Backend], tuple[object, ...]]:
+        """Pickle what the engine is started with; another process starts an engine of its own."""
+        if self._engine is not None:
+            raise ConfigurationError(
+                "a backend on a ready engine cannot be pickled, since the engine is in this "
+                "process; give a model's name instead"
+            )
+        limits = {"max_n": self._max_n, "deadline": self._deadline}
+        return _rebuilt, (type(self), self._model, {**limits, **self._engine_args})
+
+
+def _rebuilt(kind: type[B], model: str, arguments: Mapping[str, Any]) -> B:
+    return kind(model, **arguments)

@@ -1,4 +1,4 @@
-"""Drawing the samples of one request: each is an engine request of its own, ended on its own."""
+"""Sampling for one request: each sample is an engine request of its own, ended on its own."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING
 from uq_llm_integrations.backends.base import kept_candidates
 from uq_llm_integrations.backends.codec import split_text
 from uq_llm_integrations.backends.token_statistics import read_rows
-from uq_llm_integrations.backends.vllm.errors import translated_errors
-from uq_llm_integrations.backends.vllm.output import (
-    LogprobTable,
-    candidate_of,
-    flat_logprobs,
-    text_of,
+from uq_llm_integrations.backends.vllm.client_compat import (
+    detokenize,
+    token_logprobs,
+    tokenizer_of,
 )
-from uq_llm_integrations.backends.vllm.params import (
+from uq_llm_integrations.backends.vllm.output import LogprobTable, candidate_of
+from uq_llm_integrations.backends.vllm.process import EngineProcess, translated_errors
+from uq_llm_integrations.backends.vllm.requests import (
     early_stop_token,
     generation_params,
-    why_not_watched,
+    why_not_observed,
 )
-from uq_llm_integrations.backends.vllm.process import EngineProcess
+from uq_llm_integrations.backends.vllm.worker.protocol import PEEK
 from uq_llm_integrations.errors import EngineError, InvalidRequestError
 from uq_llm_integrations.records import Candidate, Request, SampleMonitor, StreamPiece, TokenTrace
 
@@ -32,18 +32,18 @@ if TYPE_CHECKING:
     from vllm import RequestOutput, SamplingParams
 
 
-class Sample(AbstractAsyncContextManager["Sample"]):
+class SampleStream(AbstractAsyncContextManager["SampleStream"]):
     """One sample within the engine. Leaving its context makes the probe forget it."""
 
     def __init__(
         self,
         process: EngineProcess,
         request: Request,
-        number: int,
+        index: int,
         deadline: float,
         fallback_k: int,
     ) -> None:
-        self._process, self._request, self._number = process, request, number
+        self._process, self._request, self._index = process, request, index
         self._deadline, self._fallback_k = deadline, fallback_k
         self._name = process.new_id()
         self._is_kept = False
@@ -53,13 +53,13 @@ class Sample(AbstractAsyncContextManager["Sample"]):
     async def outputs(self, *, whole: bool) -> AsyncGenerator[RequestOutput, None]:
         """Yield the engine's outputs: only the last one, or one a step."""
         process, request = self._process, self._request
-        self._why_not = await _why_not_watched(process, request)
+        self._why_not = await _why_not_observed(process, request)
         self._is_kept = self._why_not is None
         with translated_errors():
             self._params = generation_params(
                 request,
-                self._number,
-                watched_as=self._name if self._is_kept else None,
+                self._index,
+                observed_as=self._name if self._is_kept else None,
                 keeps_tokens=whole and self._is_kept and await process.sees_raw(),
                 stop_token=early_stop_token(process.llm, request),
                 fallback_k=self._fallback_k,
@@ -72,21 +72,21 @@ class Sample(AbstractAsyncContextManager["Sample"]):
                 yield output
 
     async def trace_from(self, first: int, output: RequestOutput) -> TokenTrace:
-        """Return what is known already of the tokens from `first` on.
+        """Return the trace so far of the tokens from `first` on.
 
-        Their exact statistics are fetched only for a request that is followed live.
+        Their exact statistics are fetched only for a live request.
         """
         completion, size = output.outputs[0], self._process.llm.model_config.get_vocab_size()
         table = LogprobTable.read(completion.logprobs, tuple(completion.token_ids), first)
         rows, why = None, self._why_not or "the probe's statistics come with the last piece"
         if self._is_kept and self._request.live and not output.finished:
-            seen = await self._process.ask("uq_peek", self._name, first, deadline=self._deadline)
-            rows = read_rows(seen)
+            data = await self._process.call_worker(PEEK, self._name, first, deadline=self._deadline)
+            rows = read_rows(data)
             rows = rows if len(rows) >= len(table.logprob) else None
         return table.trace(size, rows, why, grammar=self._has_grammar)
 
     async def candidate(self, output: RequestOutput, reason: str | None = None) -> Candidate:
-        """Return what was drawn, with what the probe kept of it.
+        """Return what was sampled, with what the probe kept of it.
 
         `reason` says why it ends here, where the engine has not ended it.
         """
@@ -113,7 +113,7 @@ class Sample(AbstractAsyncContextManager["Sample"]):
     def _text(self, output: RequestOutput) -> str | None:
         if self._params.detokenize:
             return None
-        return text_of(output, self._params, self._process.llm.renderer.tokenizer)
+        return detokenize(output, self._params, tokenizer_of(self._process.llm))
 
     async def __aexit__(
         self,
@@ -125,8 +125,8 @@ class Sample(AbstractAsyncContextManager["Sample"]):
             self._process.forget_rows(self._name)
 
 
-class Drawing:
-    """All samples of one request, drawn side by side."""
+class Generation:
+    """All samples of one request, side by side."""
 
     def __init__(
         self,
@@ -144,12 +144,12 @@ class Drawing:
 
     async def candidates(self) -> list[Candidate]:
         """Return one candidate a sample; one that failed has its error, unless all did."""
-        draws = [asyncio.ensure_future(self._draw(i)) for i in range(self._request.n)]
+        tasks = [asyncio.ensure_future(self._candidate(i)) for i in range(self._request.n)]
         try:
-            outcomes = await asyncio.gather(*draws, return_exceptions=True)
+            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
         finally:
-            for draw in draws:
-                draw.cancel()
+            for task in tasks:
+                task.cancel()
         size = self._process.llm.model_config.get_vocab_size()
         return kept_candidates(outcomes, self._request.prompt_ids, size)
 
@@ -158,7 +158,7 @@ class Drawing:
         if self._request.n != 1:
             raise InvalidRequestError(f"n is {self._request.n}; only n=1 can be streamed")
         text, count = "", 0
-        async with self._sample(0) as sample, aclosing(sample.outputs(whole=False)) as outputs:
+        async with self._stream(0) as sample, aclosing(sample.outputs(whole=False)) as outputs:
             async for output in outputs:
                 # The engine appends to its lists later on: take what is new before yielding.
                 ids, whole, is_last = _tokens(output), output.outputs[0].text, False
@@ -172,12 +172,12 @@ class Drawing:
                 if is_last:
                     return
 
-    def _sample(self, number: int) -> Sample:
-        return Sample(self._process, self._request, number, self._deadline, self._fallback_k)
+    def _stream(self, index: int) -> SampleStream:
+        return SampleStream(self._process, self._request, index, self._deadline, self._fallback_k)
 
-    async def _draw(self, number: int) -> Candidate:
-        seen, whole = 0, not self._is_followed
-        async with self._sample(number) as sample, aclosing(sample.outputs(whole=whole)) as outputs:
+    async def _candidate(self, index: int) -> Candidate:
+        seen, whole = 0, not self._is_monitored
+        async with self._stream(index) as sample, aclosing(sample.outputs(whole=whole)) as outputs:
             async for output in outputs:
                 candidate = await self._ended(sample, output, seen)
                 if candidate is not None:
@@ -187,19 +187,21 @@ class Drawing:
         raise EngineError("the engine ended a request without finishing it")
 
     @property
-    def _is_followed(self) -> bool:
+    def _is_monitored(self) -> bool:
         monitor = self._monitor
         return bool(self._request.until or monitor.enough or monitor.hopeless)
 
-    async def _ended(self, sample: Sample, output: RequestOutput, seen: int) -> Candidate | None:
-        """Return the candidate where this output is its last; `seen` tokens are known to go on."""
+    async def _ended(
+        self, sample: SampleStream, output: RequestOutput, seen: int
+    ) -> Candidate | None:
+        """Return the candidate where this output is its last; `seen` tokens hold no boundary."""
         tokens = self._boundary(output, seen)
         if tokens is not None:
             whole = await sample.candidate(output, "boundary")
             return _cut(whole, tokens, self._texts(whole.token_ids))
         if output.finished:
             return await sample.candidate(output)
-        if self._is_left(output):
+        if self._is_aborted(output):
             return await sample.candidate(output, "abort")
         return None
 
@@ -217,9 +219,9 @@ class Drawing:
     def _texts(self, token_ids: tuple[int, ...]) -> list[str]:
         return split_text(self._process.llm.get_tokenizer().decode, token_ids)
 
-    def _is_left(self, output: RequestOutput) -> bool:
-        hopeless = self._monitor.hopeless
-        return self._is_enough or bool(hopeless and hopeless(flat_logprobs(output), self._finished))
+    def _is_aborted(self, output: RequestOutput) -> bool:
+        hopeless, flat = self._monitor.hopeless, output.outputs[0].logprobs
+        return self._is_enough or bool(hopeless and hopeless(token_logprobs(flat), self._finished))
 
     def _note(self, candidate: Candidate) -> None:
         if candidate.is_whole:
@@ -241,11 +243,11 @@ def _cut(candidate: Candidate, tokens: int, texts: list[str]) -> Candidate:
     )
 
 
-async def _why_not_watched(process: EngineProcess, request: Request) -> str | None:
+async def _why_not_observed(process: EngineProcess, request: Request) -> str | None:
     why_not = process.why_no_probe
     if not why_not and not await process.sees_raw():
         v2 = process.llm.vllm_config.use_v2_model_runner
-        why_not = why_not_watched(request, use_v2_model_runner=v2)
+        why_not = why_not_observed(request, use_v2_model_runner=v2)
     if why_not and request.early_stop:
         raise InvalidRequestError(f"an early stop needs the probe: {why_not}")
     return why_not

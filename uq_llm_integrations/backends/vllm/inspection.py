@@ -1,7 +1,7 @@
-"""Looking inside the model of a running engine: what is asked for, in batches, and checked once.
+"""Hidden states and attention of a running engine's model: in batches, and checked once.
 
-The pass itself is in `shared`, in the engine's worker. Each batch is one call, and between two
-calls the engine goes on with its requests.
+The forward pass itself is in `worker.shared_model`. Each batch is one call, and between two calls
+the engine goes on with its requests.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ import numpy as np
 
 from uq_llm_integrations.backends.base import layer_number
 from uq_llm_integrations.backends.batching import TOKENS_AT_ONCE, in_batches
-from uq_llm_integrations.backends.vllm.launch import WORKER_EXTENSION
+from uq_llm_integrations.backends.vllm.worker.protocol import INSPECT, SHARE, WORKER_EXTENSION
 from uq_llm_integrations.errors import (
     EmptyPromptError,
     EngineDeadError,
     EngineError,
+    EngineTimeoutError,
     InvalidRequestError,
     MethodUnavailableError,
 )
@@ -47,7 +48,7 @@ log-probabilities of SmolLM2 in int8 by 0.2 nats on average, in plain transforme
 
 PATIENCE = 10
 """How many deadlines a batch may take, during which the engine gives no sign of life. Where it dies
-meanwhile, this is told at once."""
+meanwhile, the error is raised at once."""
 
 CHECK_TEXT = "The capital of France is Paris, and the capital of Germany is Berlin."
 
@@ -59,9 +60,9 @@ class OutOfDeviceMemory(Exception):  # noqa: N818  # it is no error where a smal
 
 
 def why_no_activations(arguments: Mapping[str, Any], process: EngineProcess | None) -> str | None:
-    """Return why an engine cannot be looked into, None where it can as far as is known.
+    """Return why an engine cannot be inspected, None where it can as far as is known.
 
-    The arguments tell it before the engine runs, and its own configuration afterwards.
+    It follows from the arguments before the engine runs, from its configuration afterwards.
     """
     if process is None:
         sizes = {name: arguments.get(name) or 1 for name in _ALONE}
@@ -70,8 +71,8 @@ def why_no_activations(arguments: Mapping[str, Any], process: EngineProcess | No
     return process.why_not_shared or _why_not_config(process.llm.vllm_config)
 
 
-class Looking:
-    """Looks at texts in one engine, as an `Inspection` says."""
+class InspectionPass:
+    """Forward passes over texts in one engine, of which an `Inspection` says what is kept."""
 
     def __init__(
         self,
@@ -93,8 +94,8 @@ class Looking:
                 f"attention is {inspection.attention!r}; allowed are None, 'bands' and 'maps'"
             )
 
-    async def internals(self, texts: Sequence[Ids]) -> list[Activations]:
-        """Return what is inside the model at each text's tokens, in the texts' order."""
+    async def activations(self, texts: Sequence[Ids]) -> list[Activations]:
+        """Return the activations at each text's tokens, in the texts' order."""
         for text in texts:
             self._check(text)
         await self._ensure_shared()
@@ -109,9 +110,9 @@ class Looking:
         from safetensors.numpy import load
 
         numbers = sorted(set(self._numbers.values()))
-        wanted = ([list(text) for text in texts], numbers, self._inspection.attention)
-        data = await self._process.ask(
-            "uq_inspect", *wanted, deadline=self._deadline, patience=PATIENCE
+        arguments = ([list(text) for text in texts], numbers, self._inspection.attention)
+        data = await self._process.call_worker(
+            INSPECT, *arguments, deadline=self._deadline, patience=PATIENCE
         )
         if not data:
             raise OutOfDeviceMemory
@@ -154,7 +155,7 @@ class Looking:
     async def _share(self) -> None:
         process = self._process
         why = why_no_activations({}, process)
-        why = why or await process.ask("uq_share", deadline=self._deadline)
+        why = why or await process.call_worker(SHARE, deadline=self._deadline)
         process.why_not_shared = why or await self._why_not_same()
 
     async def _why_not_same(self) -> str | None:
@@ -162,10 +163,10 @@ class Looking:
         ids = ids[: self._config.max_model_len - 1]
         expected = (await self._score(ids[:1], ids[1:])).trace.logprob
         every = Inspection((*range(self._depth + 1),), "bands")
-        looking = Looking(self._process, every, self._score, self._deadline)
+        one_pass = InspectionPass(self._process, every, self._score, self._deadline)
         try:
-            (found,) = await looking._pass([ids])
-        except EngineDeadError:
+            (found,) = await one_pass._pass([ids])
+        except (EngineDeadError, EngineTimeoutError):
             raise
         except EngineError as error:
             return f"the pass on the engine's layers fails: {error}"

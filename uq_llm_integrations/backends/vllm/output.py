@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,13 +13,13 @@ from uq_llm_integrations.backends.token_statistics import (
     exact_statistics,
     is_stopped,
 )
+from uq_llm_integrations.backends.vllm.client_compat import flat_rows
 from uq_llm_integrations.errors import EngineError
 from uq_llm_integrations.records import Candidate, Floats, Integers, TokenTrace
 
 if TYPE_CHECKING:
-    from vllm import RequestOutput, SamplingParams
+    from vllm import RequestOutput
     from vllm.logprobs import FlatLogprobs
-    from vllm.tokenizers import TokenizerLike
 
 
 def candidate_of(
@@ -63,32 +62,8 @@ def _table(
 ) -> LogprobTable:
     """Return the log-probabilities that the engine gave, else those that the probe kept."""
     if flat is None and rows is not None:
-        return LogprobTable.of_drawn(rows, token_ids)
+        return LogprobTable.of_rows(rows, token_ids)
     return LogprobTable.read(flat, token_ids)
-
-
-def text_of(output: RequestOutput, params: SamplingParams, tokenizer: TokenizerLike | None) -> str:
-    """Return the text of a finished request that ran without it, by vLLM's own detokenizer."""
-    from vllm.v1.engine.detokenizer import IncrementalDetokenizer
-
-    completion = output.outputs[0]
-    request: Any = SimpleNamespace(
-        request_id=output.request_id,
-        prompt_token_ids=output.prompt_token_ids,
-        prompt_embeds=None,
-        sampling_params=params,
-    )
-    detokenizer = IncrementalDetokenizer.from_new_request(tokenizer, request)
-    detokenizer.update(list(completion.token_ids), completion.finish_reason == "stop")
-    text: str = detokenizer.get_next_output_text(finished=True, delta=False)
-    return text
-
-
-def flat_logprobs(output: RequestOutput) -> tuple[float, ...]:
-    """Return the log-probabilities of a running sample's tokens so far."""
-    flat = output.outputs[0].logprobs
-    width = int(flat.end_indices[0]) if flat and flat.end_indices else 1
-    return tuple(flat.logprobs[::width]) if flat else ()
 
 
 class LogprobTable:
@@ -107,24 +82,21 @@ class LogprobTable:
 
         A row has k + 1 entries, the token itself first.
         """
-        wanted = np.array(token_ids[first:], np.int64)
-        if not len(wanted):
-            return cls(np.zeros((0, 1)), np.zeros((0, 1), np.int64), wanted)
-        if flat is None or len(flat.start_indices) != len(token_ids):
-            rows = 0 if flat is None else len(flat.start_indices)
+        expected = np.array(token_ids[first:], np.int64)
+        if not len(expected):
+            return cls(np.zeros((0, 1)), np.zeros((0, 1), np.int64), expected)
+        if flat is None or len(flat) != len(token_ids):
+            rows = 0 if flat is None else len(flat)
             raise EngineError(
                 f"the engine gave {rows} log-probabilities for {len(token_ids)} tokens"
             )
-        start = flat.start_indices[first]
-        logprobs = np.array(flat.logprobs[start:], np.float64).reshape(len(wanted), -1)
-        ids = np.array(flat.token_ids[start:], np.int64).reshape(len(wanted), -1)
-        ranks = np.array(flat.ranks[start :: ids.shape[1]], np.int64)
-        if not np.array_equal(ids[:, 0], wanted):
+        logprobs, ids, ranks = flat_rows(flat, first)
+        if not np.array_equal(ids[:, 0], expected):
             raise EngineError("the engine's log-probabilities belong to other tokens")
         return cls(logprobs, ids, ranks)
 
     @classmethod
-    def of_drawn(cls, rows: Floats, token_ids: Sequence[int]) -> LogprobTable:
+    def of_rows(cls, rows: Floats, token_ids: Sequence[int]) -> LogprobTable:
         """Read what the probe kept; each row must hold the token it is for."""
         kept = rows[: len(token_ids)]
         if len(kept) < len(token_ids):

@@ -1,7 +1,7 @@
 """Teacher forcing: what the model gives to tokens that are already there.
 
 Behind a prompt that fills a block of the engine's prefix cache, the prompt is computed once, by a
-request that also tells the distribution of the first token behind it; then the continuations are
+request that also returns the distribution of the first token behind it; then the continuations are
 scored behind the cached prompt. The rows of cached tokens are uninitialised memory, so a
 continuation whose own rows came from the cache is scored again in a full pass.
 """
@@ -18,8 +18,12 @@ import numpy as np
 from uq_llm_integrations.backends.base import kept_candidates
 from uq_llm_integrations.backends.token_statistics import column, read_rows
 from uq_llm_integrations.backends.vllm.output import LogprobTable
-from uq_llm_integrations.backends.vllm.params import first_token_params, scoring_params
 from uq_llm_integrations.backends.vllm.process import EngineProcess
+from uq_llm_integrations.backends.vllm.requests import (
+    first_token_params,
+    scoring_params,
+    tokens_name,
+)
 from uq_llm_integrations.errors import EngineError
 from uq_llm_integrations.records import Candidate, Floats, TokenTrace
 
@@ -46,7 +50,7 @@ class Scoring:
         """Return one candidate for each continuation; one that failed has its error."""
         self._is_exact = await self._process.sees_raw()
         if not self._is_exact and self._k != -1:
-            self._k = max(self._k, self._fallback_k)  # they bound what the probe would have told
+            self._k = max(self._k, self._fallback_k)  # they bound what the probe would see
         firsts: dict[int, TokenTrace] = {}
         if self._is_cacheable and any(continuations):
             firsts = await self._first_tokens(sorted({ids[0] for ids in continuations if ids}))
@@ -75,7 +79,7 @@ class Scoring:
         output = await self._output(self._prompt_ids, params, name)
         rows, tokens = await asyncio.gather(
             self._process.take(name, self._deadline, read_rows),
-            self._process.take(f"{name}-tokens", self._deadline, read_rows),
+            self._process.take(tokens_name(name), self._deadline, read_rows),
         )
         if len(rows) < 1 or not np.array_equal(column(tokens, "token"), ids):
             return {}
@@ -111,8 +115,8 @@ class Scoring:
         self, ids: Ids, start: int, *, reads_cache: bool
     ) -> tuple[RequestOutput, Floats | None]:
         name = self._process.new_id()
-        wanted = (name, start) if self._is_exact else None
-        params = scoring_params(self._k, wanted, reads_cache=reads_cache)
+        scored = (name, start) if self._is_exact else None
+        params = scoring_params(self._k, scored, reads_cache=reads_cache)
         output = await self._output(self._prompt_ids + ids, params, name)
         if not self._is_exact:
             return output, None
@@ -124,7 +128,7 @@ class Scoring:
             async for output in outputs:
                 last = output
         except BaseException:
-            self._process.forget_rows(name, f"{name}-tokens")
+            self._process.forget_rows(name, tokens_name(name))
             raise
         return last
 

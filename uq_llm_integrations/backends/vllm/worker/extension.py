@@ -1,8 +1,8 @@
 """What runs inside the engine's worker at each step: exact statistics of every distribution.
 
 A logits processor knows which request each row belongs to, and changes nothing but what an early
-stop asks for; a worker extension hands what was kept to the client, once a request. Both live in
-the worker process and meet in `RECORDER`.
+stop needs; a worker extension hands what was kept to the client, once a request. Both live in the
+worker process and meet in `RECORDER`.
 
 The processors are given to the engine by name and never registered as entry points: the loader of
 vLLM's V2 runner refuses classes of the V1 interface, so a registered one would break every engine
@@ -11,46 +11,52 @@ in the environment.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from vllm.v1.sample.logits_processor import BatchUpdate, process_dict_updates
-from vllm.v1.sample.logits_processor import LogitsProcessor as V1LogitsProcessor
-from vllm.v1.worker.gpu.sample.logits_processor.interface import (
-    LogitsProcessor as V2LogitsProcessor,
-)
 
 from uq_llm_integrations.backends.token_statistics_torch import warm_up
-from uq_llm_integrations.backends.vllm.launch import REQUEST_KEY, STOP_KEY, TOKENS_KEY
+from uq_llm_integrations.backends.vllm.worker import compat
 from uq_llm_integrations.backends.vllm.worker.early_stop import EARLY_STOPPER, Rule
-from uq_llm_integrations.backends.vllm.worker.recorder import RECORDER
-from uq_llm_integrations.backends.vllm.worker.tap import TAP
+from uq_llm_integrations.backends.vllm.worker.protocol import (
+    REQUEST_KEY,
+    SCORE_KEY,
+    STOP_KEY,
+    TOKENS_KEY,
+)
+from uq_llm_integrations.backends.vllm.worker.recorder import RECORDER, Row
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
     from vllm.sampling_params import SamplingParams
+    from vllm.v1.sample.logits_processor import BatchUpdate
     from vllm.v1.worker.gpu.sample.logits_processor.interface import (
         LogitsContext,
         LogitsProcRequestState,
     )
+    from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
     from uq_llm_integrations.backends.vllm.worker.shared_model import SharedModel
 
+_V1LogitsProcessor: Any = compat.v1_logits_processor()
+_V2LogitsProcessor: Any = compat.v2_logits_processor()
+
 
 @dataclass(frozen=True)
-class Watched:
-    """What the probe is asked to do for a request."""
+class Observation:
+    """What the probe observes of a request."""
 
     request: str
     has_grammar: bool
     rule: Rule | None
     tokens: tuple[str, list[int]] | None
     keeps_tokens: bool
-    """Whether the log-probabilities of its tokens are kept here, as nobody asks the engine."""
+    """Whether the log-probabilities of its tokens are kept here, as the engine returns none."""
 
     @classmethod
-    def of(cls, params: SamplingParams) -> Watched | None:
+    def of(cls, params: SamplingParams) -> Observation | None:
         """Read what the client has put into the sampling parameters."""
         extra = params.extra_args or {}
         if REQUEST_KEY not in extra:
@@ -65,37 +71,95 @@ class Watched:
         )
 
 
-WatchedRow = tuple[int, Watched, int]
-"""A row of the batch, what is asked of it, and the place of the token it is drawn for."""
+ObservedRow = tuple[int, Observation, int]
+"""A row of the batch, what is observed of it, and the index of the token to be sampled from it."""
 
 
-def _observe(logits: torch.Tensor, rows: list[WatchedRow]) -> torch.Tensor:
+def _record(logits: torch.Tensor, rows: list[ObservedRow]) -> torch.Tensor:
     """Record rows, which are sorted, and return what was recorded."""
     table = RECORDER.observe(
         logits,
-        [(row, watched.request, place) for row, watched, place in rows],
-        has_forbidden=any(watched.has_grammar for _, watched, _ in rows),
-        keeps_tokens=any(watched.keeps_tokens for _, watched, _ in rows),
+        [(row, one.request, index) for row, one, index in rows],
+        has_forbidden=any(one.has_grammar for _, one, _ in rows),
+        keeps_tokens=any(one.keeps_tokens for _, one, _ in rows),
     )
-    for row, watched, _ in rows:
-        if watched.tokens:
-            RECORDER.keep_tokens(watched.tokens[0], logits[row], watched.tokens[1])
+    for row, one, _ in rows:
+        if one.tokens:
+            RECORDER.keep_tokens(one.tokens[0], logits[row], one.tokens[1])
     return table
 
 
-def _stop(logits: torch.Tensor, table: torch.Tensor, rows: list[WatchedRow]) -> None:
+def _stop(logits: torch.Tensor, table: torch.Tensor, rows: list[ObservedRow]) -> None:
     """Stop what must stop by what was recorded of its row."""
-    named = [(row, watched.request, place) for row, watched, place in rows]
-    rules = {watched.request: watched.rule for _, watched, _ in rows if watched.rule}
+    named = [(row, one.request, index) for row, one, index in rows]
+    rules = {one.request: one.rule for _, one, _ in rows if one.rule}
     EARLY_STOPPER.apply(logits, table, named, rules)
 
 
-class V1Probe(V1LogitsProcessor):
-    """The probe for the V1 model runner: row i belongs to the i-th request of the batch."""
+class SamplerTap:
+    """Records what one V1 model runner's sampler computes, before anything changes it.
+
+    The statistics are of the very distributions that the engine's log-probabilities come from, and
+    those of the sampled tokens need not be sent through the engine at each step, which would slow
+    it down.
+    """
+
+    def __init__(self) -> None:
+        self._runner: GPUModelRunner | None = None
+        self._prompts: Iterator[compat.PromptPart] | None = None
+        self.see: Callable[[torch.Tensor], None] | None = None
+        """What records the logits of each step."""
+
+    @property
+    def is_attached(self) -> bool:
+        """Whether steps are seen here."""
+        return self._runner is not None
+
+    def attach(self, runner: GPUModelRunner) -> bool:
+        """Observe a runner's sampler; False where it is another one than vLLM's V1 runner has."""
+        if self._runner is not runner:
+            if self.see is None or not compat.observe_sampler(runner, self):
+                return False
+            self._runner = runner
+        return True
+
+    def see_logits(self, logits: torch.Tensor) -> None:
+        """Record the logits of a step."""
+        if self.see:
+            self.see(logits)
+
+    def see_samples(self, token_ids: torch.Tensor) -> None:
+        """Record the tokens sampled in a step."""
+        RECORDER.keep_samples(token_ids)
+
+    def see_prompts(self, prompts: Iterable[compat.PromptPart] | None) -> None:
+        """Expect the logits of these parts of prompts, or none any more."""
+        self._prompts = None if prompts is None else iter(prompts)
+
+    def see_prompt_logits(self, logits: torch.Tensor) -> None:
+        """Record the logits of the next part of a prompt, where one is expected."""
+        if self._prompts is not None:
+            RECORDER.observe(logits, _prompt_rows(next(self._prompts)), has_forbidden=False)
+
+
+def _prompt_rows(part: compat.PromptPart) -> list[Row]:
+    score = (part.params.extra_args or {}).get(SCORE_KEY)
+    if score is None:
+        return []
+    request, first = score
+    indices = (part.start + row + 1 - first for row in range(part.rows))
+    return [(row, request, index) for row, index in enumerate(indices) if index >= 0]
+
+
+TAP = SamplerTap()
+
+
+class V1Probe(_V1LogitsProcessor):
+    """The probe for the V1 model runner."""
 
     def __init__(self, vllm_config: VllmConfig, device: torch.device, is_pin_memory: bool) -> None:
-        self._rows: dict[int, tuple[Watched, list[int]]] = {}
-        self._seen: tuple[torch.Tensor, list[WatchedRow]] | None = None
+        self._rows: dict[int, tuple[Observation, list[int]]] = {}
+        self._seen: tuple[torch.Tensor, list[ObservedRow]] | None = None
         TAP.see = self.see
 
     def is_argmax_invariant(self) -> bool:
@@ -104,16 +168,16 @@ class V1Probe(V1LogitsProcessor):
 
     def update_state(self, batch_update: BatchUpdate | None) -> None:
         """Follow requests as they enter, leave and move within the batch."""
-        process_dict_updates(self._rows, batch_update, _with_output)
+        compat.follow_batch(self._rows, batch_update, _with_output)
 
     def see(self, logits: torch.Tensor) -> None:
-        """Record the rows that are watched; the token to be drawn next is the len(output)-th."""
+        """Record the rows that are observed; the token sampled next is the len(output)-th."""
         rows = [
-            (row, watched, len(output))
-            for row, (watched, output) in sorted(self._rows.items())
+            (row, observation, len(output))
+            for row, (observation, output) in sorted(self._rows.items())
             if row < len(logits)
         ]
-        self._seen = _observe(logits, rows), rows
+        self._seen = _record(logits, rows), rows
 
     def apply(self, logits: torch.Tensor) -> torch.Tensor:
         """Stop what must stop; without the tap, these logits are the first that are seen."""
@@ -127,46 +191,41 @@ class V1Probe(V1LogitsProcessor):
 
 def _with_output(
     params: SamplingParams, prompt_ids: list[int] | None, output_ids: list[int]
-) -> tuple[Watched, list[int]] | None:
-    watched = Watched.of(params)
-    return (watched, output_ids) if watched else None
+) -> tuple[Observation, list[int]] | None:
+    observation = Observation.of(params)
+    return (observation, output_ids) if observation else None
 
 
-class V2Probe(V2LogitsProcessor):
-    """The probe for the V2 model runner: rows are reordered at every step and named by slot."""
+class V2Probe(_V2LogitsProcessor):
+    """The probe for the V2 model runner."""
 
     def __init__(self, vllm_config: VllmConfig, req_states: LogitsProcRequestState) -> None:
-        self._prompt_lengths = req_states.prompt_len
-        self._requests: dict[int, Watched | None] = {}
+        self._states = req_states
+        self._requests: dict[int, Observation | None] = {}
 
     def add_request(self, req_idx: int, sampling_params: SamplingParams) -> bool:
-        """SampleMonitor a slot; True makes vLLM call `apply` although nothing is changed."""
-        self._requests[req_idx] = Watched.of(sampling_params)
+        """Observe a slot; True makes vLLM call `apply` although nothing is changed."""
+        self._requests[req_idx] = Observation.of(sampling_params)
         return self._requests[req_idx] is not None
 
     def apply(self, logits: torch.Tensor, ctx: LogitsContext) -> torch.Tensor:
-        """Record the rows that are watched; a row within the prompt has a place below zero."""
-        rows = []
-        for row, slot in enumerate(ctx.idx_mapping_np.tolist()):
-            if watched := self._requests.get(slot):
-                place = int(ctx.seq_lens_upper_bound_np[row] - self._prompt_lengths.np[slot])
-                if place >= 0:
-                    rows.append((row, watched, place))
-        _stop(logits, _observe(logits, rows), rows)
+        """Record the rows that are observed, but those within the prompt, and stop what must."""
+        rows = [row for row in compat.v2_rows(ctx, self._states, self._requests) if row[2] >= 0]
+        _stop(logits, _record(logits, rows), rows)
         return logits
 
 
-class ProbeReader:
-    """The worker extension: methods that the client reaches through `collective_rpc`."""
+class ProbeExtension:
+    """The worker extension: methods that the client calls by the names in `protocol`."""
 
     model_runner: Any
     vllm_config: VllmConfig
     uq_shared: SharedModel
 
     def uq_attach(self) -> bool:
-        """Look at logits where the engine takes its log-probabilities; False where that fails."""
+        """Observe logits where the engine takes its log-probabilities; False where that fails."""
         if self.model_runner.device.type == "cpu":
-            config = self.model_runner.model_config
+            config = self.vllm_config.model_config
             warm_up(config.get_vocab_size(), config.dtype)
         return TAP.attach(self.model_runner)
 
@@ -187,9 +246,9 @@ class ProbeReader:
         """Build the pass that looks inside the model; where that cannot be, return the reason."""
         from uq_llm_integrations.backends.vllm.worker.shared_model import SharedModel
 
-        runner = self.model_runner
+        model = compat.model_of(self.model_runner)
         try:
-            self.uq_shared = SharedModel(runner.get_model(), self.vllm_config, runner.device)
+            self.uq_shared = SharedModel(model, self.vllm_config, self.model_runner.device)
         except Exception as error:  # whatever a definition may raise that was not made for this
             return f"transformers' definition does not fit on vLLM's layers: {error}"
         return None
@@ -197,8 +256,3 @@ class ProbeReader:
     def uq_inspect(self, texts: list[list[int]], layers: list[int], attention: str | None) -> bytes:
         """Return what is inside the model at the tokens of some texts, see `SharedModel`."""
         return self.uq_shared.inspect(texts, layers, attention)
-
-
-def probe_name(use_v2_model_runner: bool) -> str:
-    """Return the name by which an engine loads the probe for its model runner."""
-    return f"{__name__}:{(V2Probe if use_v2_model_runner else V1Probe).__name__}"

@@ -13,16 +13,16 @@ from uq_llm_integrations.backends.token_statistics import COLUMNS, SUMS
 from uq_llm_integrations.backends.token_statistics_torch import row_statistics, token_statistics
 
 Row = tuple[int, str, int]
-"""A row of the batch, the request that it belongs to, the place of the token it is drawn for."""
+"""A row of the batch, its request, and the index of the token that is sampled from it."""
 
 Kept = dict[int, tuple[torch.Tensor, int]]
-"""By the place of each token: a table with the `COLUMNS`, and the row in it."""
+"""By the index of each token: a table with the `COLUMNS`, and the row in it."""
 
 _STOPPED, _TOKEN = COLUMNS.index("stopped"), COLUMNS.index("token")
 
 
-class Undrawn(NamedTuple):
-    """Distributions from which the tokens have not been drawn yet."""
+class Unsampled(NamedTuple):
+    """Distributions from which the tokens have not been sampled yet."""
 
     table: torch.Tensor
     """What is kept of them, which lacks the tokens."""
@@ -37,7 +37,7 @@ class Recorder:
 
     def __init__(self) -> None:
         self._kept: dict[str, Kept] = {}
-        self._undrawn: Undrawn | None = None
+        self._unsampled: Unsampled | None = None
 
     def observe(
         self,
@@ -49,8 +49,8 @@ class Recorder:
     ) -> torch.Tensor:
         """Keep and return the statistics of some rows, which are sorted.
 
-        A row computed again replaces its first version. With `keeps_tokens`, `draw` will tell the
-        tokens; until then, the logits may be changed.
+        A row computed again replaces its first version. With `keeps_tokens`, `keep_samples` comes
+        next; until then, the logits may be changed.
         """
         if not rows:
             return logits.new_zeros(0)
@@ -59,19 +59,21 @@ class Recorder:
         sums, total = row_statistics(own, has_forbidden=has_forbidden)
         table = sums.new_full((len(rows), len(COLUMNS)), torch.nan)
         table[:, : len(SUMS)], table[:, _STOPPED] = sums, 0.0
-        for i, (_, request, place) in enumerate(rows):
-            self._kept.setdefault(request, {})[place] = (table, i)
+        for i, (_, request, index) in enumerate(rows):
+            self._kept.setdefault(request, {})[index] = (table, i)
         if keeps_tokens:
-            self._undrawn = Undrawn(table, at, own.clone() if own is logits else own, total)
+            self._unsampled = Unsampled(table, at, own.clone() if own is logits else own, total)
         return table
 
-    def draw(self, token_ids: torch.Tensor) -> None:
-        """Keep what the distributions gave to the tokens drawn, [batch]."""
-        undrawn, self._undrawn = self._undrawn, None
-        if undrawn is None:
+    def keep_samples(self, token_ids: torch.Tensor) -> None:
+        """Keep what the distributions gave to the tokens sampled from them, [batch]."""
+        unsampled, self._unsampled = self._unsampled, None
+        if unsampled is None:
             return
-        drawn = token_ids[undrawn.rows] if len(undrawn.rows) < len(token_ids) else token_ids
-        undrawn.table[:, _TOKEN:] = token_statistics(undrawn.logits, undrawn.total, drawn.long())
+        sampled = token_ids[unsampled.rows] if len(unsampled.rows) < len(token_ids) else token_ids
+        unsampled.table[:, _TOKEN:] = token_statistics(
+            unsampled.logits, unsampled.total, sampled.long()
+        )
 
     def keep_tokens(self, request: str, logits: torch.Tensor, token_ids: list[int]) -> None:
         """Keep what one distribution, [vocabulary], gives to some tokens."""
@@ -89,7 +91,7 @@ class Recorder:
     def peek(self, request: str, first: int) -> bytes:
         """Return a request's float64 rows so far, from token `first` on."""
         kept = self._kept.get(request, {})
-        return _rows([{place - first: row for place, row in kept.items() if place >= first}])[0]
+        return _rows([{index - first: row for index, row in kept.items() if index >= first}])[0]
 
     @property
     def requests(self) -> list[str]:
@@ -107,7 +109,7 @@ def _rows(kept: Sequence[Kept]) -> list[bytes]:
     at = [
         starts[id(table)] + row
         for rows in unbroken
-        for table, row in (rows[place] for place in range(len(rows)))
+        for table, row in (rows[index] for index in range(len(rows)))
     ]
     data = torch.cat(list(tables.values()))[at].cpu().numpy()
     ends = list(accumulate(map(len, unbroken)))

@@ -1,7 +1,7 @@
 """What runs inside the engine's worker to look inside the model: one pass, on its own layers.
 
-vLLM tells neither hidden states nor attention weights. The transformers definition of the same
-model does, so it is built without weights, computes with vLLM's layers in the place of its own, and
+vLLM returns neither hidden states nor attention weights. The transformers definition of the same
+model does, so it is built without weights, computes with vLLM's layers instead of its own, and
 takes vLLM's own head for the logits.
 """
 
@@ -18,9 +18,13 @@ from safetensors.torch import save
 from torch import nn
 from transformers import AttentionInterface, AutoModelForCausalLM
 from transformers.masking_utils import AttentionMaskInterface, eager_mask
-from vllm.forward_context import set_forward_context
 
-from uq_llm_integrations.backends.vllm.worker.weight_binding import Binder, NotShareableError
+from uq_llm_integrations.backends.vllm.worker import compat
+from uq_llm_integrations.backends.vllm.worker.weight_binding import (
+    Binder,
+    EngineBlock,
+    NotShareableError,
+)
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -32,14 +36,14 @@ _LOGITS = 1 << 22
 
 
 class Weights:
-    """Keeps of each layer's attention weights what is wanted, before the next layer computes."""
+    """Keeps of each layer's attention weights what is needed, before the next layer computes."""
 
     def __init__(self, lengths: Sequence[int], *, maps: bool) -> None:
         self._lengths, self._maps = lengths, maps
         self._layers: list[dict[str, list[torch.Tensor]]] = []
 
     def take(self, weights: torch.Tensor) -> None:
-        """Keep what is wanted of one layer's weights [B, H, S, S]."""
+        """Keep what is needed of one layer's weights [B, H, S, S]."""
         parts = [weights[i, :, :n, :n] for i, n in enumerate(self._lengths)]
         if self._maps:
             self._layers.append({"attention_maps": [_singles(part) for part in parts]})
@@ -54,7 +58,7 @@ class Weights:
     def of_text(self, i: int) -> dict[str, torch.Tensor]:
         """Return the fields of `Activations` of one text, layers first."""
         if not self._layers:
-            raise NotShareableError("no layer of the model tells its attention weights")
+            raise NotShareableError("no layer of the model returns its attention weights")
         return {
             field: _singles(torch.stack([layer[field][i] for layer in self._layers]))
             for field in self._layers[0]
@@ -92,6 +96,7 @@ class SharedModel:
         self._decoder.eval()
         count = definition.config.num_hidden_layers
         self._layers = _layers(self._decoder, count)
+        self._try_blocks()
 
     def inspect(
         self, texts: Sequence[Sequence[int]], layers: Sequence[int], attention: str | None
@@ -112,7 +117,7 @@ class SharedModel:
     ) -> dict[str, torch.Tensor]:
         lengths = [len(text) for text in texts]
         weights = Weights(lengths, maps=attention == "maps") if attention else None
-        with self._watching(layers) as states:
+        with self._keeping(layers) as states:
             last = self._pass(texts, lengths, weights)
         if len(self._layers) in layers:
             states[len(self._layers)] = last
@@ -124,6 +129,20 @@ class SharedModel:
             found |= {f"{i}.{name}": values for name, values in fields.items()}
         return found
 
+    def _try_blocks(self) -> None:
+        """Find out in a pass over two tokens which of the engine's blocks must return tuples."""
+        blocks = [one for one in self._decoder.modules() if isinstance(one, EngineBlock)]
+        if not blocks:
+            return
+        for block in blocks:
+            block.is_on_trial = True
+        try:
+            with torch.inference_mode():
+                self._pass([[0, 0]], [2], None)
+        finally:
+            for block in blocks:
+                block.is_on_trial = False
+
     def _pass(
         self, texts: Sequence[Sequence[int]], lengths: list[int], weights: Weights | None
     ) -> torch.Tensor:
@@ -134,7 +153,7 @@ class SharedModel:
         arguments = {} if real.all() else {"attention_mask": real.long().to(self._device)}
         _taking[:] = [weights] if weights else []
         try:
-            with set_forward_context(None, self._config, num_tokens=ids.numel()):
+            with compat.forward_context(self._config, ids.numel()):
                 output = self._decoder(input_ids=ids.to(self._device), use_cache=False, **arguments)
         finally:
             _taking.clear()
@@ -156,11 +175,11 @@ class SharedModel:
     def _chosen(self, rows: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         if not len(rows):
             return rows.new_zeros(0)
-        logits = self._engine.compute_logits(rows).float()
+        logits = compat.compute_logits(self._engine, rows).float()
         return logits.gather(-1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
 
     @contextmanager
-    def _watching(self, layers: Sequence[int]) -> Iterator[dict[int, torch.Tensor]]:
+    def _keeping(self, layers: Sequence[int]) -> Iterator[dict[int, torch.Tensor]]:
         """Keep the hidden states that enter some of the blocks while this is open."""
         states: dict[int, torch.Tensor] = {}
 

@@ -8,11 +8,8 @@ matter how it keeps its weights.
 
 from __future__ import annotations
 
-import ast
 import inspect
 from collections.abc import Iterator
-from dataclasses import replace
-from textwrap import dedent
 from typing import Any
 
 import torch
@@ -20,8 +17,8 @@ from torch import nn
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightRenaming
 from transformers.pytorch_utils import Conv1D
-from vllm.model_executor.layers.linear import LinearBase
-from vllm.model_executor.layers.vocab_parallel_embedding import VocabParallelEmbedding
+
+from uq_llm_integrations.backends.vllm.worker import compat
 
 
 class NotShareableError(Exception):
@@ -33,9 +30,7 @@ class Names:
 
     def __init__(self, definition: nn.Module, engine: nn.Module) -> None:
         self._modules = dict(engine.named_modules(remove_duplicate=False))
-        self._fused = dict(getattr(engine, "packed_modules_mapping", {}))
-        mapper = getattr(engine, "hf_to_vllm_mapper", None)
-        self._mapper = replace(mapper, orig_to_new_stacked={}) if mapper else None
+        self._layout = compat.layout_of(engine)
         renamings = get_model_conversion_mapping(definition, add_legacy=False)
         self._renamings = [
             one.reverse_transform()
@@ -49,28 +44,28 @@ class Names:
 
     def owner(self, path: str, tensor: str) -> tuple[nn.Module | None, str]:
         """Return the engine's module that has a tensor, None where none has, and its name there."""
-        for place, name in self._places(path, tensor):
-            if place in self._modules:
-                return self._modules[place], name
+        for owner, name in self._names(path, tensor):
+            if owner in self._modules:
+                return self._modules[owner], name
         return None, tensor
 
     def fused(self, path: str) -> tuple[nn.Module, int] | None:
-        """Return the engine's layer that a layer is fused into, and its place among the parts."""
-        for place, _ in self._places(path, "weight"):
-            parent, leaf = _split(place)
-            for name, parts in self._fused.items():
+        """Return the engine's layer that a layer is fused into, and its index among the parts."""
+        for owner, _ in self._names(path, "weight"):
+            parent, leaf = _split(owner)
+            for name, parts in self._layout.fused.items():
                 if leaf in parts and f"{parent}.{name}" in self._modules:
                     return self._modules[f"{parent}.{name}"], parts.index(leaf)
         return None
 
-    def _places(self, path: str, tensor: str) -> Iterator[tuple[str, str]]:
-        """Yield the place itself, the one in the checkpoint, and what vLLM makes of that."""
+    def _names(self, path: str, tensor: str) -> Iterator[tuple[str, str]]:
+        """Yield the path and name themselves, those in the checkpoint, and vLLM's for these."""
         yield path, tensor
         name = f"{path}.{tensor}"
         for renaming in self._renamings:
             name, _ = renaming.rename_source_key(name)
         yield _split(name)
-        if self._mapper and (mapped := self._mapper.map_name(name)):
+        if mapped := self._layout.map_name(name):
             yield _split(mapped)
 
 
@@ -80,7 +75,7 @@ def _split(name: str) -> tuple[str, str]:
 
 
 class EngineModule(nn.Module):  # type: ignore[misc]  # torch is not followed
-    """Stands in the place of a module of the definition."""
+    """Stands in for a module of the definition."""
 
     def __init__(self, theirs: Any) -> None:
         super().__init__()
@@ -92,7 +87,7 @@ class EngineModule(nn.Module):  # type: ignore[misc]  # torch is not followed
 
 
 class EngineLinear(EngineModule):
-    """A layer of the engine's in the place of a linear layer of the definition."""
+    """A layer of the engine's that stands in for a linear layer of the definition."""
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         """Return [..., out] of states [..., in]."""
@@ -106,49 +101,75 @@ class EngineLinear(EngineModule):
 class FusedOutput:
     """The output of one fused layer, computed once for all of its parts."""
 
-    def __init__(self, layer: nn.Module) -> None:
-        self.sizes: list[int] = list(layer.output_partition_sizes)
+    def __init__(self, layer: nn.Module, sizes: list[int]) -> None:
+        self.sizes = sizes
         self._call = EngineLinear(layer)
         self._input: torch.Tensor | None = None
         self._parts: tuple[torch.Tensor, ...] = ()
         self._left: set[int] = set()
 
-    def part(self, place: int, states: torch.Tensor) -> torch.Tensor:
+    def part(self, index: int, states: torch.Tensor) -> torch.Tensor:
         """Return one part of the output for these very states; once all are read, let go."""
-        if self._input is not states or place not in self._left:
+        if self._input is not states or index not in self._left:
             self._input, self._left = states, set(range(len(self.sizes)))
             self._parts = self._call(states).split(self.sizes, -1)
-        self._left.remove(place)
-        part = self._parts[place]
+        self._left.remove(index)
+        part = self._parts[index]
         if not self._left:
             self._input, self._parts = None, ()
         return part
 
 
 class EnginePart(EngineModule):
-    """A part of a fused layer in the place of a linear layer of the definition."""
+    """A part of a fused layer that stands in for a linear layer of the definition."""
 
-    def __init__(self, fused: FusedOutput, place: int) -> None:
+    def __init__(self, fused: FusedOutput, index: int) -> None:
         super().__init__(fused)
-        self._place = place
+        self._index = index
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         """Return [..., out] of states [..., in]."""
-        part: torch.Tensor = self._theirs[0].part(self._place, states)
+        part: torch.Tensor = self._theirs[0].part(self._index, states)
         return part
 
 
-class EngineBlock(EngineModule):
-    """A block of the engine's in the place of one whose inside it keeps in another form."""
+class TrialOutput(torch.Tensor):  # type: ignore[misc]  # torch is not followed
+    """What a block returns in a trial pass; it notes whether it is taken for a tuple.
 
-    def __init__(self, block: nn.Module, *, gives_more: bool) -> None:
+    A definition whose block returns more than hidden states unpacks or indexes what it gets.
+    """
+
+    __torch_function__ = torch._C._disabled_torch_function_impl
+    block: EngineBlock
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._as_tuple())
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._as_tuple()[index] if isinstance(index, int) else super().__getitem__(index)
+
+    def _as_tuple(self) -> tuple[torch.Tensor, None]:
+        self.block.returns_tuple = True
+        return self.as_subclass(torch.Tensor), None
+
+
+class EngineBlock(EngineModule):
+    """A block of the engine's that stands in for one whose inside it keeps in another form."""
+
+    def __init__(self, block: nn.Module) -> None:
         super().__init__(block)
-        self._gives_more = gives_more
+        self.returns_tuple = False
+        """Whether the definition takes more than hidden states from it: None is put beside them."""
+        self.is_on_trial = False
 
     def forward(self, states: torch.Tensor) -> Any:
-        """Return [..., D] of states [..., D], and None beside it where the definition has more."""
+        """Return [..., D] of states [..., D], alone or as a tuple."""
         output = self._output(states).view(states.shape)
-        return (output, None) if self._gives_more else output
+        if self.is_on_trial:
+            output = output.as_subclass(TrialOutput)
+            output.block = self
+            return output
+        return (output, None) if self.returns_tuple else output
 
 
 class Binder:
@@ -159,7 +180,7 @@ class Binder:
         self._outputs: dict[nn.Module, FusedOutput] = {}
 
     def bind(self, module: nn.Module, path: str) -> None:
-        """Replace all that a module computes with; NotShareableError names what has no place."""
+        """Replace all that a module computes with; NotShareableError names what cannot be."""
         self._bind_tensors(module, path)
         for name, child in list(module.named_children()):
             setattr(module, name, self._bound(child, f"{path}.{name}"))
@@ -174,20 +195,22 @@ class Binder:
             block = self._names.module(path)
             if block is None or not (_takes_states(module) and _takes_states(block)):
                 raise
-            return EngineBlock(block, gives_more=_returns_tuple(module))
+            return EngineBlock(block)
 
     def _linear(self, linear: nn.Module, path: str) -> nn.Module:
         size = linear.out_features if isinstance(linear, nn.Linear) else linear.nf
         layer = self._names.module(path)
-        if isinstance(layer, LinearBase):
-            _check_size(path, size, layer.output_size)
+        if layer is not None and (sizes := compat.output_sizes(layer)):
+            _check_size(path, size, sum(sizes))
             return EngineLinear(layer)
         found = self._names.fused(path)
-        if found is None or not isinstance(found[0], LinearBase):
+        sizes = compat.output_sizes(found[0]) if found else None
+        if found is None or sizes is None:
             raise NotShareableError(f"the engine has no layer {path}")
-        fused = self._outputs.setdefault(found[0], FusedOutput(found[0]))
-        _check_size(path, size, fused.sizes[found[1]])
-        return EnginePart(fused, found[1])
+        owner, index = found
+        _check_size(path, size, sizes[index])
+        fused = self._outputs.setdefault(owner, FusedOutput(owner, sizes))
+        return EnginePart(fused, index)
 
     def _bind_tensors(self, module: nn.Module, path: str) -> None:
         for name, own in module.named_parameters(recurse=False):
@@ -200,10 +223,10 @@ class Binder:
     def _tensor(self, path: str, name: str, own: torch.Tensor) -> torch.Tensor:
         owner, their_name = self._names.owner(path, name)
         theirs = getattr(owner, their_name, None)
-        if not isinstance(theirs, torch.Tensor) or isinstance(owner, LinearBase):
+        if not isinstance(theirs, torch.Tensor) or compat.output_sizes(owner):
             raise NotShareableError(f"the engine has no parameter {path}.{name}")
-        if isinstance(owner, VocabParallelEmbedding):
-            theirs = theirs[: len(own)]  # vLLM pads the vocabulary
+        if compat.has_padded_rows(owner):
+            theirs = theirs[: len(own)]
         if theirs.shape != own.shape:
             raise NotShareableError(
                 f"{path}.{name} has shape {tuple(theirs.shape)} in the engine, not "
@@ -225,10 +248,3 @@ def _takes_states(module: nn.Module) -> bool:
         if one.default is one.empty and one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)
     ]
     return len(needed) == 1
-
-
-def _returns_tuple(module: nn.Module) -> bool:
-    """Return whether a definition's block returns more than hidden states, as its source says."""
-    tree = ast.parse(dedent(inspect.getsource(type(module).forward)))
-    returned = [node.value for node in ast.walk(tree) if isinstance(node, ast.Return)]
-    return any(isinstance(value, ast.Tuple) for value in returned)

@@ -1,0 +1,204 @@
+"""Which engines run: those with the same arguments are shared, and the last user ends one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from functools import partial
+from typing import TYPE_CHECKING
+
+from uq_llm_integrations.backends.event_loop import LoopThread
+from uq_llm_integrations.backends.vllm.client_compat import disown, loop_of
+from uq_llm_integrations.backends.vllm.launch import (
+    SpawnedProcesses,
+    start_async_llm,
+    why_ready_engine_is_inexact,
+)
+from uq_llm_integrations.backends.vllm.process import EngineProcess
+from uq_llm_integrations.errors import ConfigurationError, EngineError, EngineStartError
+
+if TYPE_CHECKING:
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+Arguments = Mapping[str, object]
+
+
+class EngineStart:
+    """One start of an engine, for all who wait for it; without any of them it is cancelled."""
+
+    def __init__(
+        self,
+        arguments: Arguments,
+        prepare: Callable[[], None],
+        dead: EngineProcess | None,
+        turn: threading.Lock,
+    ) -> None:
+        """`prepare` makes sure that the model is there; `turn` lets only one start run at a time.
+
+        Where an engine is `dead`, this one starts on its loop: blocking callers go on there.
+        """
+        self.waiters: list[Future[EngineProcess]] = []
+        self.loop = dead.loop if dead else LoopThread()
+        self._arguments, self._prepare, self._dead, self._turn = arguments, prepare, dead, turn
+        self._spawned = SpawnedProcesses()
+        self.engine = asyncio.run_coroutine_threadsafe(self._start(), self.loop.loop)
+
+    def cancel(self) -> None:
+        """End the start and its processes, without waiting for that."""
+        self._spawned.cancel()
+        ending = threading.Thread(target=self._spawned.end, args=(self.engine.done,))
+        ending.start()
+
+    async def _start(self) -> EngineProcess:
+        engine = None
+        try:
+            with self._turn:
+                self._prepare()
+                llm, why_no_probe = start_async_llm(self._arguments, self._spawned)
+            engine = EngineProcess(llm, self.loop, why_no_probe, owns_loop=self._dead is None)
+            await self._attach_probe(engine)
+            self._spawned.check()
+        except BaseException:
+            # Elsewhere, since neither the loop nor the engine can be ended from here.
+            threading.Thread(target=self._discard, args=(engine,)).start()
+            raise
+        if self._dead:
+            self._dead.owns_loop, engine.owns_loop = False, True
+        return engine
+
+    @staticmethod
+    async def _attach_probe(engine: EngineProcess) -> None:
+        try:
+            await engine.sees_raw()
+        except EngineError as error:
+            raise EngineStartError(f"the engine's probe did not start: {error}") from error
+
+    def _discard(self, engine: EngineProcess | None) -> None:
+        if engine is not None:
+            engine.shutdown()
+        elif self._dead is None:
+            self.loop.stop()
+        self._spawned.end(self.engine.done)
+
+
+class EnginePool:
+    """Engines by their arguments, with the number of their users, and those that are starting."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()  # the garbage collector may release while it is held
+        self._turn = threading.Lock()
+        self._engines: dict[str, tuple[EngineProcess, int]] = {}
+        self._starts: dict[str, EngineStart] = {}
+
+    def acquire(self, arguments: Arguments, prepare: Callable[[], None]) -> EngineProcess:
+        """Return the engine with these arguments, blocking while it starts; Ctrl-C ends that."""
+        waiter = self.reserve(arguments, prepare)
+        try:
+            return waiter.result()
+        except BaseException:
+            self.give_up(waiter)
+            raise
+
+    async def aacquire(self, arguments: Arguments, prepare: Callable[[], None]) -> EngineProcess:
+        """Return the engine with these arguments; cancelling the caller ends its start."""
+        waiter = self.reserve(arguments, prepare)
+        try:
+            return await asyncio.wrap_future(waiter)
+        except BaseException:
+            self.give_up(waiter)
+            raise
+
+    def reserve(self, arguments: Arguments, prepare: Callable[[], None]) -> Future[EngineProcess]:
+        """Return what will be the engine with these arguments, starting it unless it runs."""
+        key, waiter = engine_key(arguments), Future[EngineProcess]()
+        with self.lock:
+            engine, users = self._engines.get(key, (None, 0))
+            if engine is not None and not engine.is_dead:
+                self._engines[key] = (engine, users + 1)
+                waiter.set_result(engine)
+                return waiter
+            if start := self._starts.get(key):
+                start.waiters.append(waiter)
+            else:
+                start = EngineStart(arguments, prepare, engine, self._turn)
+                start.waiters.append(waiter)
+                self._starts[key] = start
+                start.engine.add_done_callback(partial(self._finish, key, start))
+        waiter.add_done_callback(partial(self._cancel_unwanted, key, start))
+        return waiter
+
+    def give_up(self, waiter: Future[EngineProcess]) -> None:
+        """Need a reserved engine no longer, whether it runs by now or not."""
+        if not waiter.cancel() and waiter.exception() is None:
+            self.release(waiter.result())
+
+    def release(self, engine: EngineProcess) -> None:
+        """Give an engine back."""
+        if not engine.is_of_this_process:
+            return
+        with self.lock:
+            for key, (held, users) in list(self._engines.items()):
+                if held is engine and users > 1:
+                    self._engines[key] = (held, users - 1)
+                    return
+                if held is engine:
+                    del self._engines[key]
+        engine.shutdown()
+
+    def disown_all(self) -> None:
+        """Forget in a forked child all engines, which are its parent's, and locks held there."""
+        engines = [engine for engine, _ in self._engines.values()]
+        EnginePool.__init__(self)
+        for engine in engines:
+            disown(engine.llm)
+
+    def _finish(self, key: str, start: EngineStart, done: Future[EngineProcess]) -> None:
+        error = EngineStartError("it was cancelled") if done.cancelled() else done.exception()
+        with self.lock:
+            if self._starts.get(key) is start:
+                del self._starts[key]
+            waiters = [one for one in start.waiters if one.set_running_or_notify_cancel()]
+            if error is None and waiters:
+                self._engines[key] = (done.result(), len(waiters))
+        if error is None and not waiters:
+            done.result().shutdown()
+        for waiter in waiters:
+            if error is None:
+                waiter.set_result(done.result())
+            else:
+                waiter.set_exception(error)
+
+    def _cancel_unwanted(self, key: str, start: EngineStart, waiter: Future[EngineProcess]) -> None:
+        if not waiter.cancelled():
+            return
+        with self.lock:
+            start.waiters.remove(waiter)
+            is_unwanted = not start.waiters
+            if is_unwanted and self._starts.get(key) is start:
+                del self._starts[key]
+        if is_unwanted:
+            start.cancel()
+
+
+def engine_key(arguments: Arguments) -> str:
+    """Return what is the same for the same arguments: such engines are shared."""
+    return json.dumps(arguments, sort_keys=True, default=repr)
+
+
+def adopt(llm: AsyncLLM) -> EngineProcess:
+    """Wrap an engine that the user has started, on the loop it already lives on, if any."""
+    try:
+        loop = loop_of(llm)
+    except AttributeError as error:
+        raise ConfigurationError(
+            f"engine is a {type(llm).__name__}; it must be a vllm.v1.engine.async_llm.AsyncLLM"
+        ) from error
+    return EngineProcess(llm, LoopThread(loop), why_ready_engine_is_inexact(llm.vllm_config))
+
+
+POOL = EnginePool()
+os.register_at_fork(after_in_child=POOL.disown_all)
