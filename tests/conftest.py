@@ -10,6 +10,7 @@ os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
 import hypothesis
 import numpy as np
 import pytest
+from pytest_socket import disable_socket, enable_socket
 
 from uq_llm_integrations import TokenTrace, VLLMEngineBackend
 from uq_llm_integrations.backends.vision_guard import hide_mismatched_builds
@@ -31,6 +32,14 @@ ENGINE_ARGUMENTS = {
     "num_gpu_blocks_override": 24,  # so little cache that requests get preempted
     "disable_log_stats": False,  # the tests read the engine's own counters
 }
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Only tests of a real engine or of a program of its own may open a socket."""
+    if {"engine", "subprocess"} & {mark.name for mark in item.iter_markers()}:
+        enable_socket()
+    else:
+        disable_socket(allow_unix_socket=True)
 
 
 @pytest.fixture(scope="session")

@@ -6,10 +6,11 @@ import asyncio
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import Field, model_validator
 
 from uq_llm_integrations.backends.base import MAX_N, Backend
 from uq_llm_integrations.backends.huggingface.backend import HuggingFaceBackend
@@ -37,7 +38,6 @@ class ModelFace(Settings):
     engine_args: JsonObject = Field(default_factory=dict)
     """Arguments of the backend; they can also be given as arguments."""
     max_n: int = MAX_N
-    _core: UncertaintyModel | None = PrivateAttr(default=None)
 
     refused: ClassVar[frozenset[str]] = frozenset()
     """Options of `Settings` that mean nothing to the class."""
@@ -70,28 +70,30 @@ class ModelFace(Settings):
             self.backend = self._new_backend()
         elif self.model or self.engine_args:
             raise ConfigurationError("a ready backend takes no model and no engine arguments")
-        self._core = UncertaintyModel(self.backend, self)
+        _ = self.core  # refuses what the backend can never serve
         self._refuse(name for name in self.refused if getattr(self, name) != _default(name))
         return self
 
-    @property
+    @cached_property
     def core(self) -> UncertaintyModel:
         """The model that does all the work; it reads the settings from these fields."""
-        if self._core is None:
-            assert self.backend is not None
-            self._core = UncertaintyModel(self.backend, self)
-        return self._core
+        assert self.backend is not None
+        return UncertaintyModel(self.backend, self)
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
         if name in type(self).model_fields:
-            self._core = None
+            self.__dict__.pop("core", None)
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Return a copy with some fields changed, which shares the backend unless it is deep."""
         copied = super().model_copy(update=update, deep=deep)
-        copied._core = None
+        copied.__dict__.pop("core", None)
         return copied
+
+    def __getstate__(self) -> dict[Any, Any]:
+        self.__dict__.pop("core", None)  # it refers to this object, and is made anew
+        return super().__getstate__()
 
     @property
     def model_name(self) -> str:

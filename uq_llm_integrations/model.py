@@ -30,7 +30,7 @@ from uq_llm_integrations.truncation import (
     Ids,
     TruncatedScore,
     score_truncated_texts,
-)  # fmt: skip  # a list of names
+)
 
 T = TypeVar("T")
 

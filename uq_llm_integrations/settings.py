@@ -12,14 +12,14 @@ from uq_llm_integrations.backends.sampling_params import (
     SAMPLING_PARAMETERS,
     check_sampling,
     check_top_logprobs,
-)  # fmt: skip  # a list of names
+)
 from uq_llm_integrations.coercion import Options, validation_text
 from uq_llm_integrations.errors import (
     ConfigurationError,
     InvalidRequestError,
     UncertaintyError,
     suggestion,
-)  # fmt: skip  # a list of names
+)
 from uq_llm_integrations.methods.registry import DEFAULT_METHODS, check_methods
 from uq_llm_integrations.records import EarlyStop
 from uq_llm_integrations.strategies.abstain import ABSTENTION, Action, Policy

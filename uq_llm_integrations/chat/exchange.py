@@ -25,7 +25,7 @@ from uq_llm_integrations.report.metadata import (
     openai_logprobs,
     token_metadata,
     uncertainty_metadata,
-)  # fmt: skip  # a list of names
+)
 from uq_llm_integrations.settings import Settings
 from uq_llm_integrations.strategies.streaming import AnswerPiece
 

@@ -16,7 +16,7 @@ from uq_llm_integrations.errors import (
     ConfigurationError,
     InvalidRequestError,
     MissingDependencyError,
-)  # fmt: skip  # a list of names
+)
 from uq_llm_integrations.records import Conversation
 
 CHOICES = ("auto", "none", "required")

@@ -13,19 +13,19 @@ from uq_llm_integrations.langchain.callbacks import (
     LangSmithFeedbackHandler,
     OpenTelemetryHandler,
     UncertaintyCallbackHandler,
-)  # fmt: skip  # a list of names
+)
 from uq_llm_integrations.langchain.chat import (
     ChatHuggingFaceUncertainty,
     ChatHybridUncertainty,
     ChatVLLMUncertainty,
-)  # fmt: skip  # a list of names
+)
 from uq_llm_integrations.langchain.gate import UncertaintyGate
 from uq_llm_integrations.langchain.llm import (
     HuggingFaceUncertaintyLLM,
     HybridUncertaintyLLM,
     ScoredText,
     VLLMUncertaintyLLM,
-)  # fmt: skip  # a list of names
+)
 
 if TYPE_CHECKING:
     from uq_llm_integrations.langchain.middleware import UncertaintyGateMiddleware

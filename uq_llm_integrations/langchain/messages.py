@@ -24,7 +24,7 @@ from langchain_core.outputs import (
     Generation,
     GenerationChunk,
     LLMResult,
-)  # fmt: skip  # a list of names
+)
 
 from uq_llm_integrations.chat.parsers import tool_choice_of
 from uq_llm_integrations.chat.reply import ChatResult as Answer

@@ -17,7 +17,7 @@ from llama_index.core.base.llms.types import (
     CompletionResponseGen,
     LLMMetadata,
     MessageRole,
-)  # fmt: skip  # a list of names
+)
 from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
 from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import ToolSelection
@@ -33,7 +33,7 @@ from uq_llm_integrations.llama_index.messages import (
     joined,
     selections,
     turn_of,
-)  # fmt: skip  # a list of names
+)
 from uq_llm_integrations.llama_index.serialization import arguments_of, plain_fields
 from uq_llm_integrations.llama_index.structured import StructuredPrediction
 

@@ -19,7 +19,7 @@ from llama_index.core.base.llms.types import (
     TextBlock,
     ThinkingBlock,
     ToolCallBlock,
-)  # fmt: skip  # a list of names
+)
 from llama_index.core.llms.llm import ToolSelection
 
 from uq_llm_integrations.chat.parsers import tool_choice_of

@@ -9,7 +9,7 @@ from uq_llm_integrations.backends.huggingface.generation import (
     penalize,
     sample_tokens,
 )
-from uq_llm_integrations.backends.huggingface.sampling import HFSampling
+from uq_llm_integrations.backends.huggingface.token_sampling import HFSampling
 
 LOGITS = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log()
 

@@ -9,11 +9,12 @@ import pytest
 from vllm.v1.metrics.reader import get_metrics_snapshot
 
 from tests.conftest import eventually, full_vocabulary, full_vocabulary_entropy
+from uq_llm_integrations.backends.metering import MeteredBackend
 from uq_llm_integrations.backends.token_statistics import dense_rows, exact_statistics
 from uq_llm_integrations.records import Candidate, Request
-from uq_llm_integrations.strategies.base import Single
+from uq_llm_integrations.strategies.base import Run, Single
 from uq_llm_integrations.strategies.quantities import token_max
-from uq_llm_integrations.strategies.streaming import astream
+from uq_llm_integrations.strategies.streaming import stream_strategy
 
 pytestmark = pytest.mark.engine
 
@@ -124,12 +125,13 @@ def test_a_stream_is_cut_off_inside_the_engine(backend, capital_ids):
 
     async def streamed():
         request = Request(capital_ids, sampling=sampling)
-        return [one async for one in astream(Single(), request, backend, stop_if=stop_if)]
+        run = Run(MeteredBackend(backend), request)
+        return [one async for one in stream_strategy(Single(), run, stop_if)]
 
     *before, last = backend.run(streamed())
     candidate = last.result.candidate
     assert candidate.finish_reason == "early_stop"
-    assert last.result.decision.action == "stopped_early"
+    assert last.result.sampling_end.kind == "stopped_early"
     assert candidate.trace.entropy[-1] > 0.5 >= max(candidate.trace.entropy[:-1], default=0.0)
     assert last.result.text == "".join(piece.text for piece in [*before, last])
 

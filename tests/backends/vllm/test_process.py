@@ -12,7 +12,6 @@ import numpy as np
 import psutil
 import pytest
 from tenacity import wait_fixed
-from uq_llm_integrations.strategies.drive import drive
 
 from tests.conftest import full_vocabulary_entropy
 from uq_llm_integrations.backends.vllm.backend import VLLMEngineBackend
@@ -20,7 +19,7 @@ from uq_llm_integrations.backends.vllm.launch import install_probe, own_main_mod
 from uq_llm_integrations.checkpoints import resolve_model
 from uq_llm_integrations.errors import EngineDeadError, EngineTimeoutError, InvalidRequestError
 from uq_llm_integrations.records import Request
-from uq_llm_integrations.strategies.base import Single
+from uq_llm_integrations.strategies.base import Single, run_strategy
 from uq_llm_integrations.strategies.retry import RetryErrors
 
 pytestmark = pytest.mark.engine
@@ -69,7 +68,7 @@ async def test_every_caller_of_a_dead_engine_gets_an_error_in_seconds(engine):
     worker = max(processes, key=lambda process: process.memory_info().rss)
     strategy = RetryErrors(Single(), wait=wait_fixed(0))
     request = Request((1,), sampling={"max_tokens": 100, "ignore_eos": True})
-    persistent = asyncio.create_task(asyncio.to_thread(drive, strategy, request, backend))
+    persistent = asyncio.create_task(run_strategy(strategy, request, backend))
     results, waited = await outcomes(backend, 4, worker.kill)
     assert [type(result) for result in results] == [EngineDeadError] * 4
     assert len(set(map(id, results))) == 4

@@ -11,7 +11,7 @@ from uq_llm_integrations.backends.base import kept_candidates
 from uq_llm_integrations.backends.batching import BatchSize
 from uq_llm_integrations.backends.huggingface.forward import forward, last_logits, trace_of
 from uq_llm_integrations.backends.huggingface.loading import Description, EndTokens
-from uq_llm_integrations.backends.huggingface.sampling import HFSampling, Sample
+from uq_llm_integrations.backends.huggingface.token_sampling import HFSampling, Sample
 from uq_llm_integrations.errors import EngineError
 from uq_llm_integrations.records import Candidate, Request, SampleMonitor, StreamPiece, TokenTrace
 

@@ -22,7 +22,7 @@ from uq_llm_integrations.records import Layer
 FORMAT = 1
 """Version of the files; another one is refused."""
 
-EXTRA = "polygraph"
+EXTRA = "fitted"
 """The extra of this package that brings what a fit is made and kept with."""
 
 Arrays = Mapping[str, NDArray[Any]]

@@ -6,7 +6,7 @@ import torch
 
 from uq_llm_integrations.backends.huggingface.forward import trace_of
 from uq_llm_integrations.backends.huggingface.loading import EndTokens
-from uq_llm_integrations.backends.huggingface.sampling import HFSampling, Sample
+from uq_llm_integrations.backends.huggingface.token_sampling import HFSampling, Sample
 from uq_llm_integrations.errors import EngineError, InvalidRequestError
 from uq_llm_integrations.records import EarlyStop, Request
 
