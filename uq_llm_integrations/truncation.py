@@ -1,7 +1,5 @@
 """Scores of truncated text: a slice of what is known, or one forward pass for what is not."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

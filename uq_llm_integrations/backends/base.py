@@ -1,7 +1,5 @@
 """The Backend protocol: where tokens come from, and what can be known of them."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from asyncio import to_thread
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Generator, Sequence

@@ -1,7 +1,5 @@
 """What a backend can serve."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 MAX_N = 128

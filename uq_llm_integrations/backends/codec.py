@@ -1,7 +1,5 @@
 """From texts and conversations to tokens and back, the same for every backend."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol

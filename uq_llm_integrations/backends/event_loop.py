@@ -1,7 +1,5 @@
 """An event loop on a thread of its own, with doors for blocking callers and for other loops."""
 
-from __future__ import annotations
-
 import asyncio
 import atexit
 import os

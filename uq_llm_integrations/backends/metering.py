@@ -1,7 +1,5 @@
 """A backend whose costs are counted, one wrapper a request."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from uq_llm_integrations.backends.base import Backend, Capabilities

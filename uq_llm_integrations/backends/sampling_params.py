@@ -1,7 +1,5 @@
 """Checks of a request that need no engine: its counts, and vLLM's sampling parameters."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Any

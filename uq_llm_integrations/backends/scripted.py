@@ -1,7 +1,5 @@
 """A deterministic backend that answers from a script, for tests of what is built on top."""
 
-from __future__ import annotations
-
 import asyncio
 import math
 from collections.abc import AsyncGenerator, Mapping, Sequence

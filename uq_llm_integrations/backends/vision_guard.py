@@ -6,8 +6,6 @@ nothing here needs them. Builds that match torch (both marked `+cpu`) are left a
 is whatever the program itself imports.
 """
 
-from __future__ import annotations
-
 import importlib
 import sys
 import threading

@@ -1,7 +1,5 @@
 """What methods see of the model's inside: one forward pass of prompt and answer for all of them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVarTuple
 

@@ -4,8 +4,6 @@ BoostedProb shares the probability among the tokens that dominate; CCP, claim-co
 probability, compares those that mean the same with those that mean the opposite.
 """
 
-from __future__ import annotations
-
 import string
 from collections.abc import Sequence
 from itertools import islice

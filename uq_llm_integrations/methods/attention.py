@@ -5,8 +5,6 @@ of prompt and answer, of which the last T are the answer's, its stop token inclu
 are higher where the model is less certain.
 """
 
-from __future__ import annotations
-
 import asyncio
 import math
 from collections.abc import Sequence

@@ -15,8 +15,6 @@ and returns a value for each candidate. Both are made by a decorator:
     register_method(brevity)
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass

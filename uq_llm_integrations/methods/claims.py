@@ -1,7 +1,5 @@
 """Methods that give each claim of an answer its own score, and the claims themselves."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Sequence
 from itertools import accumulate, islice, pairwise, product

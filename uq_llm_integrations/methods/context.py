@@ -5,8 +5,6 @@ A piece of evidence is an `async def` that takes the `Context` and returns what 
 others; what is independent runs at the same time.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TypeVar, cast

@@ -1,7 +1,5 @@
 """Whether texts mean the same: entailment and similarity, by a judge that can be replaced."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

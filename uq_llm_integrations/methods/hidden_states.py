@@ -3,8 +3,6 @@
 Layers count as in `Inspection`. All scores are higher where the model is less certain.
 """
 
-from __future__ import annotations
-
 import asyncio
 import math
 from collections.abc import Sequence

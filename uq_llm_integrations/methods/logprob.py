@@ -4,8 +4,6 @@ Those of the trace alone cost nothing; they are numpy, and equal lm-polygraph's 
 same names. Where a trace has only the top k, a formula returns what follows from them: an interval.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

@@ -1,7 +1,5 @@
 """How methods are served that need more than a candidate's trace."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -4,8 +4,6 @@
 seconds to a minute, so it happens only once a method that needs an estimator is really used.
 """
 
-from __future__ import annotations
-
 import asyncio
 import inspect
 import logging

@@ -1,7 +1,5 @@
 """Methods that ask the model about its answer, or read what the answer says of itself."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 

@@ -4,8 +4,6 @@ Where a request has several candidates, they are the samples themselves; else `M
 how many more are generated, at which temperature.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import product

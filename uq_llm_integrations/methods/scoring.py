@@ -5,8 +5,6 @@ it was given, and its token-level estimators drop the last token, which they tak
 text. Here the first two have no value but a reason, and every token keeps its score.
 """
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence

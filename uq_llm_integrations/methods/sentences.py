@@ -1,7 +1,5 @@
 """Where the sentences of a text are: what an answer claims, unless the caller knows better."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Sequence
 

@@ -1,7 +1,5 @@
 """Methods that weigh samples, or tokens, by how alike the texts are: the SAR and CoCoA families."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import product
 

@@ -1,7 +1,5 @@
 """Several awaitables at the same time, none of which outlives a failure of another."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Awaitable, Iterable, Sequence
 from typing import TypeVar

@@ -1,7 +1,5 @@
 """What becomes of an answer that is too uncertain: a note, another text, or an error."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, get_args
 

@@ -1,7 +1,5 @@
 """The least uncertain of N samples, or the one that they vote for."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """Conditions written as text: `mean_nll > 0.6 or agreement < 0.5`."""
 
-from __future__ import annotations
-
 import ast
 from collections.abc import Callable
 from functools import reduce

@@ -1,7 +1,5 @@
 """What conditions compare: scores, windows over tokens, and how far the samples agree."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from pathlib import Path

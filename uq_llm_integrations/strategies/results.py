@@ -1,7 +1,5 @@
 """From candidates to a result: scored, counted, and in order."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 

@@ -3,8 +3,6 @@
 Both are tenacity's: its `stop`, `wait` and callbacks are passed in, only the predicate is ours.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace

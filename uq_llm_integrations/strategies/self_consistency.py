@@ -1,7 +1,5 @@
 """The answer that most samples give, from no more samples than it takes to know it."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 

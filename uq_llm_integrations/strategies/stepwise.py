@@ -1,7 +1,5 @@
 """Step-wise best of N: the best of several next steps is kept, and generation goes on from it."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace

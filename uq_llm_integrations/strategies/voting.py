@@ -1,7 +1,5 @@
 """Ways to choose among candidates: by a score, by votes, by votes that a score weighs."""
 
-from __future__ import annotations
-
 import math
 import re
 import unicodedata

@@ -4,8 +4,6 @@ A fit is two files in a folder, arrays as safetensors and a description as JSON.
 code when it is read.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from hashlib import sha256
