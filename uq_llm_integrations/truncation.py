@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from uq_llm_integrations.backends.base import Backend
+from uq_llm_integrations.backends.event_loop import together
 from uq_llm_integrations.backends.metering import MeteredBackend
 from uq_llm_integrations.errors import ConfigurationError
 from uq_llm_integrations.methods.options import MethodOptions
 from uq_llm_integrations.methods.registry import DEFAULT_METHODS, check_available
 from uq_llm_integrations.methods.scoring import add_evidence_scores
-from uq_llm_integrations.methods.tasks import together
 from uq_llm_integrations.records import Candidate, Request, Result, Score, Usage
 from uq_llm_integrations.strategies.base import Run, Strategy
 from uq_llm_integrations.strategies.results import scored_result

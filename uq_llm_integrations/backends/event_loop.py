@@ -5,7 +5,7 @@ import atexit
 import os
 import threading
 import weakref
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Generator, Iterable
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -136,6 +136,29 @@ class LoopThread:
             raise
 
 
+async def together(runs: Iterable[Coroutine[object, object, T]]) -> list[T]:
+    """Await several at the same time; where one fails, the others are cancelled.
+
+    Example:
+        >>> asyncio.run(together([asyncio.sleep(0, "one"), asyncio.sleep(0, "two")]))
+        ['one', 'two']
+    """
+    tasks = [asyncio.ensure_future(run) for run in runs]
+    try:
+        return await asyncio.gather(*tasks)
+    except BaseException:
+        await cancel(tasks)
+        raise
+
+
+async def cancel(tasks: Iterable[asyncio.Task[T]]) -> None:
+    """Cancel tasks and wait until they have ended."""
+    ending = list(tasks)
+    for task in ending:
+        task.cancel()
+    await asyncio.gather(*ending, return_exceptions=True)
+
+
 def check_process(pid: int) -> None:
     """Raise EngineError in a process other than the one with this id, which started threads."""
     if pid != os.getpid():
@@ -174,9 +197,7 @@ def _serve(loop: asyncio.AbstractEventLoop) -> None:
 
 async def _cancel_all() -> None:
     while tasks := asyncio.all_tasks() - {asyncio.current_task()}:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel(tasks)
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

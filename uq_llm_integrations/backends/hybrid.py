@@ -9,13 +9,12 @@ from copy import copy
 from dataclasses import replace
 from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
-from uq_llm_integrations.backends.base import Backend
+from uq_llm_integrations.backends.base import Backend, Shared
 from uq_llm_integrations.backends.capabilities import MAX_N, Capabilities
 from uq_llm_integrations.backends.codec import check_same_tokens
 from uq_llm_integrations.backends.event_loop import LoopThread
 from uq_llm_integrations.backends.huggingface.backend import HuggingFaceBackend
 from uq_llm_integrations.backends.phase_lock import Phase, PhaseLock
-from uq_llm_integrations.backends.sharing import Shared
 from uq_llm_integrations.backends.vllm.backend import VLLMEngineBackend
 from uq_llm_integrations.errors import ConfigurationError
 from uq_llm_integrations.records import (

@@ -9,10 +9,9 @@ from functools import cache, cached_property
 import numpy as np
 
 from uq_llm_integrations.backends.base import Backend, failed_candidate, layer_number
-from uq_llm_integrations.backends.capabilities import MAX_N, Capabilities
+from uq_llm_integrations.backends.capabilities import MAX_N, Capabilities, check_request
 from uq_llm_integrations.backends.codec import split_text, text_of
 from uq_llm_integrations.backends.event_loop import LoopThread
-from uq_llm_integrations.backends.sampling_params import check_request
 from uq_llm_integrations.errors import ConfigurationError, InvalidRequestError, UncertaintyError
 from uq_llm_integrations.records import (
     Activations,

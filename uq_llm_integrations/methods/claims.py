@@ -15,10 +15,10 @@ from uq_llm_integrations.methods.base import (
 )
 from uq_llm_integrations.methods.context import Context, Evidence
 from uq_llm_integrations.methods.logprob import entropies, pointwise_information, with_sums
+from uq_llm_integrations.methods.options import Span, Spans
 from uq_llm_integrations.methods.polygraph import polygraph_method, statistic
 from uq_llm_integrations.methods.prompting import true_logprobs
 from uq_llm_integrations.methods.sampling import LABELS, judged_entailments, samples
-from uq_llm_integrations.methods.sentences import Span, Spans
 from uq_llm_integrations.records import Claim, Floats
 
 # lm-polygraph's words, so that scores can be compared.

@@ -10,13 +10,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from uq_llm_integrations.backends.event_loop import together
 from uq_llm_integrations.backends.metering import MeteredBackend
 from uq_llm_integrations.errors import (
     ConfigurationError,
     MissingDependencyError,
     ModelNotFoundError,
 )
-from uq_llm_integrations.methods.tasks import together
 from uq_llm_integrations.records import Floats, Inspection, Singles
 
 Pairs = Sequence[tuple[str, str]]

@@ -19,6 +19,7 @@ from typing import Literal, Protocol, TypeVar, Unpack, cast
 import numpy as np
 
 from uq_llm_integrations.backends.base import Capabilities
+from uq_llm_integrations.backends.event_loop import together
 from uq_llm_integrations.backends.vision_guard import hide_mismatched_builds
 from uq_llm_integrations.errors import (
     ConfigurationError,
@@ -29,7 +30,6 @@ from uq_llm_integrations.errors import (
 from uq_llm_integrations.methods.base import Level, Method, MethodFields, Requirement, Value
 from uq_llm_integrations.methods.context import Context, Evidence
 from uq_llm_integrations.methods.options import MethodOptions
-from uq_llm_integrations.methods.tasks import together
 from uq_llm_integrations.records import Candidate, Claim, Floats
 
 T = TypeVar("T")

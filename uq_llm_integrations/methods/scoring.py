@@ -13,6 +13,7 @@ from math import isfinite
 
 import numpy as np
 
+from uq_llm_integrations.backends.event_loop import together
 from uq_llm_integrations.backends.metering import MeteredBackend
 from uq_llm_integrations.errors import EvidenceError, UncertaintyError
 from uq_llm_integrations.methods.base import Ends, Method, Value
@@ -20,7 +21,6 @@ from uq_llm_integrations.methods.claims import claims
 from uq_llm_integrations.methods.context import Context
 from uq_llm_integrations.methods.options import MethodOptions
 from uq_llm_integrations.methods.registry import find_method
-from uq_llm_integrations.methods.tasks import together
 from uq_llm_integrations.records import (
     Candidate,
     Claim,

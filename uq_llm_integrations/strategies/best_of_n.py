@@ -25,13 +25,16 @@ from uq_llm_integrations.strategies.base import (
     check_orders,
     check_varied,
 )
-from uq_llm_integrations.strategies.results import Key, concluded, max_tokens_of, ordered
-from uq_llm_integrations.strategies.voting import (
+from uq_llm_integrations.strategies.results import (
     Answer,
+    Key,
     borda_votes,
     by_votes,
+    concluded,
     lowest,
+    max_tokens_of,
     normalised_answer,
+    ordered,
     probability_votes,
 )
 

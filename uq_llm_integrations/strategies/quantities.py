@@ -12,7 +12,7 @@ from uq_llm_integrations.methods.registry import find_method
 from uq_llm_integrations.methods.scoring import token_values
 from uq_llm_integrations.records import Floats, Result
 from uq_llm_integrations.strategies.conditions import Interval, Quantity, Scored
-from uq_llm_integrations.strategies.voting import Answer, normalised_answer
+from uq_llm_integrations.strategies.results import Answer, normalised_answer
 
 
 @dataclass(frozen=True, repr=False)

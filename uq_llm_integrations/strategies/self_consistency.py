@@ -24,8 +24,14 @@ from uq_llm_integrations.strategies.base import (
     check_orders,
     check_varied,
 )
-from uq_llm_integrations.strategies.results import concluded, ordered
-from uq_llm_integrations.strategies.voting import Answer, by_votes, normalised_answer, one_vote
+from uq_llm_integrations.strategies.results import (
+    Answer,
+    by_votes,
+    concluded,
+    normalised_answer,
+    one_vote,
+    ordered,
+)
 
 _LEAST_TO_GIVE_UP = 6
 

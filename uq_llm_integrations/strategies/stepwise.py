@@ -27,13 +27,13 @@ from uq_llm_integrations.strategies.condition_text import When, as_condition
 from uq_llm_integrations.strategies.conditions import check_condition
 from uq_llm_integrations.strategies.results import (
     concluded,
+    lowest,
     max_tokens_of,
     merged,
     ordered,
     scored_result,
 )
 from uq_llm_integrations.strategies.step_state import StepState
-from uq_llm_integrations.strategies.voting import lowest
 
 DEFAULT_MAX_TOKENS = 256
 """The most tokens of a step-wise answer whose request does not set `max_tokens`."""

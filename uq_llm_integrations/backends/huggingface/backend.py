@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from uq_llm_integrations.backends.base import Backend, kept_candidates
 from uq_llm_integrations.backends.batching import in_batches
-from uq_llm_integrations.backends.capabilities import MAX_N, Capabilities
+from uq_llm_integrations.backends.capabilities import MAX_N, Capabilities, check_request
 from uq_llm_integrations.backends.codec import encoded_chat, encoded_prompt, split_text
 from uq_llm_integrations.backends.event_loop import LoopThread
 from uq_llm_integrations.backends.huggingface.loading import ModelOptions
 from uq_llm_integrations.backends.huggingface.thread import ModelThread
 from uq_llm_integrations.backends.huggingface.token_sampling import HFSampling
-from uq_llm_integrations.backends.sampling_params import check_request
 from uq_llm_integrations.checkpoints import resolve_model
 from uq_llm_integrations.errors import ConfigurationError, EmptyPromptError, InvalidRequestError
 from uq_llm_integrations.records import (

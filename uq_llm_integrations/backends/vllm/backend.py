@@ -10,9 +10,9 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from uq_llm_integrations.backends.base import MAX_N, Backend, Capabilities
+from uq_llm_integrations.backends.capabilities import check_request
 from uq_llm_integrations.backends.codec import encoded_chat, encoded_prompt, split_text
 from uq_llm_integrations.backends.event_loop import LoopThread
-from uq_llm_integrations.backends.sampling_params import check_request
 from uq_llm_integrations.backends.vllm.generation import Generation
 from uq_llm_integrations.backends.vllm.inspection import InspectionPass, why_no_activations
 from uq_llm_integrations.backends.vllm.launch import check_engine_arguments

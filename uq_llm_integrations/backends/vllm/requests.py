@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from uq_llm_integrations.backends.sampling_params import MASKING_PARAMETERS, PENALTIES
+from uq_llm_integrations.backends.capabilities import MASKING_PARAMETERS, PENALTIES
 from uq_llm_integrations.backends.vllm.client_compat import is_served_by_xgrammar, sampling_params
 from uq_llm_integrations.backends.vllm.worker.protocol import (
     REQUEST_KEY,
