@@ -7,13 +7,12 @@ from abc import ABC, abstractmethod
 from asyncio import to_thread
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Generator, Sequence
 from types import TracebackType
-from typing import Any, ClassVar, Self, TypeVar
+from typing import ClassVar, Self, TypeVar
 from uuid import uuid4
 
 import numpy as np
 
-from uq_llm_integrations.backends.capabilities import MAX_N as MAX_N  # imported beside Backend
-from uq_llm_integrations.backends.capabilities import Capabilities as Capabilities
+from uq_llm_integrations.backends.capabilities import Capabilities as Capabilities  # beside Backend
 from uq_llm_integrations.backends.capabilities import check_request
 from uq_llm_integrations.backends.event_loop import LoopThread
 from uq_llm_integrations.errors import InvalidRequestError, MethodUnavailableError, UncertaintyError
@@ -60,7 +59,7 @@ class Backend(ABC):
         Where the model's template knows no tools, they are described in a system message.
         """
 
-    async def tokenizer(self) -> Any:
+    async def tokenizer(self) -> object:
         """Return the transformers tokenizer, None where there is none."""
         return None
 
@@ -129,7 +128,7 @@ class Backend(ABC):
         """Raise InvalidRequestError for a request that can never work."""
         check_request(request, self.capabilities)
 
-    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+    def run(self, coroutine: Coroutine[object, object, T]) -> T:
         """Run a coroutine that uses this backend, blocking."""
         return self.loop.run(coroutine)
 
@@ -230,17 +229,26 @@ def _find_or_make(kind: type[Shared], key: str, arguments: tuple[object, ...]) -
     return found
 
 
-def layer_number(layer: Layer, layers: int) -> int:
-    """Return the number of a layer that may be counted from the end or be 'middle'.
+def layer_numbers(inspection: Inspection, layers: int) -> dict[Layer, int]:
+    """Return the number of each layer to be inspected, in a model of L layers.
 
-    A model of L layers has hidden states 0 to L.
+    A layer may be counted from the end or be 'middle'; the hidden states have the numbers 0 to L.
+    Raises InvalidRequestError for what such a model does not have.
     """
-    number = layers // 2 if layer == "middle" else layer + (layers + 1) * (layer < 0)
-    if not 0 <= number <= layers:
+    numbers = {
+        layer: layers // 2 if layer == "middle" else layer + (layers + 1) * (layer < 0)
+        for layer in inspection.hidden_layers
+    }
+    for layer, number in numbers.items():
+        if not 0 <= number <= layers:
+            raise InvalidRequestError(
+                f"there is no layer {layer}; allowed are {-layers - 1} to {layers} and 'middle'"
+            )
+    if inspection.attention not in (None, "bands", "maps"):
         raise InvalidRequestError(
-            f"there is no layer {layer}; allowed are {-layers - 1} to {layers} and 'middle'"
+            f"attention is {inspection.attention!r}; allowed are None, 'bands' and 'maps'"
         )
-    return number
+    return numbers
 
 
 def failed_candidate(prompt_ids: tuple[int, ...], error: UncertaintyError, size: int) -> Candidate:

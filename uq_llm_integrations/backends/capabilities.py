@@ -1,9 +1,8 @@
 """What a backend can serve, and checks of a request that need no engine."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from uq_llm_integrations.errors import (
     EmptyPromptError,
@@ -125,7 +124,28 @@ def check_request(request: Request, capabilities: Capabilities) -> None:
         check_early_stop(request.early_stop, request.sampling)
 
 
-def check_early_stop(rule: EarlyStop, sampling: Mapping[str, Any]) -> None:
+def check_text(token_ids: Sequence[int], size: int | None, context: int | None) -> None:
+    """Raise InvalidRequestError for a text that cannot pass through the model as a whole.
+
+    `size` is that of the vocabulary and `context` of the context, None where it is not known.
+    """
+    if not token_ids:
+        raise EmptyPromptError
+    if context is not None and len(token_ids) > context:
+        raise InvalidRequestError(
+            f"a text has {len(token_ids)} tokens; at most {context} fit into the context"
+        )
+    check_ids(token_ids, size)
+
+
+def check_ids(token_ids: Sequence[int], size: int | None) -> None:
+    """Raise InvalidRequestError for a token that a vocabulary of this size does not have."""
+    if size is not None and not all(0 <= token < size for token in token_ids):
+        wrong = next(token for token in token_ids if not 0 <= token < size)
+        raise InvalidRequestError(f"there is no token {wrong}; allowed are 0 to {size - 1}")
+
+
+def check_early_stop(rule: EarlyStop, sampling: Mapping[str, object]) -> None:
     """Raise InvalidRequestError for a rule that can never work."""
     if isinstance(rule.above, bool) or not isinstance(rule.above, int | float):
         raise InvalidRequestError(f"the early stop's threshold is {rule.above!r}, not a number")
@@ -163,7 +183,7 @@ def check_top_logprobs(k: int, max_k: int) -> None:
         )
 
 
-def check_sampling(sampling: Mapping[str, Any]) -> None:
+def check_sampling(sampling: Mapping[str, object]) -> None:
     """Raise InvalidRequestError for unknown names and values that can never work."""
     for name, value in sampling.items():
         if name not in SAMPLING_PARAMETERS:

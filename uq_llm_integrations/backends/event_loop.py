@@ -8,7 +8,7 @@ import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Generator, Iterable
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from uq_llm_integrations.errors import EngineError
 
@@ -50,7 +50,7 @@ class LoopThread:
         """Whether the calling code runs on the loop's own thread."""
         return threading.current_thread() is self._thread
 
-    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+    def run(self, coroutine: Coroutine[object, object, T]) -> T:
         """Run a coroutine on the loop and block until it is done.
 
         Ctrl-C cancels it and waits up to `CANCEL_SECONDS` until it has ended.
@@ -90,7 +90,7 @@ class LoopThread:
             raise CancelledError
         return task.result()
 
-    async def arun(self, coroutine: Coroutine[Any, Any, T]) -> T:
+    async def arun(self, coroutine: Coroutine[object, object, T]) -> T:
         """Run a coroutine on the loop from any loop; cancelling the caller cancels it."""
         self._check(coroutine)
         if _running_loop() is self.loop:
@@ -128,7 +128,7 @@ class LoopThread:
             if not self.is_here:
                 self._thread.join(timeout)
 
-    def _check(self, coroutine: Coroutine[Any, Any, T]) -> None:
+    def _check(self, coroutine: Coroutine[object, object, T]) -> None:
         try:
             check_process(self._pid)
         except EngineError:

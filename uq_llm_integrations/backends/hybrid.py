@@ -29,13 +29,15 @@ from uq_llm_integrations.records import (
 
 T = TypeVar("T")
 Mode = Literal["shared", "resident", "sequential"]
+Arguments = Mapping[str, Any]
+"""Named arguments of a backend."""
 
 
 def hybrid_backend(
     model: str,
     mode: Mode = "shared",
-    vllm: Mapping[str, Any] | None = None,
-    huggingface: Mapping[str, Any] | None = None,
+    vllm: Arguments | None = None,
+    huggingface: Arguments | None = None,
     *,
     max_n: int = MAX_N,
 ) -> Backend:
@@ -114,7 +116,7 @@ class HybridBackend(Backend):
         self._pair = _Pair(generator, scorer, sequential)
         self._pair.join(self)
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
         self._pair = copy(self._pair)  # itself, but for a forked child
         self._pair.join(self)
@@ -146,7 +148,7 @@ class HybridBackend(Backend):
         await self._check_tokens()
         return await self._pair.codec.encode_chat(conversation)
 
-    async def tokenizer(self) -> Any:
+    async def tokenizer(self) -> object:
         """Return the tokenizer of both."""
         return await self._pair.codec.tokenizer()
 

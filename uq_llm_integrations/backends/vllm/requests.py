@@ -55,7 +55,7 @@ def generation_params(
     values = {name: value for name, value in request.sampling.items() if value is not None}
     if "seed" in values:
         values["seed"] += index
-    extra: dict[str, Any] = dict(values.pop("extra_args", {}))
+    extra: dict[str, object] = dict(values.pop("extra_args", {}))
     if isinstance(values.get("structured_outputs"), Mapping):
         values["structured_outputs"] = structured_outputs(values["structured_outputs"])
     if whole and not values.get("stop"):

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -61,7 +62,7 @@ def load_fit(folder: Path | str, kind: str, *, model: str, layer: Layer) -> Arra
     return arrays
 
 
-def optional_module(name: str) -> Any:
+def optional_module(name: str) -> ModuleType:
     """Import a module that comes with an extra; say how to install it where it is missing."""
     try:
         return import_module(name)
