@@ -8,11 +8,7 @@ import numpy as np
 
 from uq_llm_integrations.errors import EvidenceError
 from uq_llm_integrations.methods.alternatives import boosted
-from uq_llm_integrations.methods.base import (
-    Method,
-    evidence_method,
-    needs_exact_statistics,
-)
+from uq_llm_integrations.methods.base import Method, evidence_method, needs_exact_statistics
 from uq_llm_integrations.methods.context import Context, Evidence
 from uq_llm_integrations.methods.logprob import entropies, pointwise_information, with_sums
 from uq_llm_integrations.methods.options import Span, Spans

@@ -12,6 +12,7 @@ import numpy as np
 
 from uq_llm_integrations.backends.event_loop import together
 from uq_llm_integrations.backends.metering import MeteredBackend
+from uq_llm_integrations.backends.vision_guard import hide_mismatched_builds
 from uq_llm_integrations.errors import (
     ConfigurationError,
     MissingDependencyError,
@@ -212,8 +213,6 @@ class Classifier:
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any]:
-        from uq_llm_integrations.backends.vision_guard import hide_mismatched_builds
-
         hide_mismatched_builds()
         try:
             from transformers import AutoModelForSequenceClassification, AutoTokenizer

@@ -12,10 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uq_llm_integrations.errors import EvidenceError
-from uq_llm_integrations.methods.base import (
-    Method,
-    evidence_method,
-)
+from uq_llm_integrations.methods.base import Method, evidence_method
 from uq_llm_integrations.methods.context import Context
 from uq_llm_integrations.methods.entailment import Pairs
 from uq_llm_integrations.methods.polygraph import polygraph_method, shared_statistic, statistic

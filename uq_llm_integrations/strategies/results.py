@@ -9,14 +9,7 @@ from dataclasses import replace
 
 from uq_llm_integrations.methods.bounds import bounded
 from uq_llm_integrations.methods.scoring import score_candidate
-from uq_llm_integrations.records import (
-    Candidate,
-    Request,
-    Result,
-    SamplingEnd,
-    Score,
-    Usage,
-)
+from uq_llm_integrations.records import Candidate, Request, Result, SamplingEnd, Score, Usage
 
 Key = Callable[[int], tuple[object, ...]]
 """What the candidates of a result are sorted by, from their index."""
@@ -106,12 +99,6 @@ def rank(candidate: Candidate, score: Score) -> tuple[int, float, tuple[int, ...
     return 2, 0.0, candidate.token_ids
 
 
-def max_tokens_of(request: Request) -> int | None:
-    """Return the most tokens that one sample of the request may take."""
-    value: int | None = request.sampling.get("max_tokens")
-    return value
-
-
 def normalised_answer(text: str) -> str:
     """Return the first line that says something, without case, accents, punctuation and articles.
 
@@ -163,28 +150,3 @@ def vote_totals(result: Result, answer: Answer, votes: Callable[[int], float]) -
         if candidate.is_whole:
             ballots[answer(candidate.text)].append(votes(index))
     return {given: math.fsum(cast) for given, cast in ballots.items()}
-
-
-def one_vote(index: int) -> float:
-    """Give everyone one vote (self-consistency, https://arxiv.org/abs/2203.11171)."""
-    return 1.0
-
-
-def borda_votes(result: Result, method: str, power: float) -> Callable[[int], float]:
-    """Return votes by rank: (N - rank + 1) ** power, the least uncertain at rank 1.
-
-    https://arxiv.org/abs/2502.18581, where `method` is self-certainty.
-    """
-    order = sorted(range(len(result.candidates)), key=lowest(result, method))
-    votes = {index: float(len(order) - above) ** power for above, index in enumerate(order)}
-    return votes.__getitem__
-
-
-def probability_votes(result: Result, method: str) -> Callable[[int], float]:
-    """Return votes of exp(-score), in (0, 1] where scores start at 0; unknown scores have none."""
-
-    def votes(index: int) -> float:
-        score = result.scores[index][method]
-        return 0.0 if score.value is None else math.exp(-score.value)
-
-    return votes
