@@ -25,11 +25,6 @@ class LoopThread:
 
     The thread ends with `stop`, when nothing refers to this object any more, or with the
     interpreter. It does not exist in a forked child, where every use raises EngineError.
-
-    Example:
-        >>> loop = LoopThread()
-        >>> loop.run(asyncio.sleep(0, "done"))
-        'done'
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
@@ -137,12 +132,7 @@ class LoopThread:
 
 
 async def together(runs: Iterable[Coroutine[object, object, T]]) -> list[T]:
-    """Await several at the same time; where one fails, the others are cancelled.
-
-    Example:
-        >>> asyncio.run(together([asyncio.sleep(0, "one"), asyncio.sleep(0, "two")]))
-        ['one', 'two']
-    """
+    """Await several at the same time; where one fails, the others are cancelled."""
     tasks = [asyncio.ensure_future(run) for run in runs]
     try:
         return await asyncio.gather(*tasks)

@@ -27,10 +27,6 @@ def hide_mismatched_builds(*, from_vllm: bool = False) -> list[str]:
     """Let transformers, and vLLM too, do without the builds that cannot work; return their names.
 
     A program's own `import torchvision` works, or fails, as it would without this.
-
-    Example:
-        >>> hide_mismatched_builds()
-        ['torchvision', 'torchaudio', 'torchcodec']
     """
     hidden = [name for name in COMPANIONS if _is_mismatched(name)]
     with _hiding:

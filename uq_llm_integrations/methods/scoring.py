@@ -125,10 +125,6 @@ async def add_evidence_scores(
     All of them gather at the same time, and share what several need. A method that fails has the
     reason in the place of its scores. The usage is what the backend counted meanwhile, and the
     seconds that it took.
-
-    Example:
-        metered = MeteredBackend(backend)
-        result = await add_evidence_scores(result, metered, request, ["p_true"])
     """
     wanted = {name: method for name in methods if (method := find_method(name)).gather}
     alive = [i for i, one in enumerate(result.candidates) if one.token_ids and not one.error]
