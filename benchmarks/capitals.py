@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks.bare_vllm import engine_args
 from uq_llm_integrations import Request, VLLMEngineBackend
-from uq_llm_integrations.strategies.voting import normalised_answer
+from uq_llm_integrations.strategies.results import normalised_answer
 
 LEAST_POPULATION = 500_000
 SAMPLING = {"max_tokens": 10, "stop": [".", ",", "\n"]}

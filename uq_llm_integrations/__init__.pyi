@@ -30,7 +30,7 @@ from .methods.base import (
     Method as Method, evidence_method as evidence_method, trace_method as trace_method,
 )
 from .methods.context import Context as Context
-from .methods.contrib.luh import LuhHead as LuhHead
+from .methods.fitted.luh import LuhHead as LuhHead
 from .methods.entailment import (
     Classifier as Classifier, EmbeddingSimilarity as EmbeddingSimilarity,
     ServedJudge as ServedJudge,

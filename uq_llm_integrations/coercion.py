@@ -19,10 +19,10 @@ from pydantic_core import CoreSchema, core_schema
 from typing_extensions import TypedDict
 
 from uq_llm_integrations.errors import ConfigurationError
-from uq_llm_integrations.methods.contrib.luh import LuhHead
 from uq_llm_integrations.methods.entailment import Classifier, EmbeddingSimilarity, ServedJudge
 from uq_llm_integrations.methods.fitted.density import DensityFit
 from uq_llm_integrations.methods.fitted.head import UncertaintyHead
+from uq_llm_integrations.methods.fitted.luh import LuhHead
 from uq_llm_integrations.methods.options import MethodOptions
 from uq_llm_integrations.records import Layer
 

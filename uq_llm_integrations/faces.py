@@ -12,10 +12,10 @@ from typing import Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from uq_llm_integrations.backends.base import MAX_N, Backend
+from uq_llm_integrations.backends.base import Backend
+from uq_llm_integrations.backends.capabilities import MAX_N, SAMPLING_PARAMETERS
 from uq_llm_integrations.backends.huggingface.backend import HuggingFaceBackend
 from uq_llm_integrations.backends.hybrid import Mode, hybrid_backend
-from uq_llm_integrations.backends.sampling_params import SAMPLING_PARAMETERS
 from uq_llm_integrations.backends.vllm.backend import COMMON_ARGUMENTS, VLLMEngineBackend
 from uq_llm_integrations.config import Configuration
 from uq_llm_integrations.errors import ConfigurationError

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from uq_llm_integrations.backends.base import Backend
+from uq_llm_integrations.backends.capabilities import check_n, check_top_logprobs
 from uq_llm_integrations.backends.metering import MeteredBackend
-from uq_llm_integrations.backends.sampling_params import check_n, check_top_logprobs
 from uq_llm_integrations.backends.vllm.backend import VLLMEngineBackend
 from uq_llm_integrations.chat.exchange import Exchange
 from uq_llm_integrations.chat.parsers import tool_choice_of

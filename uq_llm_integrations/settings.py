@@ -7,7 +7,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from uq_llm_integrations.backends.sampling_params import (
+from uq_llm_integrations.backends.capabilities import (
     MANAGED_PARAMETERS,
     SAMPLING_PARAMETERS,
     check_sampling,

@@ -1,18 +1,15 @@
 """Scores of truncated text: a slice of what is known, or one forward pass for what is not."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from uq_llm_integrations.backends.base import Backend
+from uq_llm_integrations.backends.event_loop import together
 from uq_llm_integrations.backends.metering import MeteredBackend
 from uq_llm_integrations.errors import ConfigurationError
 from uq_llm_integrations.methods.options import MethodOptions
 from uq_llm_integrations.methods.registry import DEFAULT_METHODS, check_available
-from uq_llm_integrations.methods.scoring import add_evidence_scores
-from uq_llm_integrations.methods.tasks import together
 from uq_llm_integrations.records import Candidate, Request, Result, Score, Usage
 from uq_llm_integrations.strategies.base import Run, Strategy
 from uq_llm_integrations.strategies.results import scored_result
@@ -115,19 +112,19 @@ async def score_truncated_texts(
         for one in generated
         if one.prompt_ids == request.prompt_ids
     ]
-    cuts = [await _cut(backend, text, own) for text in texts]
+    cuts = [replace(await _cut(backend, text, own), heal=heal) for text in texts]
     foreign = [cut.ids for cut in cuts if cut.generated is None]
     passes = iter(await _passes(backend, request, foreign))
-    heals = iter(await together([_healed(backend, cut) for cut in cuts if heal and cut.rest]))
+    heals = iter(await together([_healed(backend, cut) for cut in cuts if cut.is_healed]))
     found = []
     for cut in cuts:
-        is_healed = bool(heal and cut.rest)
-        if is_healed:
+        if cut.is_healed:
             candidate = next(heals)
         else:
             candidate = next(passes) if cut.generated is None else cut.slice()
-        result = _counted(candidate, cut, request, methods, started, is_healed=is_healed)
-        found.append(_scored(backend, request, result, cut, is_healed, methods, options))
+        run = Run(MeteredBackend(backend), request, tuple(methods), options or MethodOptions())
+        result = scored_result([candidate], methods, time.perf_counter() - started, request)
+        found.append(_scored(run, _counted(result, cut), cut))
     return await together(found)
 
 
@@ -169,6 +166,18 @@ class _Cut:
     rest: str = ""
     fresh: Ids | None = None
     """The text tokenised afresh."""
+    heal: bool = False
+    """Whether the rest is scored as well."""
+
+    @property
+    def is_healed(self) -> bool:
+        """Whether a pass of its own scores what is left over."""
+        return self.heal and bool(self.rest)
+
+    @property
+    def is_sliced(self) -> bool:
+        """Whether no pass is needed at all."""
+        return self.generated is not None and not self.is_healed
 
     def slice(self) -> Candidate:
         """Return the whole tokens before the cut with the trace they were generated with."""
@@ -223,48 +232,29 @@ async def _healed(backend: Backend, cut: _Cut) -> Candidate:
     )
 
 
-def _counted(
-    candidate: Candidate,
-    cut: _Cut,
-    request: Request,
-    methods: Sequence[str],
-    started: float,
-    *,
-    is_healed: bool,
-) -> Result:
-    """Return the candidate with the scores of its trace, and what was scored or only sliced."""
-    seconds = time.perf_counter() - started
-    result = scored_result([candidate], methods, seconds, request)
-    is_sliced = cut.generated is not None and not is_healed
+def _counted(result: Result, cut: _Cut) -> Result:
+    """Return the result with what was scored, and what was only sliced."""
     known = len(cut.ids) if cut.generated is not None else 0
     usage = replace(
         result.usage,
-        prompt_tokens=0 if is_sliced else result.usage.prompt_tokens,
-        cached_tokens=0 if is_sliced else result.usage.cached_tokens,
+        prompt_tokens=0 if cut.is_sliced else result.usage.prompt_tokens,
+        cached_tokens=0 if cut.is_sliced else result.usage.cached_tokens,
         generated_tokens=0,
-        scored_tokens=len(candidate.token_ids) - known,
+        scored_tokens=len(result.candidate.token_ids) - known,
         saved_tokens=known,
-        forward_passes=0 if is_sliced else 1,
+        forward_passes=0 if cut.is_sliced else 1,
     )
     return replace(result, usage=usage)
 
 
-async def _scored(
-    backend: Backend,
-    request: Request,
-    result: Result,
-    cut: _Cut,
-    is_healed: bool,
-    methods: Sequence[str],
-    options: MethodOptions | None,
-) -> TruncatedScore:
-    result = await add_evidence_scores(result, MeteredBackend(backend), request, methods, options)
+async def _scored(run: Run, result: Result, cut: _Cut) -> TruncatedScore:
+    result = await run.assess(result)
     return TruncatedScore(
         candidate=result.candidate,
         scores=result.scores[0],
         usage=result.usage,
-        is_sliced=cut.generated is not None and not is_healed,
-        unscored_text="" if is_healed else cut.rest,
+        is_sliced=cut.is_sliced,
+        unscored_text="" if cut.is_healed else cut.rest,
         first_difference=_first_difference(cut),
     )
 

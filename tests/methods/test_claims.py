@@ -8,7 +8,7 @@ import pytest
 from tests.methods.helpers import NATS, Lookup
 from tests.methods.helpers import scored as scored_result
 from uq_llm_integrations import ScriptedBackend
-from uq_llm_integrations.methods.sentences import sentences
+from uq_llm_integrations.methods.options import sentences
 
 ENTROPY = -0.9 * np.log(0.9) - 0.1 * np.log(0.1 / 255)
 

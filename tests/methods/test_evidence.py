@@ -7,12 +7,12 @@ import pytest
 
 from tests.methods.helpers import Lookup, add_scores, request, scored, values
 from uq_llm_integrations import MethodOptions, ScriptedBackend
+from uq_llm_integrations.backends.event_loop import together
 from uq_llm_integrations.backends.metering import MeteredBackend
 from uq_llm_integrations.errors import ConfigurationError, EngineError, EvidenceError
 from uq_llm_integrations.methods.base import evidence_method
 from uq_llm_integrations.methods.context import Context
 from uq_llm_integrations.methods.registry import affordable_methods, list_methods, register_method
-from uq_llm_integrations.methods.tasks import together
 
 SCRIPT = ["Paris it is.", "Rome I think", "Paris it is", "probably Oslo, confidence 0.4"]
 

@@ -1,19 +1,20 @@
 """The Backend protocol: where tokens come from, and what can be known of them."""
 
-from __future__ import annotations
-
+import os
+import threading
+import weakref
 from abc import ABC, abstractmethod
 from asyncio import to_thread
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Generator, Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import ClassVar, Self, TypeVar
+from uuid import uuid4
 
 import numpy as np
 
-from uq_llm_integrations.backends.capabilities import MAX_N as MAX_N  # imported beside Backend
-from uq_llm_integrations.backends.capabilities import Capabilities as Capabilities
+from uq_llm_integrations.backends.capabilities import Capabilities as Capabilities  # beside Backend
+from uq_llm_integrations.backends.capabilities import check_request
 from uq_llm_integrations.backends.event_loop import LoopThread
-from uq_llm_integrations.backends.sampling_params import check_request
 from uq_llm_integrations.errors import InvalidRequestError, MethodUnavailableError, UncertaintyError
 from uq_llm_integrations.records import (
     Activations,
@@ -58,7 +59,7 @@ class Backend(ABC):
         Where the model's template knows no tools, they are described in a system message.
         """
 
-    async def tokenizer(self) -> Any:
+    async def tokenizer(self) -> object:
         """Return the transformers tokenizer, None where there is none."""
         return None
 
@@ -127,7 +128,7 @@ class Backend(ABC):
         """Raise InvalidRequestError for a request that can never work."""
         check_request(request, self.capabilities)
 
-    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+    def run(self, coroutine: Coroutine[object, object, T]) -> T:
         """Run a coroutine that uses this backend, blocking."""
         return self.loop.run(coroutine)
 
@@ -173,17 +174,81 @@ class Backend(ABC):
         return hash(type(self))
 
 
-def layer_number(layer: Layer, layers: int) -> int:
-    """Return the number of a layer that may be counted from the end or be 'middle'.
+class Shared:
+    """Something that a backend and its copies share; the last of them to leave closes it.
 
-    A model of L layers has hidden states 0 to L.
+    A copy or a pickle of it is the same object within one process, and in another process, a forked
+    child too, a new one made of the same `arguments`. A user that nothing refers to any more counts
+    as one that has left.
     """
-    number = layers // 2 if layer == "middle" else layer + (layers + 1) * (layer < 0)
-    if not 0 <= number <= layers:
+
+    _all: ClassVar[weakref.WeakValueDictionary[str, "Shared"]] = weakref.WeakValueDictionary()
+
+    def __init__(self, *arguments: object) -> None:
+        self._arguments = arguments
+        self._pid = os.getpid()
+        self._users: list[weakref.ref[object]] = []
+        self._lock = threading.Lock()
+        self._register(uuid4().hex)
+
+    def join(self, user: object) -> None:
+        """Count a user."""
+        with self._lock:
+            self._users.append(weakref.ref(user))
+
+    def leave(self, user: object) -> bool:
+        """Count a user no longer, and return whether nobody is left."""
+        with self._lock:
+            self._users = [one for one in self._users if (one() or user) is not user]
+            if not self._users:
+                self._all.pop(self._key, None)
+            return not self._users
+
+    def __copy__(self) -> Self:
+        return self if self._pid == os.getpid() else self._make_anew()
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self.__copy__()
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _find_or_make, (type(self), self._key, self._arguments)
+
+    def _make_anew(self) -> Self:
+        return type(self)(*self._arguments)
+
+    def _register(self, key: str) -> None:
+        self._key = key
+        self._all[key] = self
+
+
+def _find_or_make(kind: type[Shared], key: str, arguments: tuple[object, ...]) -> Shared:
+    found = Shared._all.get(key)
+    if found is None or found._pid != os.getpid():
+        found = kind(*arguments)
+        found._register(key)
+    return found
+
+
+def layer_numbers(inspection: Inspection, layers: int) -> dict[Layer, int]:
+    """Return the number of each layer to be inspected, in a model of L layers.
+
+    A layer may be counted from the end or be 'middle'; the hidden states have the numbers 0 to L.
+    Raises InvalidRequestError for what such a model does not have.
+    """
+    numbers = {
+        layer: layers // 2 if layer == "middle" else layer + (layers + 1) * (layer < 0)
+        for layer in inspection.hidden_layers
+    }
+    for layer, number in numbers.items():
+        if not 0 <= number <= layers:
+            raise InvalidRequestError(
+                f"there is no layer {layer}; allowed are {-layers - 1} to {layers} and 'middle'"
+            )
+    if inspection.attention not in (None, "bands", "maps"):
         raise InvalidRequestError(
-            f"there is no layer {layer}; allowed are {-layers - 1} to {layers} and 'middle'"
+            f"attention is {inspection.attention!r}; allowed are None, 'bands' and 'maps'"
         )
-    return number
+    return numbers
 
 
 def failed_candidate(prompt_ids: tuple[int, ...], error: UncertaintyError, size: int) -> Candidate:

@@ -1,7 +1,5 @@
 """Which texts pass through the model together, and what is done when memory runs out."""
 
-from __future__ import annotations
-
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 

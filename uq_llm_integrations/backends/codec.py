@@ -1,8 +1,7 @@
 """From texts and conversations to tokens and back, the same for every backend."""
 
-from __future__ import annotations
-
 import json
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -41,6 +40,21 @@ _TEXTS = (
 """Texts that tokenizers split differently unless they are the same."""
 
 
+class Tokenizer(Protocol):
+    """What is used of a tokenizer of transformers."""
+
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+        """Return the token ids of a text."""
+
+    def decode(self, token_ids: list[int], *, skip_special_tokens: bool = False) -> str:
+        """Return the text of tokens."""
+
+    def apply_chat_template(
+        self, conversation: list[dict[str, object]], **options: object
+    ) -> Sequence[int]:
+        """Return the token ids of a conversation."""
+
+
 class TokenReader(Protocol):
     """What can say which text tokens add: any backend."""
 
@@ -48,37 +62,63 @@ class TokenReader(Protocol):
         """Return the text that each token adds."""
 
 
-def encoded_prompt(tokenizer: Any, text: str, *, chat: bool, model: str) -> tuple[int, ...]:
-    """Return the token ids of a prompt; with `chat`, as a user's turn in the chat template."""
-    if chat:
-        turn = Conversation(({"role": "user", "content": text},))
-        return encoded_chat(tokenizer, turn, model=model)
-    return tuple(tokenizer.encode(text)) if text else ()
+class TokenizerBackend(Backend):
+    """A backend whose tokens are those of a transformers tokenizer."""
+
+    _model: str
+    """What the model is called."""
+
+    @abstractmethod
+    async def tokenizer(self) -> Tokenizer:
+        """Return the model's tokenizer."""
+
+    async def encode(self, text: str, *, chat: bool = False) -> tuple[int, ...]:
+        """Return the token ids of a prompt; with `chat`, as a user's turn in the chat template."""
+        if chat:
+            return await self.encode_chat(Conversation(({"role": "user", "content": text},)))
+        tokenizer = await self.tokenizer()
+        return tuple(tokenizer.encode(text)) if text else ()
+
+    async def encode_chat(self, conversation: Conversation) -> tuple[int, ...]:
+        """Return the token ids of a conversation up to where the model's next turn begins."""
+        tokenizer = await self.tokenizer()
+        template = chat_template(tokenizer, self._model)
+        messages, tools = conversation.messages, conversation.tools
+        if not messages:
+            raise InvalidRequestError("there are no messages; a conversation needs at least one")
+        if not knows_tools(template):
+            messages, tools = with_tool_descriptions(messages, tools), ()
+        ready = [_for_template(one) for one in messages]
+        try:
+            ids = tokenizer.apply_chat_template(
+                ready,
+                tools=[dict(one) for one in tools] or None,
+                add_generation_prompt=True,
+                return_dict=False,
+                **conversation.template,
+            )
+        except (
+            Exception
+        ) as error:  # templates raise what they like where turns are not as they want
+            raise InvalidRequestError(
+                f"{self._model}'s chat template refuses it: {error}"
+            ) from error
+        return tuple(ids)
+
+    async def encode_continuation(self, text: str) -> tuple[int, ...]:
+        """Return the token ids of text that follows other text."""
+        return tuple((await self.tokenizer()).encode(text, add_special_tokens=False))
+
+    async def decode(self, token_ids: Sequence[int]) -> str:
+        """Return the text of tokens, without special ones."""
+        return (await self.tokenizer()).decode(list(token_ids), skip_special_tokens=True)
+
+    async def token_texts(self, token_ids: Sequence[int]) -> list[str]:
+        """Return the text that each token adds."""
+        return split_text((await self.tokenizer()).decode, token_ids)
 
 
-def encoded_chat(tokenizer: Any, conversation: Conversation, *, model: str) -> tuple[int, ...]:
-    """Return the token ids of a conversation up to where the model's next turn begins."""
-    template = chat_template(tokenizer, model)
-    messages, tools = conversation.messages, conversation.tools
-    if not messages:
-        raise InvalidRequestError("there are no messages; a conversation needs at least one")
-    if not knows_tools(template):
-        messages, tools = with_tool_descriptions(messages, tools), ()
-    ready = [_for_template(one) for one in messages]
-    try:
-        ids = tokenizer.apply_chat_template(
-            ready,
-            tools=[dict(one) for one in tools] or None,
-            add_generation_prompt=True,
-            return_dict=False,
-            **conversation.template,
-        )
-    except Exception as error:  # templates raise what they like where turns are not as they want
-        raise InvalidRequestError(f"{model}'s chat template refuses it: {error}") from error
-    return tuple(ids)
-
-
-def chat_template(tokenizer: Any, model: str) -> str:
+def chat_template(tokenizer: object, model: str) -> str:
     """Return the template's source; raise ConfigurationError where there is none."""
     template = getattr(tokenizer, "chat_template", None)
     if not template:

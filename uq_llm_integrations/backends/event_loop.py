@@ -1,16 +1,14 @@
 """An event loop on a thread of its own, with doors for blocking callers and for other loops."""
 
-from __future__ import annotations
-
 import asyncio
 import atexit
 import os
 import threading
 import weakref
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Generator, Iterable
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from uq_llm_integrations.errors import EngineError
 
@@ -27,11 +25,6 @@ class LoopThread:
 
     The thread ends with `stop`, when nothing refers to this object any more, or with the
     interpreter. It does not exist in a forked child, where every use raises EngineError.
-
-    Example:
-        >>> loop = LoopThread()
-        >>> loop.run(asyncio.sleep(0, "done"))
-        'done'
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
@@ -52,7 +45,7 @@ class LoopThread:
         """Whether the calling code runs on the loop's own thread."""
         return threading.current_thread() is self._thread
 
-    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+    def run(self, coroutine: Coroutine[object, object, T]) -> T:
         """Run a coroutine on the loop and block until it is done.
 
         Ctrl-C cancels it and waits up to `CANCEL_SECONDS` until it has ended.
@@ -92,7 +85,7 @@ class LoopThread:
             raise CancelledError
         return task.result()
 
-    async def arun(self, coroutine: Coroutine[Any, Any, T]) -> T:
+    async def arun(self, coroutine: Coroutine[object, object, T]) -> T:
         """Run a coroutine on the loop from any loop; cancelling the caller cancels it."""
         self._check(coroutine)
         if _running_loop() is self.loop:
@@ -130,12 +123,30 @@ class LoopThread:
             if not self.is_here:
                 self._thread.join(timeout)
 
-    def _check(self, coroutine: Coroutine[Any, Any, T]) -> None:
+    def _check(self, coroutine: Coroutine[object, object, T]) -> None:
         try:
             check_process(self._pid)
         except EngineError:
             coroutine.close()
             raise
+
+
+async def together(runs: Iterable[Coroutine[object, object, T]]) -> list[T]:
+    """Await several at the same time; where one fails, the others are cancelled."""
+    tasks = [asyncio.ensure_future(run) for run in runs]
+    try:
+        return await asyncio.gather(*tasks)
+    except BaseException:
+        await cancel(tasks)
+        raise
+
+
+async def cancel(tasks: Iterable[asyncio.Task[T]]) -> None:
+    """Cancel tasks and wait until they have ended."""
+    ending = list(tasks)
+    for task in ending:
+        task.cancel()
+    await asyncio.gather(*ending, return_exceptions=True)
 
 
 def check_process(pid: int) -> None:
@@ -176,9 +187,7 @@ def _serve(loop: asyncio.AbstractEventLoop) -> None:
 
 async def _cancel_all() -> None:
     while tasks := asyncio.all_tasks() - {asyncio.current_task()}:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel(tasks)
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

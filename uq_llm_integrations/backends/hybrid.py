@@ -9,13 +9,12 @@ from copy import copy
 from dataclasses import replace
 from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
-from uq_llm_integrations.backends.base import Backend
+from uq_llm_integrations.backends.base import Backend, Shared
 from uq_llm_integrations.backends.capabilities import MAX_N, Capabilities
 from uq_llm_integrations.backends.codec import check_same_tokens
 from uq_llm_integrations.backends.event_loop import LoopThread
 from uq_llm_integrations.backends.huggingface.backend import HuggingFaceBackend
 from uq_llm_integrations.backends.phase_lock import Phase, PhaseLock
-from uq_llm_integrations.backends.sharing import Shared
 from uq_llm_integrations.backends.vllm.backend import VLLMEngineBackend
 from uq_llm_integrations.errors import ConfigurationError
 from uq_llm_integrations.records import (
@@ -30,13 +29,15 @@ from uq_llm_integrations.records import (
 
 T = TypeVar("T")
 Mode = Literal["shared", "resident", "sequential"]
+Arguments = Mapping[str, Any]
+"""Named arguments of a backend."""
 
 
 def hybrid_backend(
     model: str,
     mode: Mode = "shared",
-    vllm: Mapping[str, Any] | None = None,
-    huggingface: Mapping[str, Any] | None = None,
+    vllm: Arguments | None = None,
+    huggingface: Arguments | None = None,
     *,
     max_n: int = MAX_N,
 ) -> Backend:
@@ -115,7 +116,7 @@ class HybridBackend(Backend):
         self._pair = _Pair(generator, scorer, sequential)
         self._pair.join(self)
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
         self._pair = copy(self._pair)  # itself, but for a forked child
         self._pair.join(self)
@@ -147,7 +148,7 @@ class HybridBackend(Backend):
         await self._check_tokens()
         return await self._pair.codec.encode_chat(conversation)
 
-    async def tokenizer(self) -> Any:
+    async def tokenizer(self) -> object:
         """Return the tokenizer of both."""
         return await self._pair.codec.tokenizer()
 

@@ -1,14 +1,11 @@
 """A backend whose costs are counted, one wrapper a request."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from uq_llm_integrations.backends.base import Backend, Capabilities
 from uq_llm_integrations.records import (
     Activations,
     Candidate,
-    Conversation,
     Inspection,
     Request,
     SampleMonitor,
@@ -35,6 +32,9 @@ class MeteredBackend:
         self.backend = backend
         self.usage = Usage()
         """What all calls so far have cost."""
+        self.encode, self.encode_chat = backend.encode, backend.encode_chat
+        self.encode_continuation = backend.encode_continuation
+        self.decode, self.token_texts = backend.decode, backend.token_texts
 
     @property
     def capabilities(self) -> Capabilities:
@@ -78,23 +78,3 @@ class MeteredBackend:
         activations = await self.backend.inspect_all(texts, inspection)
         self.usage += Usage(scored_tokens=sum(map(len, texts)), forward_passes=1)
         return activations
-
-    async def encode(self, text: str, *, chat: bool = False) -> tuple[int, ...]:
-        """Return the token ids of a prompt; with `chat`, as a user's turn in the chat template."""
-        return await self.backend.encode(text, chat=chat)
-
-    async def encode_chat(self, conversation: Conversation) -> tuple[int, ...]:
-        """Return the token ids of a conversation up to where the model's next turn begins."""
-        return await self.backend.encode_chat(conversation)
-
-    async def encode_continuation(self, text: str) -> tuple[int, ...]:
-        """Return the token ids of text that follows other text."""
-        return await self.backend.encode_continuation(text)
-
-    async def decode(self, token_ids: Sequence[int]) -> str:
-        """Return the text of tokens, without special ones."""
-        return await self.backend.decode(token_ids)
-
-    async def token_texts(self, token_ids: Sequence[int]) -> list[str]:
-        """Return the text that each token adds."""
-        return await self.backend.token_texts(token_ids)

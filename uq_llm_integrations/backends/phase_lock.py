@@ -1,7 +1,5 @@
 """A lock with two phases: many generate at once or many inspect at once, and never both."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager

@@ -6,8 +6,6 @@ installed, without starting an engine; and before an engine is started on a vers
 read, the same check says what has moved.
 """
 
-from __future__ import annotations
-
 import importlib
 import inspect
 import platform

@@ -1,7 +1,5 @@
 """A deterministic backend that answers from a script, for tests of what is built on top."""
 
-from __future__ import annotations
-
 import asyncio
 import math
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -10,11 +8,10 @@ from functools import cache, cached_property
 
 import numpy as np
 
-from uq_llm_integrations.backends.base import Backend, failed_candidate, layer_number
-from uq_llm_integrations.backends.capabilities import MAX_N, Capabilities
+from uq_llm_integrations.backends.base import Backend, failed_candidate, layer_numbers
+from uq_llm_integrations.backends.capabilities import MAX_N, Capabilities, check_request
 from uq_llm_integrations.backends.codec import split_text, text_of
 from uq_llm_integrations.backends.event_loop import LoopThread
-from uq_llm_integrations.backends.sampling_params import check_request
 from uq_llm_integrations.errors import ConfigurationError, InvalidRequestError, UncertaintyError
 from uq_llm_integrations.records import (
     Activations,
@@ -234,7 +231,7 @@ def _trace(tokens: int, probability: float) -> TokenTrace:
 
 def _activations(ids: Sequence[int], probability: float, inspection: Inspection) -> Activations:
     bits = np.unpackbits(np.array(ids, np.uint8)[:, np.newaxis], axis=1).astype(np.float32)
-    layers = {layer: layer_number(layer, _LAYERS) for layer in inspection.hidden_layers}
+    layers = layer_numbers(inspection, _LAYERS)
     even = np.tril(np.ones((len(ids), len(ids)), np.float32))
     even /= even.sum(-1, keepdims=True)
     maps = np.broadcast_to(even, (_LAYERS, _HEADS, *even.shape))

@@ -1,7 +1,5 @@
 """What is kept of each token and its distribution, one row a token, and what follows from it."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any, TypedDict

@@ -1,7 +1,5 @@
 """The `SUMS` of whole distributions, computed on the device that holds them."""
 
-from __future__ import annotations
-
 import math
 import os
 import shutil

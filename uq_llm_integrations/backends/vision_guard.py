@@ -6,8 +6,6 @@ nothing here needs them. Builds that match torch (both marked `+cpu`) are left a
 is whatever the program itself imports.
 """
 
-from __future__ import annotations
-
 import importlib
 import sys
 import threading
@@ -29,10 +27,6 @@ def hide_mismatched_builds(*, from_vllm: bool = False) -> list[str]:
     """Let transformers, and vLLM too, do without the builds that cannot work; return their names.
 
     A program's own `import torchvision` works, or fails, as it would without this.
-
-    Example:
-        >>> hide_mismatched_builds()
-        ['torchvision', 'torchaudio', 'torchcodec']
     """
     hidden = [name for name in COMPANIONS if _is_mismatched(name)]
     with _hiding:

@@ -4,20 +4,18 @@ BoostedProb shares the probability among the tokens that dominate; CCP, claim-co
 probability, compares those that mean the same with those that mean the opposite.
 """
 
-from __future__ import annotations
-
 import string
 from collections.abc import Sequence
 from itertools import islice
 
 import numpy as np
 
+from uq_llm_integrations.backends.event_loop import together
 from uq_llm_integrations.errors import EvidenceError
 from uq_llm_integrations.methods.base import Method, evidence_method
 from uq_llm_integrations.methods.context import Context
 from uq_llm_integrations.methods.polygraph import polygraph_method, statistic
 from uq_llm_integrations.methods.sampling import LABELS, judged_entailments
-from uq_llm_integrations.methods.tasks import together
 from uq_llm_integrations.records import Candidate, Floats, TokenTrace
 
 ALTERNATIVES = 10

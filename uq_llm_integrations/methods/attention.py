@@ -5,8 +5,6 @@ of prompt and answer, of which the last T are the answer's, its stop token inclu
 are higher where the model is less certain.
 """
 
-from __future__ import annotations
-
 import asyncio
 import math
 from collections.abc import Sequence
@@ -14,10 +12,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from uq_llm_integrations.errors import ConfigurationError, EvidenceError, MethodUnavailableError
-from uq_llm_integrations.methods.activations import ONE_PASS, inspect_candidates, values_of
-from uq_llm_integrations.methods.base import Method, Value, evidence_method, needs_activations
+from uq_llm_integrations.methods.base import (
+    Method,
+    Value,
+    evidence_method,
+    needs_activations,
+    values_of,
+)
 from uq_llm_integrations.methods.claims import claims
-from uq_llm_integrations.methods.context import Context
+from uq_llm_integrations.methods.context import ONE_PASS, Context, inspect_candidates
 from uq_llm_integrations.methods.options import MethodOptions
 from uq_llm_integrations.records import Activations, Floats, Inspection, Singles, TokenTrace
 

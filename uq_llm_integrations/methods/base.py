@@ -15,16 +15,15 @@ and returns a value for each candidate. Both are made by a decorator:
     register_method(brevity)
 """
 
-from __future__ import annotations
-
 import math
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, Required, TypedDict, Unpack
+from typing import Literal, Protocol, Required, TypedDict, TypeVarTuple, Unpack
 
 import numpy as np
 
 from uq_llm_integrations.backends.base import Capabilities
+from uq_llm_integrations.errors import UncertaintyError
 from uq_llm_integrations.methods.context import Context
 from uq_llm_integrations.methods.options import MethodOptions
 from uq_llm_integrations.records import Floats, Inspection, TokenTrace
@@ -52,6 +51,8 @@ class Reduce(Protocol):
     def __call__(self, values: Floats, /) -> float | np.floating:
         """Return the one number of [T] values."""
 
+
+Row = TypeVarTuple("Row")
 
 Requirement = Callable[[Capabilities, MethodOptions], str | None]
 """Returns what is missing for a method on a backend and with these options, None for nothing."""
@@ -145,3 +146,18 @@ def needs_activations(capabilities: Capabilities, options: MethodOptions) -> str
         f"hidden states or attention, which cannot be had: {why}; "
         "HuggingFaceBackend and HybridBackend can show them"
     )
+
+
+def values_of(
+    formula: Callable[[*Row], float | Floats], rows: Iterable[tuple[*Row]]
+) -> list[Value]:
+    """Return the formula's value of each candidate's row, or the UncertaintyError it raises."""
+
+    def value(row: tuple[*Row]) -> Value:
+        try:
+            return formula(*row)
+        except UncertaintyError as error:
+            return error
+
+    with np.errstate(all="ignore"):  # a value that is not finite becomes a reason
+        return [value(row) for row in rows]

@@ -8,8 +8,6 @@ one with what is left. Entropy takes f(p) = -p log p, the power sums f(p) = p **
 Log-probabilities from an engine are float32 sums, so m is trusted only to within `ROUNDING`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 

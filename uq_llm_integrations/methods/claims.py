@@ -1,7 +1,5 @@
 """Methods that give each claim of an answer its own score, and the claims themselves."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Sequence
 from itertools import accumulate, islice, pairwise, product
@@ -10,17 +8,13 @@ import numpy as np
 
 from uq_llm_integrations.errors import EvidenceError
 from uq_llm_integrations.methods.alternatives import boosted
-from uq_llm_integrations.methods.base import (
-    Method,
-    evidence_method,
-    needs_exact_statistics,
-)
+from uq_llm_integrations.methods.base import Method, evidence_method, needs_exact_statistics
 from uq_llm_integrations.methods.context import Context, Evidence
 from uq_llm_integrations.methods.logprob import entropies, pointwise_information, with_sums
+from uq_llm_integrations.methods.options import Span, Spans
 from uq_llm_integrations.methods.polygraph import polygraph_method, statistic
 from uq_llm_integrations.methods.prompting import true_logprobs
 from uq_llm_integrations.methods.sampling import LABELS, judged_entailments, samples
-from uq_llm_integrations.methods.sentences import Span, Spans
 from uq_llm_integrations.records import Claim, Floats
 
 # lm-polygraph's words, so that scores can be compared.

@@ -5,20 +5,23 @@ A piece of evidence is an `async def` that takes the `Context` and returns what 
 others; what is independent runs at the same time.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TypeVar, cast
 
+from uq_llm_integrations.backends.event_loop import cancel
 from uq_llm_integrations.backends.metering import MeteredBackend
+from uq_llm_integrations.errors import UncertaintyError
 from uq_llm_integrations.methods.options import MethodOptions
-from uq_llm_integrations.methods.tasks import cancel
-from uq_llm_integrations.records import Candidate, Inspection, Request
+from uq_llm_integrations.records import Activations, Candidate, Inspection, Request
 
 T = TypeVar("T")
 
 Evidence = Callable[["Context"], Coroutine[object, object, T]]
+
+
+ONE_PASS = "one pass"
+"""The cost of a method that reads activations; all such methods share the pass."""
 
 
 class Context:
@@ -61,8 +64,42 @@ class Context:
 
     async def close(self) -> None:
         """Cancel what is still being gathered."""
-        await cancel(list(self._tasks.values()))
+        await cancel(self._tasks.values())
 
 
 async def _decoded_prompt(context: Context) -> str:
     return await context.backend.decode(context.request.prompt_ids)
+
+
+async def activations(context: Context) -> list[Activations]:
+    """Return what all requested methods together need of each candidate, from one forward pass."""
+    return await forward_pass(context, context.candidates, context.inspection)
+
+
+async def inspect_candidates(context: Context, own: Inspection) -> list[Activations]:
+    """Return at least what one method needs of each candidate.
+
+    Where the forward pass for all methods fails, each is left to its own, so that what one of them
+    cannot have is no other's loss.
+    """
+    if not _covers(context.inspection, own):
+        return await forward_pass(context, context.candidates, own)
+    try:
+        return await context.of(activations)
+    except UncertaintyError:
+        if _covers(own, context.inspection):
+            raise
+    return await forward_pass(context, context.candidates, own)
+
+
+async def forward_pass(
+    context: Context, candidates: Sequence[Candidate], inspection: Inspection
+) -> list[Activations]:
+    """Return what a forward pass shows of each candidate, its prompt's tokens included."""
+    texts = [one.prompt_ids + one.token_ids for one in candidates]
+    return await context.backend.inspect_all(texts, inspection)
+
+
+def _covers(joint: Inspection, own: Inspection) -> bool:
+    has_attention = own.attention in {None, joint.attention} or joint.attention == "maps"
+    return has_attention and set(own.hidden_layers) <= set(joint.hidden_layers)

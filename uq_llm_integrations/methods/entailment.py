@@ -1,7 +1,5 @@
 """Whether texts mean the same: entailment and similarity, by a judge that can be replaced."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,13 +10,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from uq_llm_integrations.backends.event_loop import together
 from uq_llm_integrations.backends.metering import MeteredBackend
+from uq_llm_integrations.backends.vision_guard import hide_mismatched_builds
 from uq_llm_integrations.errors import (
     ConfigurationError,
     MissingDependencyError,
     ModelNotFoundError,
 )
-from uq_llm_integrations.methods.tasks import together
 from uq_llm_integrations.records import Floats, Inspection, Singles
 
 Pairs = Sequence[tuple[str, str]]
@@ -214,8 +213,6 @@ class Classifier:
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any]:
-        from uq_llm_integrations.backends.vision_guard import hide_mismatched_builds
-
         hide_mismatched_builds()
         try:
             from transformers import AutoModelForSequenceClassification, AutoTokenizer

@@ -3,8 +3,6 @@
 Layers count as in `Inspection`. All scores are higher where the model is less certain.
 """
 
-from __future__ import annotations
-
 import asyncio
 import math
 from collections.abc import Sequence
@@ -15,16 +13,16 @@ import numpy as np
 
 from uq_llm_integrations.backends.base import Capabilities
 from uq_llm_integrations.errors import ConfigurationError, EvidenceError
-from uq_llm_integrations.methods.activations import (
-    ONE_PASS,
-    forward_pass,
-    inspect_candidates,
+from uq_llm_integrations.methods.alternatives import top_traces
+from uq_llm_integrations.methods.base import (
+    Method,
+    Value,
+    evidence_method,
+    needs_activations,
     values_of,
 )
-from uq_llm_integrations.methods.alternatives import top_traces
-from uq_llm_integrations.methods.base import Method, Value, evidence_method, needs_activations
 from uq_llm_integrations.methods.claims import claims
-from uq_llm_integrations.methods.context import Context
+from uq_llm_integrations.methods.context import ONE_PASS, Context, forward_pass, inspect_candidates
 from uq_llm_integrations.methods.fitted.embeddings import mean_embedding, sample_embedding
 from uq_llm_integrations.methods.options import Density, Head, MethodOptions
 from uq_llm_integrations.methods.polygraph import statistic

@@ -4,12 +4,11 @@ Those of the trace alone cost nothing; they are numpy, and equal lm-polygraph's 
 same names. Where a trace has only the top k, a formula returns what follows from them: an interval.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
 
+from uq_llm_integrations.backends.event_loop import together
 from uq_llm_integrations.backends.token_statistics import dense_rows, exact_statistics
 from uq_llm_integrations.errors import EvidenceError
 from uq_llm_integrations.methods.base import (
@@ -22,7 +21,6 @@ from uq_llm_integrations.methods.base import (
 from uq_llm_integrations.methods.bounds import known_part, power_sum_bounds
 from uq_llm_integrations.methods.context import Context
 from uq_llm_integrations.methods.polygraph import statistic
-from uq_llm_integrations.methods.tasks import together
 from uq_llm_integrations.records import Candidate, Floats, TokenTrace
 
 TUTORIAL = "https://arxiv.org/abs/2406.15627"

@@ -1,16 +1,20 @@
 """How methods are served that need more than a candidate's trace."""
 
-from __future__ import annotations
-
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from uq_llm_integrations.errors import ConfigurationError
 from uq_llm_integrations.methods.entailment import Entailment, ServedJudge, Similarity
-from uq_llm_integrations.methods.sentences import Spans, sentences
 from uq_llm_integrations.records import Activations, Candidate, Inspection, Layer, Singles
+
+Span = tuple[int, int]
+"""First character of a part of a text, and the one after its last."""
+
+Spans = Callable[[str], Sequence[Span]]
+
+_SENTENCE = re.compile(r"""\S.*?(?:[。？！]+|[.?!…]+(?=["'”’)\]]*(?:\s|$))|(?=\n)|$)["'”’)\]]*""")
 
 HEDGES: Mapping[str, float] = {
     "almost certain": 0.95,
@@ -29,6 +33,15 @@ HEDGES: Mapping[str, float] = {
 estimative probability (https://arxiv.org/abs/2305.14975), and the usual ways of not knowing."""
 
 STATED_CONFIDENCE = r"(?i)confiden\w*\D{0,20}?([01]?\.\d+|[01])(?![\d%])"
+
+
+def sentences(text: str) -> list[Span]:
+    """Return the span of each sentence; a line ends one, and the last need not be finished.
+
+    A full stop ends a sentence where white space follows, which the stop of an abbreviation
+    (Dr. Who) does, too.
+    """
+    return [found.span() for found in _SENTENCE.finditer(text)]
 
 
 class Density(Protocol):

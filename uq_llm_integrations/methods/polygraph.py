@@ -4,8 +4,6 @@
 seconds to a minute, so it happens only once a method that needs an estimator is really used.
 """
 
-from __future__ import annotations
-
 import asyncio
 import inspect
 import logging
@@ -16,11 +14,12 @@ from importlib import import_module
 from importlib.util import find_spec
 from threading import Lock
 from types import ModuleType, SimpleNamespace
-from typing import Literal, Protocol, TypeVar, Unpack, cast
+from typing import Protocol, TypeVar, Unpack, cast
 
 import numpy as np
 
 from uq_llm_integrations.backends.base import Capabilities
+from uq_llm_integrations.backends.event_loop import together
 from uq_llm_integrations.backends.vision_guard import hide_mismatched_builds
 from uq_llm_integrations.errors import (
     ConfigurationError,
@@ -31,7 +30,6 @@ from uq_llm_integrations.errors import (
 from uq_llm_integrations.methods.base import Level, Method, MethodFields, Requirement, Value
 from uq_llm_integrations.methods.context import Context, Evidence
 from uq_llm_integrations.methods.options import MethodOptions
-from uq_llm_integrations.methods.tasks import together
 from uq_llm_integrations.records import Candidate, Claim, Floats
 
 T = TypeVar("T")
@@ -159,14 +157,12 @@ def polygraph_method(
     class_name: str,
     statistics: str = "",
     options: Mapping[str, object] | None = None,
-    sign: Literal[1, -1] = 1,
     **fields: Unpack[MethodFields],
 ) -> Method:
     """Make a method of an lm-polygraph estimator.
 
     `statistics` has the names of what it reads, between spaces, beside the tokens, the text and
-    the log-probabilities. `options` are the estimator's arguments. `sign` is -1 where its value
-    grows with certainty.
+    the log-probabilities. `options` are the estimator's arguments.
     """
     names = statistics.split()
     level = fields.get("level", "sequence")
@@ -183,7 +179,7 @@ def polygraph_method(
         candidates: Sequence[Candidate], given: Sequence[Mapping[str, object]]
     ) -> list[Value]:
         pairs = zip(candidates, given, strict=True)
-        return [_value(class_name, options or {}, level, sign, *pair) for pair in pairs]
+        return [_value(class_name, options or {}, level, *pair) for pair in pairs]
 
     needed = (needs_polygraph, *(one for key in names for one in REQUIREMENTS.get(key, ())))
     fields["requirements"] = tuple(dict.fromkeys([*needed, *fields.get("requirements", ())]))
@@ -199,7 +195,6 @@ def _value(
     class_name: str,
     options: Mapping[str, object],
     level: Level,
-    sign: Literal[1, -1],
     candidate: Candidate,
     given: Mapping[str, object],
 ) -> Value:
@@ -210,8 +205,8 @@ def _value(
         with np.errstate(all="ignore"):  # what is not finite becomes a reason
             found = estimator(batch_statistics(candidate, given))
         if level == "token":
-            return sign * np.ravel(np.asarray(found, np.float64))
-        values = sign * np.asarray(found[0], np.float64)
+            return np.ravel(np.asarray(found, np.float64))
+        values = np.asarray(found[0], np.float64)
         return values if level == "claim" else float(np.mean(values))
     except Exception as error:  # theirs, and so anything
         return EvidenceError(f"lm-polygraph fails: {type(error).__name__}: {error}")

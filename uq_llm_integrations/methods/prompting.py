@@ -1,19 +1,17 @@
 """Methods that ask the model about its answer, or read what the answer says of itself."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 
 import numpy as np
 
+from uq_llm_integrations.backends.event_loop import together
 from uq_llm_integrations.errors import EvidenceError
 from uq_llm_integrations.methods.base import Method, Value, evidence_method
 from uq_llm_integrations.methods.context import Context
 from uq_llm_integrations.methods.entailment import reply_logprobs
 from uq_llm_integrations.methods.polygraph import statistic
 from uq_llm_integrations.methods.sampling import samples
-from uq_llm_integrations.methods.tasks import together
 from uq_llm_integrations.records import Candidate, Request
 
 # lm-polygraph's words, so that scores can be compared.

@@ -7,8 +7,6 @@ A method of another package is registered by `register_method`, or by an entry p
     mine = "my_package.my_module:my_method"
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterable
 from importlib.metadata import EntryPoint, entry_points

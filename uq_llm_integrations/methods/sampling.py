@@ -4,8 +4,6 @@ Where a request has several candidates, they are the samples themselves; else `M
 how many more are generated, at which temperature.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import product
@@ -14,10 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uq_llm_integrations.errors import EvidenceError
-from uq_llm_integrations.methods.base import (
-    Method,
-    evidence_method,
-)
+from uq_llm_integrations.methods.base import Method, evidence_method
 from uq_llm_integrations.methods.context import Context
 from uq_llm_integrations.methods.entailment import Pairs
 from uq_llm_integrations.methods.polygraph import polygraph_method, shared_statistic, statistic

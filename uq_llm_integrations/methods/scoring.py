@@ -5,8 +5,6 @@ it was given, and its token-level estimators drop the last token, which they tak
 text. Here the first two have no value but a reason, and every token keeps its score.
 """
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,6 +13,7 @@ from math import isfinite
 
 import numpy as np
 
+from uq_llm_integrations.backends.event_loop import together
 from uq_llm_integrations.backends.metering import MeteredBackend
 from uq_llm_integrations.errors import EvidenceError, UncertaintyError
 from uq_llm_integrations.methods.base import Ends, Method, Value
@@ -22,7 +21,6 @@ from uq_llm_integrations.methods.claims import claims
 from uq_llm_integrations.methods.context import Context
 from uq_llm_integrations.methods.options import MethodOptions
 from uq_llm_integrations.methods.registry import find_method
-from uq_llm_integrations.methods.tasks import together
 from uq_llm_integrations.records import (
     Candidate,
     Claim,
@@ -127,10 +125,6 @@ async def add_evidence_scores(
     All of them gather at the same time, and share what several need. A method that fails has the
     reason in the place of its scores. The usage is what the backend counted meanwhile, and the
     seconds that it took.
-
-    Example:
-        metered = MeteredBackend(backend)
-        result = await add_evidence_scores(result, metered, request, ["p_true"])
     """
     wanted = {name: method for name in methods if (method := find_method(name)).gather}
     alive = [i for i, one in enumerate(result.candidates) if one.token_ids and not one.error]

@@ -1,19 +1,17 @@
 """Methods that weigh samples, or tokens, by how alike the texts are: the SAR and CoCoA families."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import product
 
 import numpy as np
 
+from uq_llm_integrations.backends.event_loop import together
 from uq_llm_integrations.methods.base import Method, evidence_method, needs_exact_statistics
 from uq_llm_integrations.methods.context import Context
 from uq_llm_integrations.methods.entailment import Pairs
 from uq_llm_integrations.methods.logprob import entropies
 from uq_llm_integrations.methods.polygraph import polygraph_method, shared_statistic, statistic
 from uq_llm_integrations.methods.sampling import in_order, sample_texts, sample_tokens, samples
-from uq_llm_integrations.methods.tasks import together
 from uq_llm_integrations.records import Floats
 
 SAR = "https://arxiv.org/abs/2307.01379"

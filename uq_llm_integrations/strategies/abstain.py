@@ -1,17 +1,13 @@
 """What becomes of an answer that is too uncertain: a note, another text, or an error."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, get_args
-
-from pydantic import ConfigDict
+from typing import Literal, get_args
 
 from uq_llm_integrations.backends.base import Capabilities
 from uq_llm_integrations.errors import ConfigurationError, HighUncertaintyError
 from uq_llm_integrations.methods.options import MethodOptions
 from uq_llm_integrations.records import Decision, Request, Result
-from uq_llm_integrations.strategies.base import Run, Strategy
+from uq_llm_integrations.strategies.base import PLAIN_DATA, Run, Strategy
 from uq_llm_integrations.strategies.condition_text import When, as_condition
 from uq_llm_integrations.strategies.conditions import Condition, Scored, check_condition
 
@@ -80,9 +76,7 @@ class Policy:
         entropy > 1.5
     """
 
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(
-        arbitrary_types_allowed=True, extra="forbid"
-    )
+    __pydantic_config__ = PLAIN_DATA
 
     uncertain_when: When | None = None
     on_high_uncertainty: Action = "annotate"

@@ -16,8 +16,7 @@ from uq_llm_integrations.errors import UncertaintyError
 from uq_llm_integrations.methods.registry import find_method
 from uq_llm_integrations.records import Candidate, Request, Result, SampleMonitor, SamplingEnd
 from uq_llm_integrations.strategies.base import Run
-from uq_llm_integrations.strategies.results import max_tokens_of, merged
-from uq_llm_integrations.strategies.voting import Answer
+from uq_llm_integrations.strategies.results import Answer, merged
 
 ALTERNATIVES = 5
 """Top log-probabilities that make the bound on unseen sequences sharp: with none, all that the
@@ -77,7 +76,7 @@ def _ended(result: Result, request: Request, end: SamplingEnd) -> Result:
     never_begun = request.n - len(result.candidates)
     if not never_begun and all(one.finish_reason != "abort" for one in result.candidates):
         return result
-    usage, most = result.usage, max_tokens_of(request) or 0
+    usage, most = result.usage, request.sampling.get("max_tokens") or 0
     usage = replace(usage, saved_tokens=usage.saved_tokens + never_begun * most)
     return replace(result, usage=usage, sampling_end=end)
 

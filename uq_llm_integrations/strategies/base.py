@@ -22,6 +22,9 @@ from uq_llm_integrations.methods.scoring import add_evidence_scores
 from uq_llm_integrations.records import Candidate, Request, Result, SampleMonitor
 from uq_llm_integrations.strategies.results import concluded, scored_result
 
+PLAIN_DATA = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+"""How pydantic builds a dataclass from plain data, with an error for what it does not have."""
+
 
 @dataclass(frozen=True, eq=False)
 class Generation:
@@ -102,9 +105,7 @@ class Strategy(ABC):
                 return ordered(result, lambda i: (len(result.candidates[i].text),))
     """
 
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(
-        arbitrary_types_allowed=True, extra="forbid"
-    )
+    __pydantic_config__ = PLAIN_DATA
     type: ClassVar[str]
     """The name in configuration files."""
 
@@ -251,16 +252,18 @@ def check_run(strategy: Strategy, run: Run) -> None:
     strategy.check(run.request, run.backend.capabilities, run.options)
 
 
-def check_varied(request: Request, n: int) -> None:
-    """Raise ConfigurationError where several samples would all be the same."""
+def check_many(
+    n: int, method: str, request: Request, capabilities: Capabilities, options: MethodOptions
+) -> None:
+    """Raise ConfigurationError where n samples that the method orders can never be had.
+
+    Or where several of them would all be the same.
+    """
     if n > 1 and request.sampling.get("temperature") == 0:
         raise ConfigurationError(
             f"{n} samples at temperature 0 are all the same; set a temperature above 0"
         )
-
-
-def check_cap(n: int, capabilities: Capabilities) -> None:
-    """Raise ConfigurationError for more samples than the backend allows."""
+    check_available([method], capabilities, options)
     if n > capabilities.max_n:
         raise ConfigurationError(f"n is {n}; the backend allows {capabilities.max_n} at most")
 

@@ -1,9 +1,7 @@
 """The least uncertain of N samples, or the one that they vote for."""
 
-from __future__ import annotations
-
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from pydantic.json_schema import SkipJsonSchema
@@ -11,7 +9,7 @@ from pydantic.json_schema import SkipJsonSchema
 from uq_llm_integrations.backends.base import Capabilities
 from uq_llm_integrations.errors import ConfigurationError
 from uq_llm_integrations.methods.options import MethodOptions
-from uq_llm_integrations.methods.registry import check_available, find_method
+from uq_llm_integrations.methods.registry import find_method
 from uq_llm_integrations.records import Candidate, Request, Result
 from uq_llm_integrations.strategies.adaptive import (
     ALTERNATIVES,
@@ -19,22 +17,15 @@ from uq_llm_integrations.strategies.adaptive import (
     is_unbeatable,
     sample_in_waves,
 )
-from uq_llm_integrations.strategies.base import (
-    Run,
-    Strategy,
-    check_cap,
-    check_count,
-    check_orders,
-    check_varied,
-)
-from uq_llm_integrations.strategies.results import Key, concluded, max_tokens_of, ordered
-from uq_llm_integrations.strategies.voting import (
+from uq_llm_integrations.strategies.base import Run, Strategy, check_count, check_many, check_orders
+from uq_llm_integrations.strategies.results import (
     Answer,
-    borda_votes,
+    Key,
     by_votes,
+    concluded,
     lowest,
     normalised_answer,
-    probability_votes,
+    ordered,
 )
 
 
@@ -89,7 +80,7 @@ class BestOfN(Strategy):
     async def __call__(self, run: Run) -> Result:
         """Sample the candidates, and order them."""
         run = run.vary(self._sharpened(replace(run.request, n=self.n)), [self._method])
-        most = max_tokens_of(run.request)
+        most = run.request.sampling.get("max_tokens")
         settles = self.settle and not self._is_vote
         result = await sample_in_waves(
             run,
@@ -101,9 +92,7 @@ class BestOfN(Strategy):
 
     def check(self, request: Request, capabilities: Capabilities, options: MethodOptions) -> None:
         """Refuse samples that are all the same, and methods that the backend cannot give."""
-        check_varied(request, self.n)
-        check_available([self._method], capabilities, options)
-        check_cap(self.n, capabilities)
+        check_many(self.n, self._method, request, capabilities, options)
         if self.wave is not None and 0 <= capabilities.max_top_logprobs < ALTERNATIVES:
             raise ConfigurationError(
                 f"wave needs {ALTERNATIVES} top log-probabilities; "
@@ -135,9 +124,29 @@ class BestOfN(Strategy):
 
     def _key(self, result: Result) -> Key:
         if self.by == "borda":
-            votes = borda_votes(result, self._method, self.power)
+            votes = _borda_votes(result, self._method, self.power)
         elif self.by == "majority":
-            votes = probability_votes(result, self._method)
+            votes = _probability_votes(result, self._method)
         else:
             return lowest(result, self.by)
         return by_votes(result, self._method, self.answer, votes)
+
+
+def _borda_votes(result: Result, method: str, power: float) -> Callable[[int], float]:
+    """Return votes by rank: (N - rank + 1) ** power, the least uncertain at rank 1.
+
+    https://arxiv.org/abs/2502.18581, where `method` is self-certainty.
+    """
+    order = sorted(range(len(result.candidates)), key=lowest(result, method))
+    votes = {index: float(len(order) - above) ** power for above, index in enumerate(order)}
+    return votes.__getitem__
+
+
+def _probability_votes(result: Result, method: str) -> Callable[[int], float]:
+    """Return votes of exp(-score), in (0, 1] where scores start at 0; unknown scores have none."""
+
+    def votes(index: int) -> float:
+        score = result.scores[index][method]
+        return 0.0 if score.value is None else math.exp(-score.value)
+
+    return votes

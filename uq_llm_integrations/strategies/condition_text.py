@@ -1,7 +1,5 @@
 """Conditions written as text: `mean_nll > 0.6 or agreement < 0.5`."""
 
-from __future__ import annotations
-
 import ast
 from collections.abc import Callable
 from functools import reduce
@@ -11,16 +9,8 @@ from typing import Annotated
 from pydantic import BeforeValidator, WithJsonSchema
 
 from uq_llm_integrations.errors import ConfigurationError
+from uq_llm_integrations.strategies import quantities
 from uq_llm_integrations.strategies.conditions import Comparison, Condition, Operator, Quantity
-from uq_llm_integrations.strategies.quantities import (
-    agreement,
-    load_threshold,
-    score,
-    token_max,
-    token_mean,
-    token_window,
-    worst_window,
-)
 
 _OPERATORS: dict[type[ast.cmpop], Operator] = {
     ast.Gt: ">",
@@ -28,10 +18,10 @@ _OPERATORS: dict[type[ast.cmpop], Operator] = {
     ast.Lt: "<",
     ast.LtE: "<=",
 }
-_WINDOWS: dict[str, Callable[..., token_window]] = {
-    "token_mean": token_mean,
-    "token_max": token_max,
-    "worst_window": worst_window,
+_WINDOWS: dict[str, Callable[..., Quantity]] = {
+    "token_mean": quantities.token_mean,
+    "token_max": quantities.token_max,
+    "worst_window": quantities.worst_window,
 }
 
 
@@ -92,9 +82,9 @@ def _condition(node: ast.expr, text: str) -> Condition:
 def _quantity(node: ast.expr, text: str) -> Quantity:
     match node:
         case ast.Name(id="agreement"):
-            return agreement()
+            return quantities.agreement()
         case ast.Name(id=name):
-            return score(name)
+            return quantities.score(name)
         case ast.Call(func=ast.Name(id=name), args=[ast.Name(id=method), *sizes], keywords=[]):
             least = 1 if name == "worst_window" else 0
             if name in _WINDOWS and least <= len(sizes) <= 1:
@@ -119,7 +109,7 @@ def _threshold(node: ast.expr, text: str) -> float:
             func=ast.Name(id="calibrated"),
             args=[ast.Constant(value=str(path)), ast.Constant(value=str(name))],
         ):
-            return load_threshold(path, name)
+            return quantities.load_threshold(path, name)
     raise _unreadable(node, text, 'a number or `calibrated("file.json", "name")`')
 
 

@@ -113,12 +113,7 @@ class Condition(ABC):
 
 @dataclass(frozen=True)
 class Comparison(Condition):
-    """A quantity against a threshold.
-
-    Example:
-        >>> Comparison(score("entropy"), ">", 1.5) == (score("entropy") > 1.5)
-        True
-    """
+    """A quantity against a threshold."""
 
     quantity: Quantity
     operator: Operator

@@ -1,7 +1,5 @@
 """What conditions compare: scores, windows over tokens, and how far the samples agree."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +12,7 @@ from uq_llm_integrations.methods.registry import find_method
 from uq_llm_integrations.methods.scoring import token_values
 from uq_llm_integrations.records import Floats, Result
 from uq_llm_integrations.strategies.conditions import Interval, Quantity, Scored
-from uq_llm_integrations.strategies.voting import Answer, normalised_answer
+from uq_llm_integrations.strategies.results import Answer, normalised_answer
 
 
 @dataclass(frozen=True, repr=False)

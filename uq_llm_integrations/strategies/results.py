@@ -1,23 +1,22 @@
-"""From candidates to a result: scored, counted, and in order."""
+"""From candidates to a result: scored, counted, and in order, by a score or by votes."""
 
-from __future__ import annotations
-
+import math
+import re
+import unicodedata
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from uq_llm_integrations.methods.bounds import bounded
 from uq_llm_integrations.methods.scoring import score_candidate
-from uq_llm_integrations.records import (
-    Candidate,
-    Request,
-    Result,
-    SamplingEnd,
-    Score,
-    Usage,
-)
+from uq_llm_integrations.records import Candidate, Request, Result, SamplingEnd, Score, Usage
 
 Key = Callable[[int], tuple[object, ...]]
 """What the candidates of a result are sorted by, from their index."""
+
+
+Answer = Callable[[str], str]
+"""Finds in a text what is compared: equal returns are the same answer."""
 
 
 def scored_result(
@@ -100,7 +99,54 @@ def rank(candidate: Candidate, score: Score) -> tuple[int, float, tuple[int, ...
     return 2, 0.0, candidate.token_ids
 
 
-def max_tokens_of(request: Request) -> int | None:
-    """Return the most tokens that one sample of the request may take."""
-    value: int | None = request.sampling.get("max_tokens")
-    return value
+def normalised_answer(text: str) -> str:
+    """Return the first line that says something, without case, accents, punctuation and articles.
+
+    For longer texts give a function of your own that finds the answer, such as the last number.
+
+    Example:
+        >>> normalised_answer("The Café.")
+        'cafe'
+    """
+    plain = unicodedata.normalize("NFKD", text.strip().split("\n")[0].casefold())
+    letters = "".join(c for c in plain if not unicodedata.combining(c))
+    words = re.sub(r"[^\w\s]", " ", letters).split()
+    return " ".join(word for word in words if word not in {"a", "an", "the"})
+
+
+def lowest(result: Result, method: str) -> Key:
+    """Return the key by which the least uncertain candidate comes first."""
+
+    def key(index: int) -> tuple[object, ...]:
+        return rank(result.candidates[index], result.scores[index][method])
+
+    return key
+
+
+def by_votes(result: Result, method: str, answer: Answer, votes: Callable[[int], float]) -> Key:
+    """Return the key by which the answer with the most votes comes first.
+
+    Among the candidates that give it, the least uncertain by `method` stands for it.
+    """
+    own, totals = lowest(result, method), vote_totals(result, answer, votes)
+
+    def key(index: int) -> tuple[object, ...]:
+        candidate = result.candidates[index]
+        if not candidate.is_whole:
+            return 1, 0.0, "", own(index)
+        given = answer(candidate.text)
+        return 0, -totals[given], given, own(index)
+
+    return key
+
+
+def vote_totals(result: Result, answer: Answer, votes: Callable[[int], float]) -> dict[str, float]:
+    """Return the votes of each answer; candidates that came to no end of their own have none.
+
+    The sum does not depend on the order of the candidates (`math.fsum`).
+    """
+    ballots: dict[str, list[float]] = defaultdict(list)
+    for index, candidate in enumerate(result.candidates):
+        if candidate.is_whole:
+            ballots[answer(candidate.text)].append(votes(index))
+    return {given: math.fsum(cast) for given, cast in ballots.items()}

@@ -3,24 +3,12 @@
 Both are tenacity's: its `stop`, `wait` and callbacks are passed in, only the predicate is ours.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
+import tenacity
 from pydantic.json_schema import SkipJsonSchema
-from tenacity import (
-    AsyncRetrying,
-    RetryCallState,
-    after_nothing,
-    before_nothing,
-    retry_if_exception,
-    retry_if_result,
-    stop_after_attempt,
-    wait_none,
-    wait_random_exponential,
-)
 from tenacity.stop import StopBaseT
 from tenacity.wait import WaitBaseT
 
@@ -32,9 +20,9 @@ from uq_llm_integrations.strategies.base import Run, Strategy, check_count, chec
 from uq_llm_integrations.strategies.condition_text import When, as_condition
 from uq_llm_integrations.strategies.conditions import check_condition
 
-Callback = Callable[[RetryCallState], Awaitable[None] | None]
+Callback = Callable[[tenacity.RetryCallState], Awaitable[None] | None]
 
-_NO_WAIT, _JITTER = wait_none(), wait_random_exponential(max=10)
+_NO_WAIT, _JITTER = tenacity.wait_none(), tenacity.wait_random_exponential(max=10)
 
 
 @dataclass(frozen=True)
@@ -116,12 +104,12 @@ class Retry(Strategy):
             results.append(await self.strategy(run.vary(varied)))
             return results[-1]
 
-        retrying = AsyncRetrying(
-            stop=self.stop or stop_after_attempt(self.attempts),
+        retrying = tenacity.AsyncRetrying(
+            stop=self.stop or tenacity.stop_after_attempt(self.attempts),
             wait=self.wait,
-            retry=retry_if_result(self._is_uncertain),
-            before=self.before or before_nothing,
-            after=self.after or after_nothing,
+            retry=tenacity.retry_if_result(self._is_uncertain),
+            before=self.before or tenacity.before_nothing,
+            after=self.after or tenacity.after_nothing,
             before_sleep=self.before_sleep,
             retry_error_callback=lambda state: state.outcome and state.outcome.result(),
         )
@@ -179,10 +167,10 @@ class RetryErrors(Strategy):
 
     async def __call__(self, run: Run) -> Result:
         """Run the strategy until it does not fail."""
-        retrying = AsyncRetrying(
-            stop=self.stop or stop_after_attempt(self.attempts),
+        retrying = tenacity.AsyncRetrying(
+            stop=self.stop or tenacity.stop_after_attempt(self.attempts),
             wait=self.wait,
-            retry=retry_if_exception(_is_retryable),
+            retry=tenacity.retry_if_exception(_is_retryable),
             reraise=True,
         )
         return await retrying(self.strategy, run)

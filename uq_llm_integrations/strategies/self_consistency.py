@@ -1,7 +1,5 @@
 """The answer that most samples give, from no more samples than it takes to know it."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -10,7 +8,6 @@ from pydantic.json_schema import SkipJsonSchema
 from uq_llm_integrations.backends.base import Capabilities
 from uq_llm_integrations.errors import ConfigurationError
 from uq_llm_integrations.methods.options import MethodOptions
-from uq_llm_integrations.methods.registry import check_available
 from uq_llm_integrations.records import Candidate, Request, Result, SampleMonitor
 from uq_llm_integrations.strategies.adaptive import (
     is_settled,
@@ -18,16 +15,14 @@ from uq_llm_integrations.strategies.adaptive import (
     sample_in_waves,
     settled_monitor,
 )
-from uq_llm_integrations.strategies.base import (
-    Run,
-    Strategy,
-    check_cap,
-    check_count,
-    check_orders,
-    check_varied,
+from uq_llm_integrations.strategies.base import Run, Strategy, check_count, check_many, check_orders
+from uq_llm_integrations.strategies.results import (
+    Answer,
+    by_votes,
+    concluded,
+    normalised_answer,
+    ordered,
 )
-from uq_llm_integrations.strategies.results import concluded, ordered
-from uq_llm_integrations.strategies.voting import Answer, by_votes, normalised_answer, one_vote
 
 _LEAST_TO_GIVE_UP = 6
 
@@ -76,13 +71,13 @@ class SelfConsistency(Strategy):
         run = run.vary(replace(run.request, n=self.n), [self.method])
         wave = self.n if self.settle is None else self.wave
         result = await sample_in_waves(run, wave, self._monitor, self._why_done)
-        return concluded(ordered(result, by_votes(result, self.method, self.answer, one_vote)))
+        # One vote each: self-consistency, https://arxiv.org/abs/2203.11171.
+        key = by_votes(result, self.method, self.answer, lambda index: 1.0)
+        return concluded(ordered(result, key))
 
     def check(self, request: Request, capabilities: Capabilities, options: MethodOptions) -> None:
         """Refuse samples that are all the same, and methods that the backend cannot give."""
-        check_varied(request, self.n)
-        check_available([self.method], capabilities, options)
-        check_cap(self.n, capabilities)
+        check_many(self.n, self.method, request, capabilities, options)
 
     def samples(self, request: Request) -> int:
         """Return N."""

@@ -1,41 +1,29 @@
 """Step-wise best of N: the best of several next steps is kept, and generation goes on from it."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import ClassVar
 
-from pydantic import ConfigDict
 from pydantic.json_schema import SkipJsonSchema
 
 from uq_llm_integrations.backends.base import Capabilities
 from uq_llm_integrations.errors import ConfigurationError, UncertaintyError
 from uq_llm_integrations.methods.options import MethodOptions
-from uq_llm_integrations.methods.registry import check_available
 from uq_llm_integrations.records import Candidate, Decision, Request, Result, SamplingEnd
 from uq_llm_integrations.strategies.adaptive import numbered
 from uq_llm_integrations.strategies.base import (
+    PLAIN_DATA,
     Run,
     Strategy,
-    check_cap,
     check_count,
+    check_many,
     check_orders,
-    check_varied,
 )
 from uq_llm_integrations.strategies.condition_text import When, as_condition
 from uq_llm_integrations.strategies.conditions import check_condition
-from uq_llm_integrations.strategies.results import (
-    concluded,
-    max_tokens_of,
-    merged,
-    ordered,
-    scored_result,
-)
+from uq_llm_integrations.strategies.results import concluded, lowest, merged, ordered, scored_result
 from uq_llm_integrations.strategies.step_state import StepState
-from uq_llm_integrations.strategies.voting import lowest
 
 DEFAULT_MAX_TOKENS = 256
 """The most tokens of a step-wise answer whose request does not set `max_tokens`."""
@@ -57,9 +45,7 @@ class Boundary:
         (';', '.')
     """
 
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(
-        arbitrary_types_allowed=True, extra="forbid"
-    )
+    __pydantic_config__ = PLAIN_DATA
 
     strings: tuple[str, ...] = ("\n",)
     pattern: str | None = None
@@ -194,9 +180,7 @@ class Stepwise(Strategy):
 
     def check(self, request: Request, capabilities: Capabilities, options: MethodOptions) -> None:
         """Refuse candidates that are all the same, and conditions that can never be decided."""
-        check_varied(request, self.n)
-        check_available([self.by], capabilities, options)
-        check_cap(self.n, capabilities)
+        check_many(self.n, self.by, request, capabilities, options)
         if self.branch_when is not None:
             check_condition(as_condition(self.branch_when), 1, capabilities, options)
 
@@ -236,7 +220,7 @@ class Stepwise(Strategy):
         return text[: text.find(stop, len(state.text))]
 
     def _most_tokens(self, state: StepState, request: Request) -> int:
-        limit = max_tokens_of(request) or DEFAULT_MAX_TOKENS
+        limit = request.sampling.get("max_tokens") or DEFAULT_MAX_TOKENS
         most = limit - len(state.token_ids)
         if self.token_budget is not None:
             most = min(most, (self.token_budget - state.usage.generated_tokens) // self.n)

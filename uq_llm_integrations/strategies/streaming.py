@@ -1,7 +1,5 @@
 """Streaming a strategy's answer: the strategy is the same, its one sample comes piece by piece."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing

@@ -6,23 +6,27 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from copy import copy
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from uq_llm_integrations.backends.base import Backend, kept_candidates
+from uq_llm_integrations.backends.base import kept_candidates, layer_numbers
 from uq_llm_integrations.backends.batching import in_batches
-from uq_llm_integrations.backends.capabilities import MAX_N, Capabilities
-from uq_llm_integrations.backends.codec import encoded_chat, encoded_prompt, split_text
+from uq_llm_integrations.backends.capabilities import (
+    MAX_N,
+    Capabilities,
+    check_ids,
+    check_request,
+    check_text,
+)
+from uq_llm_integrations.backends.codec import Tokenizer, TokenizerBackend
 from uq_llm_integrations.backends.event_loop import LoopThread
 from uq_llm_integrations.backends.huggingface.loading import ModelOptions
 from uq_llm_integrations.backends.huggingface.thread import ModelThread
 from uq_llm_integrations.backends.huggingface.token_sampling import HFSampling
-from uq_llm_integrations.backends.sampling_params import check_request
 from uq_llm_integrations.checkpoints import resolve_model
 from uq_llm_integrations.errors import ConfigurationError, EmptyPromptError, InvalidRequestError
 from uq_llm_integrations.records import (
     Activations,
     Candidate,
-    Conversation,
     Inspection,
     Request,
     SampleMonitor,
@@ -40,7 +44,7 @@ T = TypeVar("T")
 Ids = tuple[int, ...]
 
 
-class HuggingFaceBackend(Backend):
+class HuggingFaceBackend(TokenizerBackend):
     """Runs a causal language model of transformers, one step of one request at a time.
 
     `model` is a bundled model's name, a folder, a hub name, or a loaded model, which needs its
@@ -79,7 +83,7 @@ class HuggingFaceBackend(Backend):
         expandable_segments: bool = False,
         max_n: int = MAX_N,
         tokenizer: PreTrainedTokenizerBase | str | None = None,
-        **from_pretrained: Any,
+        **from_pretrained: object,
     ) -> None:
         if isinstance(model, str):
             name, path, ready = model, resolve_model(model).path, None
@@ -103,6 +107,7 @@ class HuggingFaceBackend(Backend):
             tokenizer=tokenizer,
             others=from_pretrained,
         )
+        self._model = name
         self._max_n, self._one_by_one = max_n, sequential_generation
         self._thread = ModelThread(options, ready, empty_cache_after_step)
         self._thread.join(self)
@@ -123,7 +128,7 @@ class HuggingFaceBackend(Backend):
         """All that a backend can have; sizes are known from the first use on."""
         known = self._thread.description
         return Capabilities(
-            model=self._thread.options.name,
+            model=self._model,
             vocabulary_size=known.vocabulary_size if known else None,
             context_length=known.context_length if known else None,
             max_top_logprobs=-1,
@@ -157,37 +162,16 @@ class HuggingFaceBackend(Backend):
         """
         self._thread.close(self)
 
-    async def encode(self, text: str, *, chat: bool = False) -> tuple[int, ...]:
-        """Return the token ids of a prompt; with `chat`, as a user's turn in the chat template."""
-        name = self._thread.options.name
-        return encoded_prompt(await self.tokenizer(), text, chat=chat, model=name)
-
-    async def encode_chat(self, conversation: Conversation) -> tuple[int, ...]:
-        """Return the token ids of a conversation up to where the model's next turn begins."""
-        name = self._thread.options.name
-        return encoded_chat(await self.tokenizer(), conversation, model=name)
-
-    async def tokenizer(self) -> PreTrainedTokenizerBase:
+    async def tokenizer(self) -> Tokenizer:
         """Return the model's tokenizer."""
-        return (await self._thread.describe()).tokenizer
-
-    async def encode_continuation(self, text: str) -> tuple[int, ...]:
-        """Return the token ids of text that follows other text."""
-        return tuple((await self.tokenizer()).encode(text, add_special_tokens=False))
-
-    async def decode(self, token_ids: Sequence[int]) -> str:
-        """Return the text of tokens, without special ones."""
-        return (await self._thread.describe()).text(list(token_ids))
-
-    async def token_texts(self, token_ids: Sequence[int]) -> list[str]:
-        """Return the text that each token adds."""
-        return split_text((await self.tokenizer()).decode, token_ids)
+        tokenizer: Tokenizer = (await self._thread.describe()).tokenizer
+        return tokenizer
 
     def check(self, request: Request) -> None:
         """Raise InvalidRequestError for a request that can never work."""
         check_request(request, self.capabilities)
         HFSampling.of(request.sampling)
-        self._check_ids(request.prompt_ids)
+        check_ids(request.prompt_ids, self.capabilities.vocabulary_size)
 
     async def generate(
         self, request: Request, monitor: SampleMonitor | None = None
@@ -230,15 +214,12 @@ class HuggingFaceBackend(Backend):
         self, texts: Sequence[Sequence[int]], inspection: Inspection
     ) -> list[Activations]:
         """Return the activations at the tokens of each text, from padded forward passes."""
-        from uq_llm_integrations.backends.huggingface.inspection import (
-            check_inspection,
-            inspect_texts,
-        )
+        from uq_llm_integrations.backends.huggingface.inspection import inspect_texts
 
         known, whole = await self._thread.describe(), [tuple(ids) for ids in texts]
         for ids in whole:
-            self._check_text(ids)
-        check_inspection(inspection, known.layers)
+            check_text(ids, known.vocabulary_size, known.context_length)
+        layer_numbers(inspection, known.layers)
         return await self._in_batches(whole, inspect_texts, inspection)
 
     async def _generation(
@@ -282,20 +263,3 @@ class HuggingFaceBackend(Backend):
 
         lengths = [len(text) + beside for text in texts]
         return await in_batches(lengths, run, torch.OutOfMemoryError)
-
-    def _check_ids(self, token_ids: Sequence[int]) -> None:
-        """Raise InvalidRequestError for a token that the model has no place for."""
-        size = self.capabilities.vocabulary_size
-        if size is not None and not all(0 <= token < size for token in token_ids):
-            wrong = next(token for token in token_ids if not 0 <= token < size)
-            raise InvalidRequestError(f"there is no token {wrong}; allowed are 0 to {size - 1}")
-
-    def _check_text(self, token_ids: Ids) -> None:
-        length, context = len(token_ids), self.capabilities.context_length
-        if not length:
-            raise EmptyPromptError
-        if context is not None and length > context:
-            raise InvalidRequestError(
-                f"a text has {length} tokens; at most {context} fit into the context"
-            )
-        self._check_ids(token_ids)

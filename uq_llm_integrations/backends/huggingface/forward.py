@@ -9,11 +9,7 @@ from typing import TYPE_CHECKING, TypedDict
 import numpy as np
 import torch
 
-from uq_llm_integrations.backends.token_statistics import (
-    empty_trace,
-    exact_statistics,
-    join_traces,
-)
+from uq_llm_integrations.backends.token_statistics import empty_trace, exact_statistics, join_traces
 from uq_llm_integrations.backends.token_statistics_torch import row_statistics
 from uq_llm_integrations.records import Floats, Integers, TokenTrace
 

@@ -9,23 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from uq_llm_integrations.backends.base import layer_number
+from uq_llm_integrations.backends.base import layer_numbers
 from uq_llm_integrations.backends.huggingface.forward import Ids, chosen_logprobs, padded_pass
-from uq_llm_integrations.errors import EngineError, InvalidRequestError, MethodUnavailableError
+from uq_llm_integrations.errors import EngineError, MethodUnavailableError
 from uq_llm_integrations.records import Activations, Inspection, Singles
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-
-def check_inspection(inspection: Inspection, layers: int) -> None:
-    """Raise InvalidRequestError for what a model of so many layers does not have."""
-    for layer in inspection.hidden_layers:
-        layer_number(layer, layers)
-    if inspection.attention not in (None, "bands", "maps"):
-        raise InvalidRequestError(
-            f"attention is {inspection.attention!r}; allowed are None, 'bands' and 'maps'"
-        )
 
 
 def inspect_texts(
@@ -49,12 +39,12 @@ def _activations(
     wants_hidden = bool(inspection.hidden_layers)
     output = padded_pass(model, texts, output_hidden_states=wants_hidden)
     found, states = [], output.hidden_states
+    numbers = layer_numbers(inspection, len(states) - 1) if states else {}
     for i, text in enumerate(texts):
         tokens = torch.tensor(text, device=output.logits.device)
         logprob = _singles(chosen_logprobs(output.logits[i, : len(text) - 1], tokens[1:]))
         hidden = {
-            layer: _singles(states[layer_number(layer, len(states) - 1)][i, : len(text)])
-            for layer in inspection.hidden_layers
+            layer: _singles(states[number][i, : len(text)]) for layer, number in numbers.items()
         }
         attention = recorder.weights_of(i) if recorder else {}
         found.append(_checked(Activations(logprob, hidden, **attention)))

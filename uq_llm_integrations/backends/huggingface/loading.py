@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from uq_llm_integrations.backends.vision_guard import hide_mismatched_builds
 from uq_llm_integrations.checkpoints import resolve_model
@@ -52,7 +52,7 @@ class ModelOptions:
     gpu_memory_utilization: float | None = None
     expandable_segments: bool = False
     tokenizer: PreTrainedTokenizerBase | str | None = None
-    others: Mapping[str, Any] = field(default_factory=dict)
+    others: Mapping[str, object] = field(default_factory=dict)
     """Further arguments to `from_pretrained`."""
 
     def __post_init__(self) -> None:
@@ -72,7 +72,7 @@ class ModelOptions:
                 raise ConfigurationError(f"give either {own} or {foreign}, not both")
 
     @property
-    def shared(self) -> dict[str, Any]:
+    def shared(self) -> dict[str, object]:
         """The arguments that the configuration and the tokenizer are read with, too."""
         return {name: value for name, value in self.others.items() if name in _SHARED}
 

@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
+from uq_llm_integrations.backends.base import Shared
 from uq_llm_integrations.backends.event_loop import check_process
 from uq_llm_integrations.backends.huggingface.loading import (
     Description,
@@ -18,7 +19,6 @@ from uq_llm_integrations.backends.huggingface.loading import (
     free_memory,
     load_weights,
 )
-from uq_llm_integrations.backends.sharing import Shared
 from uq_llm_integrations.errors import EngineError
 
 if TYPE_CHECKING:

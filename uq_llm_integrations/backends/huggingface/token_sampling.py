@@ -206,7 +206,7 @@ def _check_values(values: Mapping[str, Any]) -> None:
         raise InvalidRequestError(f"stop_token_ids is {ids!r}; it must be a list of token ids")
 
 
-def _is_whole(value: Any) -> bool:
+def _is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 

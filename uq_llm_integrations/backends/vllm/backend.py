@@ -9,10 +9,10 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequen
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from uq_llm_integrations.backends.base import MAX_N, Backend, Capabilities
-from uq_llm_integrations.backends.codec import encoded_chat, encoded_prompt, split_text
+from uq_llm_integrations.backends.base import Backend, Capabilities
+from uq_llm_integrations.backends.capabilities import MAX_N, check_request
+from uq_llm_integrations.backends.codec import Tokenizer, TokenizerBackend
 from uq_llm_integrations.backends.event_loop import LoopThread
-from uq_llm_integrations.backends.sampling_params import check_request
 from uq_llm_integrations.backends.vllm.generation import Generation
 from uq_llm_integrations.backends.vllm.inspection import InspectionPass, why_no_activations
 from uq_llm_integrations.backends.vllm.launch import check_engine_arguments
@@ -25,7 +25,6 @@ from uq_llm_integrations.errors import ConfigurationError, EmptyPromptError, Eng
 from uq_llm_integrations.records import (
     Activations,
     Candidate,
-    Conversation,
     Inspection,
     Request,
     SampleMonitor,
@@ -64,7 +63,7 @@ COMMON_ARGUMENTS = frozenset(
 )
 
 
-class VLLMEngineBackend(Backend):
+class VLLMEngineBackend(TokenizerBackend):
     """Runs a model on vLLM in processes of its own.
 
     `model` is a bundled model's name, a folder or a hub name; `engine_args` are vLLM's own engine
@@ -89,7 +88,7 @@ class VLLMEngineBackend(Backend):
         engine: AsyncLLM | None = None,
         max_n: int = MAX_N,
         deadline: float = 120.0,
-        **engine_args: Any,
+        **engine_args: object,
     ) -> None:
         if (model is None) == (engine is None):
             raise ConfigurationError("give either a model's name or a ready engine")
@@ -99,7 +98,7 @@ class VLLMEngineBackend(Backend):
         self._engine_args = engine_args
         self._arguments: dict[str, Any] = {}
         self._process: EngineProcess | None = None
-        self._release: weakref.finalize[Any, Any] | None = None
+        self._release: weakref.finalize[[EngineProcess], VLLMEngineBackend] | None = None
         """What gives the engine back, unless it is the user's own."""
         if model is not None:
             source = resolve_model(model)
@@ -136,7 +135,7 @@ class VLLMEngineBackend(Backend):
         """The engine's event loop; reading it starts the engine."""
         return self.start().loop
 
-    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+    def run(self, coroutine: Coroutine[object, object, T]) -> T:
         """Run a coroutine that uses this backend, blocking."""
         try:
             loop = self.loop
@@ -181,30 +180,10 @@ class VLLMEngineBackend(Backend):
         if process.can_sleep:
             await process.loop.arun(process.llm.wake_up())
 
-    async def encode(self, text: str, *, chat: bool = False) -> tuple[int, ...]:
-        """Return the token ids of a prompt; with `chat`, as a user's turn in the chat template."""
-        return encoded_prompt(await self.tokenizer(), text, chat=chat, model=self._model)
-
-    async def encode_chat(self, conversation: Conversation) -> tuple[int, ...]:
-        """Return the token ids of a conversation up to where the model's next turn begins."""
-        return encoded_chat(await self.tokenizer(), conversation, model=self._model)
-
-    async def tokenizer(self) -> Any:
+    async def tokenizer(self) -> Tokenizer:
         """Return the engine's tokenizer."""
-        return (await self._running()).llm.get_tokenizer()
-
-    async def encode_continuation(self, text: str) -> tuple[int, ...]:
-        """Return the token ids of text that follows other text."""
-        return tuple((await self.tokenizer()).encode(text, add_special_tokens=False))
-
-    async def decode(self, token_ids: Sequence[int]) -> str:
-        """Return the text of tokens, without special ones."""
-        text: str = (await self.tokenizer()).decode(list(token_ids), skip_special_tokens=True)
-        return text
-
-    async def token_texts(self, token_ids: Sequence[int]) -> list[str]:
-        """Return the text that each token adds."""
-        return split_text((await self.tokenizer()).decode, token_ids)
+        tokenizer: Tokenizer = (await self._running()).llm.get_tokenizer()
+        return tokenizer
 
     async def generate(
         self, request: Request, monitor: SampleMonitor | None = None
@@ -308,13 +287,17 @@ class VLLMEngineBackend(Backend):
     def __copy__(self) -> Self:
         return self.__deepcopy__({})
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+    def __deepcopy__(self, memo: dict[int, object]) -> Self:
         """Return an equal backend that shares the engine."""
-        limits: dict[str, Any] = {"max_n": self._max_n, "deadline": self._deadline}
-        if self._engine is None:
-            return type(self)(self._model, **limits, **copy.deepcopy(self._engine_args, memo))
-        other = type(self)(engine=self._engine, **limits)
-        other._process = self._process
+        other = type(self)(
+            self._model if self._engine is None else None,
+            engine=self._engine,
+            max_n=self._max_n,
+            deadline=self._deadline,
+            **copy.deepcopy(self._engine_args, memo),
+        )
+        if self._engine is not None:
+            other._process = self._process
         return other
 
     def __reduce__(self) -> tuple[Callable[..., Backend], tuple[object, ...]]:

@@ -12,11 +12,7 @@ from typing import TYPE_CHECKING
 from uq_llm_integrations.backends.base import kept_candidates
 from uq_llm_integrations.backends.codec import split_text
 from uq_llm_integrations.backends.token_statistics import read_rows
-from uq_llm_integrations.backends.vllm.client_compat import (
-    detokenize,
-    token_logprobs,
-    tokenizer_of,
-)
+from uq_llm_integrations.backends.vllm.client_compat import detokenize, token_logprobs, tokenizer_of
 from uq_llm_integrations.backends.vllm.output import LogprobTable, candidate_of
 from uq_llm_integrations.backends.vllm.process import EngineProcess, translated_errors
 from uq_llm_integrations.backends.vllm.requests import (

@@ -12,15 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from uq_llm_integrations.backends.base import layer_number
+from uq_llm_integrations.backends.base import layer_numbers
 from uq_llm_integrations.backends.batching import TOKENS_AT_ONCE, in_batches
+from uq_llm_integrations.backends.capabilities import check_text
 from uq_llm_integrations.backends.vllm.worker.protocol import INSPECT, SHARE, WORKER_EXTENSION
 from uq_llm_integrations.errors import (
-    EmptyPromptError,
     EngineDeadError,
     EngineError,
     EngineTimeoutError,
-    InvalidRequestError,
     MethodUnavailableError,
 )
 from uq_llm_integrations.records import Activations, Candidate, Inspection, Singles
@@ -86,18 +85,12 @@ class InspectionPass:
         self._score, self._deadline = score, deadline
         self._config: ModelConfig = process.llm.model_config
         self._depth: int = self._config.hf_text_config.num_hidden_layers
-        self._numbers = {
-            layer: layer_number(layer, self._depth) for layer in inspection.hidden_layers
-        }
-        if inspection.attention not in (None, "bands", "maps"):
-            raise InvalidRequestError(
-                f"attention is {inspection.attention!r}; allowed are None, 'bands' and 'maps'"
-            )
+        self._numbers = layer_numbers(inspection, self._depth)
 
     async def activations(self, texts: Sequence[Ids]) -> list[Activations]:
         """Return the activations at each text's tokens, in the texts' order."""
         for text in texts:
-            self._check(text)
+            check_text(text, self._config.get_vocab_size(), self._config.max_model_len)
         await self._ensure_shared()
 
         async def run(batch: list[int]) -> list[Activations]:
@@ -130,17 +123,6 @@ class InspectionPass:
         heads: int = self._config.hf_text_config.num_attention_heads
         layers = self._depth if self._inspection.attention == "maps" else 1
         return min(TOKENS_AT_ONCE, WEIGHTS_AT_ONCE // (layers * heads * max(lengths, default=1)))
-
-    def _check(self, text: Ids) -> None:
-        context, size = self._config.max_model_len, self._config.get_vocab_size()
-        if not text:
-            raise EmptyPromptError
-        if len(text) > context:
-            raise InvalidRequestError(
-                f"a text has {len(text)} tokens; at most {context} fit into the context"
-            )
-        if wrong := [token for token in text if not 0 <= token < size]:
-            raise InvalidRequestError(f"there is no token {wrong[0]}; allowed are 0 to {size - 1}")
 
     async def _ensure_shared(self) -> None:
         """Build the pass and compare it with the engine, once for all who use the engine."""

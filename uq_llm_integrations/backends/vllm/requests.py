@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from uq_llm_integrations.backends.sampling_params import MASKING_PARAMETERS, PENALTIES
+from uq_llm_integrations.backends.capabilities import MASKING_PARAMETERS, PENALTIES
 from uq_llm_integrations.backends.vllm.client_compat import is_served_by_xgrammar, sampling_params
 from uq_llm_integrations.backends.vllm.worker.protocol import (
     REQUEST_KEY,
@@ -55,7 +55,7 @@ def generation_params(
     values = {name: value for name, value in request.sampling.items() if value is not None}
     if "seed" in values:
         values["seed"] += index
-    extra: dict[str, Any] = dict(values.pop("extra_args", {}))
+    extra: dict[str, object] = dict(values.pop("extra_args", {}))
     if isinstance(values.get("structured_outputs"), Mapping):
         values["structured_outputs"] = structured_outputs(values["structured_outputs"])
     if whole and not values.get("stop"):

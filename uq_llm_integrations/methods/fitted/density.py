@@ -5,8 +5,6 @@ last. All distances are higher where the model is less certain, and have no unit
 compare those of one fit only.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Self, TypeVar

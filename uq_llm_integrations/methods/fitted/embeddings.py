@@ -5,8 +5,6 @@ last token is never fed back while it is generated, so lm-polygraph has no hidde
 it counts for nothing here.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import ArrayLike
 

@@ -1,7 +1,5 @@
 """Fits densities and heads on examples that a backend answers and shows the hidden states of."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice

@@ -1,7 +1,5 @@
 """A supervised head: from a model's hidden states to the probability that its answer is wrong."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self

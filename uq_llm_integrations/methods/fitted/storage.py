@@ -4,13 +4,12 @@ A fit is two files in a folder, arrays as safetensors and a description as JSON.
 code when it is read.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -63,7 +62,7 @@ def load_fit(folder: Path | str, kind: str, *, model: str, layer: Layer) -> Arra
     return arrays
 
 
-def optional_module(name: str) -> Any:
+def optional_module(name: str) -> ModuleType:
     """Import a module that comes with an extra; say how to install it where it is missing."""
     try:
         return import_module(name)

@@ -51,9 +51,9 @@ def v1_logits_processor() -> Any:
 
 @reach(f"{_V1}:process_dict_updates(req_entries, batch_update, new_state)")
 def follow_batch(
-    entries: dict[int, Any],
+    entries: dict[int, T],
     update: BatchUpdate | None,
-    new_entry: Callable[[SamplingParams, list[int] | None, list[int]], object | None],
+    new_entry: Callable[[SamplingParams, list[int] | None, list[int]], T | None],
 ) -> None:
     """Follow requests as they enter, leave and move within the V1 batch."""
     from vllm.v1.sample.logits_processor import process_dict_updates
@@ -144,17 +144,19 @@ def observe_sampler(runner: GPUModelRunner, observer: SamplerObserver) -> bool:
         logprobs: torch.Tensor = compute(logits)
         return logprobs
 
-    def apply_logits_processors(logits: torch.Tensor, *others: Any, **options: Any) -> torch.Tensor:
+    def apply_logits_processors(
+        logits: torch.Tensor, *others: object, **options: object
+    ) -> torch.Tensor:
         observer.see_logits(logits)
         changed: torch.Tensor = process(logits, *others, **options)
         return changed
 
-    def sample_tokens(*arguments: Any, **options: Any) -> Any:
+    def sample_tokens(*arguments: object, **options: object) -> object:
         sampled = sample(*arguments, **options)
         observer.see_samples(sampled[0])
         return sampled
 
-    def get_prompt_logprobs(hidden_states: torch.Tensor, scheduled: dict[str, int]) -> Any:
+    def get_prompt_logprobs(hidden_states: torch.Tensor, scheduled: dict[str, int]) -> object:
         observer.see_prompts(list(prompt_parts(runner, scheduled)))
         try:
             return score_prompts(hidden_states, scheduled)

@@ -4,8 +4,6 @@ The token that is forced upon a stopped sample is one of its stop tokens, so tha
 it. The rows say that it was forced, and the client leaves it out.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 
 import torch

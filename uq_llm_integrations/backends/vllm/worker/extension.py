@@ -218,7 +218,7 @@ class V2Probe(_V2LogitsProcessor):
 class ProbeExtension:
     """The worker extension: methods that the client calls by the names in `protocol`."""
 
-    model_runner: Any
+    model_runner: GPUModelRunner
     vllm_config: VllmConfig
     uq_shared: SharedModel
 

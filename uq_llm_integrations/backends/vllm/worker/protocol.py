@@ -3,8 +3,6 @@
 It imports neither torch nor vLLM, so that both sides can read it.
 """
 
-from __future__ import annotations
-
 REQUEST_KEY = "uq_request"
 """The key in `SamplingParams.extra_args` that asks the probe to observe a request."""
 

@@ -1,7 +1,5 @@
 """What is known of each token, kept on the worker's device until it is taken."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from typing import NamedTuple

@@ -11,7 +11,7 @@ import copy
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors.torch import save
@@ -68,7 +68,9 @@ class Weights:
 _taking: list[Weights] = []
 
 
-def _attend(module: nn.Module, *tensors: Any, **arguments: Any) -> tuple[torch.Tensor, None]:
+def _attend(
+    module: nn.Module, *tensors: torch.Tensor, **arguments: object
+) -> tuple[torch.Tensor, None]:
     """Attend as the definition's own eager attention does, whatever is special about it."""
     eager = sys.modules[type(module).__module__].eager_attention_forward
     output, weights = eager(module, *tensors, **arguments)
@@ -84,7 +86,7 @@ AttentionMaskInterface.register(_ATTENTION, eager_mask)
 class SharedModel:
     """The definition of the engine's model, which computes on the engine's layers."""
 
-    def __init__(self, engine: Any, config: VllmConfig, device: torch.device) -> None:
+    def __init__(self, engine: nn.Module, config: VllmConfig, device: torch.device) -> None:
         """Bind the definition; NotShareableError names what cannot be bound."""
         self._engine, self._config, self._device = engine, config, device
         definition = _definition(config)
@@ -183,7 +185,9 @@ class SharedModel:
         """Keep the hidden states that enter some of the blocks while this is open."""
         states: dict[int, torch.Tensor] = {}
 
-        def keep(number: int, inputs: tuple[Any, ...], arguments: dict[str, Any]) -> None:
+        def keep(
+            number: int, inputs: tuple[torch.Tensor, ...], arguments: dict[str, torch.Tensor]
+        ) -> None:
             states[number] = inputs[0] if inputs else arguments["hidden_states"]
 
         with ExitStack() as hooks:
@@ -196,7 +200,7 @@ class SharedModel:
             yield states
 
 
-def _definition(config: VllmConfig) -> Any:
+def _definition(config: VllmConfig) -> nn.Module:
     """Return the transformers model on the meta device, without any weight."""
     described = copy.deepcopy(config.model_config.hf_config)
     if hasattr(described, "quantization_config"):
@@ -213,7 +217,7 @@ def _definition(config: VllmConfig) -> Any:
         )
 
 
-def _fill_buffers(definition: Any, device: torch.device) -> None:
+def _fill_buffers(definition: nn.Module, device: torch.device) -> None:
     """Give the buffers that no checkpoint holds their values, as transformers does on loading."""
     for module in definition.modules():
         for name in module._non_persistent_buffers_set:

@@ -142,10 +142,10 @@ class TrialOutput(torch.Tensor):  # type: ignore[misc]  # torch is not followed
     __torch_function__ = torch._C._disabled_torch_function_impl
     block: EngineBlock
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[torch.Tensor | None]:
         return iter(self._as_tuple())
 
-    def __getitem__(self, index: Any) -> Any:
+    def __getitem__(self, index: object) -> torch.Tensor | None:
         return self._as_tuple()[index] if isinstance(index, int) else super().__getitem__(index)
 
     def _as_tuple(self) -> tuple[torch.Tensor, None]:
@@ -162,7 +162,7 @@ class EngineBlock(EngineModule):
         """Whether the definition takes more than hidden states from it: None is put beside them."""
         self.is_on_trial = False
 
-    def forward(self, states: torch.Tensor) -> Any:
+    def forward(self, states: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, None]:
         """Return [..., D] of states [..., D], alone or as a tuple."""
         output = self._output(states).view(states.shape)
         if self.is_on_trial:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Protocol, Self, cast
 
 import numpy as np
 
+from uq_llm_integrations.backends.vision_guard import hide_mismatched_builds
 from uq_llm_integrations.errors import (
     ConfigurationError,
     MethodUnavailableError,
@@ -275,8 +276,6 @@ def _model_configuration(model: str) -> object:
 def _luh() -> ModuleType:
     if find_spec("luh") is None:
         raise MissingDependencyError("luh", source=_SOURCE)
-    from uq_llm_integrations.backends.vision_guard import hide_mismatched_builds
-
     hide_mismatched_builds()
     try:
         with _complete_hub():

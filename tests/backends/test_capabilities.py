@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from vllm import SamplingParams
 
 from uq_llm_integrations.backends.base import Capabilities
-from uq_llm_integrations.backends.sampling_params import (
+from uq_llm_integrations.backends.capabilities import (
     MANAGED_PARAMETERS,
     MASKING_PARAMETERS,
     SAMPLING_PARAMETERS,
