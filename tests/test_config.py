@@ -12,6 +12,7 @@ from uq_llm_integrations import (
     Retry,
     Single,
     Stepwise,
+    VLLMEngineBackend,
     VLLMStepGenerator,
     agreement,
     score,
@@ -127,3 +128,18 @@ def test_a_file_that_cannot_be_read_is_told(tmp_path):
     (tmp_path / "bad.yaml").write_text("a: [")
     with pytest.raises(ConfigurationError, match="cannot be read"):
         Configuration.read(tmp_path / "bad.yaml")
+
+
+@pytest.mark.parametrize("source", [None, [], 3, {5: 3}, {"generator": {}, "scorer": None}])
+def test_what_is_no_configuration_is_refused(source):
+    with pytest.raises(ConfigurationError):
+        Configuration.read(source)
+
+
+@pytest.mark.parametrize("kind", [ChatVLLMUncertainty, VLLMUncertaintyLLM])
+@pytest.mark.parametrize("name", ["max_n", "deadline"])
+def test_a_generator_takes_what_the_backend_takes(kind, name):
+    llm = kind.from_config({"generator": {"model": "smollm2", name: 7}})
+    expected = VLLMEngineBackend("smollm2", **{name: 7})
+    assert llm.backend == expected
+    assert llm.backend.capabilities.max_n == expected.capabilities.max_n

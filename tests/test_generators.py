@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 
 from uq_llm_integrations import (
+    BestOfN,
     Boundary,
     ConfigurationError,
+    EngineTimeoutError,
+    HighUncertaintyError,
     ScriptedBackend,
     StepState,
     Stepwise,
@@ -91,3 +94,51 @@ def test_the_policy_decides_about_the_steps_of_a_state():
 def test_what_can_never_work_is_refused_at_construction(construct):
     with pytest.raises(ConfigurationError):
         construct()
+
+
+DOUBTED = {"uncertain_when": "mean_nll > 0", "abstention_text": "No idea."}
+
+
+def test_a_stream_of_steps_raises_in_the_end():
+    steps = generator({"?": ["a"]}, None, on_high_uncertainty="raise", **DOUBTED).stream("?")
+    assert next(steps).text == "a"
+    with pytest.raises(HighUncertaintyError):
+        next(steps)
+
+
+def test_a_stream_of_steps_that_abstains_shows_none_of_them():
+    script = {"?": ["a\n"], "?a\n": ["b"]}
+    steps = generator(script, Stepwise(1), on_high_uncertainty="abstain", **DOUBTED)
+    assert [one.text for one in steps.stream("?")] == ["No idea."]
+    accepted = steps.stream("?", uncertain_when="mean_nll > 9")
+    assert [one.text for one in accepted] == ["a\n", "b"]
+
+
+def test_the_policy_on_a_state_has_the_evidence_that_it_needs():
+    steps = generator({"?": ["a"]}, Stepwise(1), uncertain_when="p_true > 99")
+    state = asyncio.run(steps.astart("?"))
+    state = asyncio.run(_last(steps.astates(state)))
+    assert not steps.result(state).decision.is_uncertain
+
+
+async def _last(states):
+    return [one async for one in states][-1]
+
+
+def test_a_timeout_holds_for_steps():
+    steps = VLLMStepGenerator(ScriptedBackend(["a"], delay=0.5), timeout=0.01)
+    with pytest.raises(EngineTimeoutError):
+        steps.generate("?")
+
+
+def test_evidence_about_steps_is_of_the_question_and_not_of_the_template():
+    backend = ScriptedBackend({"?": ["a"]})
+    VLLMStepGenerator(backend, Stepwise(1)).generate("?")
+    assert backend.requests[-1].text == "?"
+
+
+def test_another_strategy_is_refused_at_once():
+    with pytest.raises(ConfigurationError, match="not 'stepwise'"):
+        generator({"?": ["a"]}, BestOfN(2))
+    with pytest.raises(ConfigurationError, match="not 'stepwise'"):
+        generator({"?": ["a"]}, None).generate("?", strategy="best_of_n")

@@ -62,6 +62,7 @@ def test_a_copy_is_equal_and_does_no_harm_to_the_original(make, duplicate):
         strategy=uq.BestOfN(2),
     )
     copied = duplicate(original)
+    assert copied == original
     for name in (*uq.Settings.model_fields, "backend"):
         assert getattr(copied, name) == getattr(original, name)
     assert repr(copied.core.identity) == repr(original.core.identity)
@@ -84,3 +85,35 @@ def test_a_changed_copy_shares_the_engine():
     assert changed.backend is model.backend
     assert changed.generate("?").decision.is_uncertain
     assert not model.generate("?").decision.is_uncertain
+
+
+@FACES
+def test_what_is_set_later_is_checked_like_an_argument(make):
+    llm = make(uq.ScriptedBackend(["Paris"] * 9))
+    llm.methods, llm.strategy = "entropy", "best_of_n"
+    assert llm.core.settings.methods == ("entropy",)
+    assert llm.core.settings.strategy == uq.BestOfN()
+    llm.strategy = "best_of_m"
+    with pytest.raises(uq.ConfigurationError, match="best_of_n"):
+        llm.core.generate("?")
+
+
+@FACES
+def test_a_shallow_copy_does_not_follow_its_original(make):
+    llm = make(uq.ScriptedBackend(["Paris"]), max_tokens=9)
+    llm.core.generate("?")
+    copied = copy.copy(llm)
+    llm.max_tokens = 2
+    assert copied.core.settings.max_tokens == 9
+
+
+def test_the_settings_of_a_model_stay_as_they_are():
+    model = uq.UncertaintyModel(uq.ScriptedBackend(["Paris"]))
+    with pytest.raises(ValueError, match="frozen"):
+        model.settings.max_tokens = 2
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, pickled], ids=["copy", "pickle"])
+@pytest.mark.parametrize("wrap", [lambda one: uq.Retry(one, "entropy > 2"), uq.RetryErrors])
+def test_a_copied_retry_is_equal(wrap, duplicate):
+    assert duplicate(wrap(uq.Single())) == wrap(uq.Single())

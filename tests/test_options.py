@@ -129,6 +129,9 @@ def entrances(monkeypatch: pytest.MonkeyPatch) -> dict[str, Entrance]:
         "VLLMStepGenerator.from_config": lambda o: (
             steps.from_config(file({**STEPWISE, **o})).model.settings
         ),
+        "VLLMStepGenerator, call": lambda o: called(
+            monkeypatch, lambda: steps(backend()).generate("?", **o)
+        ),
         "HybridUncertaintyGenerator": lambda o: hybrid(backend=backend(), **o).model.settings,
         "HybridUncertaintyGenerator.from_config": lambda o: (
             hybrid.from_config(file(o)).model.settings
@@ -155,6 +158,16 @@ def called_by_command_line(monkeypatch: pytest.MonkeyPatch, options: dict[str, A
 
 
 NAMES = list(entrances(pytest.MonkeyPatch()))
+
+
+@pytest.mark.parametrize("entrance", [one for one in NAMES if "chat" not in one])
+def test_what_stands_among_sampling_counts_as_the_option(entrance, monkeypatch):
+    given = {"strategy": STEPWISE["strategy"]} if "Step" in entrance else {}
+    if entrance == "VLLMStepGenerator":
+        given["strategy"] = uq.Stepwise(2)
+    sampling = {"temperature": 0.3, "max_tokens": 7, "top_p": 0.5}
+    settings = entrances(monkeypatch)[entrance]({**given, "sampling": sampling})
+    assert settings.all_sampling() == sampling
 
 
 def test_every_option_has_a_value_here():

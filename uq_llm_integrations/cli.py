@@ -24,7 +24,7 @@ from uq_llm_integrations.records import Result
 from uq_llm_integrations.report.metadata import result_metadata
 from uq_llm_integrations.report.methods import chosen, lacking, markdown, table
 from uq_llm_integrations.report.terminal import render
-from uq_llm_integrations.settings import Settings
+from uq_llm_integrations.settings import Settings, combined
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -144,10 +144,10 @@ def _model(
         file = load_mapping(config)
         if name is not None:
             file["generator"] = {**file.get("generator", {}), "model": name}
-        return UncertaintyModel.from_config({**file, **given})
+        return UncertaintyModel.from_config(combined(file, given))
     engine = {"model": name or "smollm2", "enforce_eager": not compile_model}
     usual = {**_DEFAULTS, "chat_template": True}
-    return UncertaintyModel.from_config({"generator": engine, **usual, **given})
+    return UncertaintyModel.from_config({"generator": engine, **combined(usual, given)})
 
 
 def _show(result: Result, core: UncertaintyModel, as_json: bool) -> None:

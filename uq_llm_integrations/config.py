@@ -115,7 +115,11 @@ class Configuration(Settings):
     @classmethod
     def read(cls, source: str | Path | Mapping[str, Any]) -> Configuration:
         """Read a YAML file or a dict; raise ConfigurationError that names what is wrong where."""
+        if not isinstance(source, Mapping | str | Path):
+            raise ConfigurationError(f"{source!r} is neither the path of a file nor a mapping")
         plain = source if isinstance(source, Mapping) else load_mapping(Path(source))
+        if wrong := [name for name in plain if not isinstance(name, str)]:
+            raise ConfigurationError(f"the name of an option is {wrong[0]!r}, not a text")
         return cls(**_with_methods(with_secrets(plain)))
 
     @property
@@ -133,10 +137,11 @@ class Configuration(Settings):
 def _with_methods(plain: JsonObject) -> JsonObject:
     if "scorer" not in plain:
         return plain
-    if "methods" in plain or set(plain["scorer"]) != {"type"}:
+    scorer = plain["scorer"]
+    if "methods" in plain or not isinstance(scorer, Mapping) or set(scorer) != {"type"}:
         raise ConfigurationError("scorer has one option, `type`, and takes the place of `methods`")
     rest = {name: value for name, value in plain.items() if name != "scorer"}
-    return {**rest, "methods": plain["scorer"]["type"]}
+    return {**rest, "methods": scorer["type"]}
 
 
 def with_secrets(value: Any, path: str = "") -> Any:

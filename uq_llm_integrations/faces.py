@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from uq_llm_integrations.backends.base import Backend
 from uq_llm_integrations.backends.capabilities import MAX_N, SAMPLING_PARAMETERS
@@ -28,6 +28,8 @@ class ModelFace(Settings):
 
     Any argument that is neither a field nor a sampling parameter is one of the backend's.
     """
+
+    model_config = ConfigDict(frozen=False)
 
     generator_type: ClassVar[str]
     """The `generator.type` of the configuration files that describe this class."""
@@ -76,9 +78,9 @@ class ModelFace(Settings):
 
     @cached_property
     def core(self) -> UncertaintyModel:
-        """The model that does all the work; it reads the settings from these fields."""
+        """The model that does all the work, with these fields as its settings, checked again."""
         assert self.backend is not None
-        return UncertaintyModel(self.backend, self)
+        return UncertaintyModel(self.backend, self.updated({}))
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
@@ -92,7 +94,7 @@ class ModelFace(Settings):
         return copied
 
     def __getstate__(self) -> dict[Any, Any]:
-        self.__dict__.pop("core", None)  # it refers to this object, and is made anew
+        self.__dict__.pop("core", None)  # it is made anew
         return super().__getstate__()
 
     @property
@@ -149,8 +151,8 @@ class VLLMFace(ModelFace):
     generator_type: ClassVar[str] = "vllm"
 
     def _new_backend(self) -> Backend:
-        options = {"engine": self.engine, "max_n": self.max_n, "deadline": self.deadline}
-        return VLLMEngineBackend(self.model, **options, **self.engine_args)
+        options = {"max_n": self.max_n, "deadline": self.deadline, **self.engine_args}
+        return VLLMEngineBackend(self.model, engine=self.engine, **options)
 
 
 class HuggingFaceFace(ModelFace):
@@ -159,7 +161,8 @@ class HuggingFaceFace(ModelFace):
     generator_type: ClassVar[str] = "huggingface"
 
     def _new_backend(self) -> Backend:
-        return HuggingFaceBackend(_named(self.model), max_n=self.max_n, **self.engine_args)
+        options = {"max_n": self.max_n, **self.engine_args}
+        return HuggingFaceBackend(_named(self.model), **options)
 
 
 class HybridFace(ModelFace):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self, TypedDict
 
@@ -15,6 +15,7 @@ from uq_llm_integrations.methods.registry import DEFAULT_METHODS
 from uq_llm_integrations.model import UncertaintyModel
 from uq_llm_integrations.records import Candidate, Result
 from uq_llm_integrations.report.metadata import Metadata
+from uq_llm_integrations.settings import combined
 from uq_llm_integrations.strategies.base import Run, Strategy
 from uq_llm_integrations.strategies.step_state import Step, StepState
 from uq_llm_integrations.strategies.stepwise import Stepwise
@@ -55,104 +56,137 @@ class VLLMStepGenerator:
         chat: bool = False,
         **options: Any,
     ) -> None:
-        options = {**_DEFAULTS, "chat_template": chat, **options}
+        options = combined({**_DEFAULTS, "chat_template": chat}, options)
         chosen = strategy or Stepwise()
         self.model = UncertaintyModel(backend, strategy=chosen, methods=methods, **options)
+        _stepwise_of(self.model)
         self._generated: list[Candidate] = []
 
     @classmethod
     def from_config(cls, source: str | Path | Mapping[str, Any]) -> Self:
         """Return the generator that a YAML file or a dict describes; its strategy is stepwise."""
         configuration = Configuration.read(source)
-        strategy = configuration.strategy
-        if not isinstance(strategy, Stepwise):
-            raise ConfigurationError(f"strategy.type is {strategy.type!r}, not 'stepwise'")
-        return cls(configuration.generator.backend(), **configuration.given)
+        given = {"strategy": configuration.strategy, **configuration.given}
+        return cls(configuration.generator.backend(), **given)
 
-    def generate(self, prompt: str) -> Result:
-        """Return the whole answer."""
-        return self.model.backend.run(self.agenerate(prompt))
+    def generate(self, prompt: str, **options: Any) -> Result:
+        """Return the whole answer. All calls take the options of the class, too."""
+        return self.model.backend.run(self.agenerate(prompt, **options))
 
-    async def agenerate(self, prompt: str) -> Result:
-        """Return the whole answer."""
-        return await self.aresume(await self.astart(prompt))
+    async def agenerate(self, prompt: str, **options: Any) -> Result:
+        """Return what `generate` does."""
+        model = self.model.with_options(**options)
+        return await self._finished(model, await _started(model, prompt), prompt)
 
-    def stream(self, prompt: str) -> Iterator[Step]:
-        """Yield the steps as they are kept."""
-        return self.model.backend.iterate(self.astream(prompt))
+    def stream(self, prompt: str, **options: Any) -> Iterator[Step]:
+        """Yield the steps as they are kept, and raise or abstain as the policy says in the end.
 
-    async def astream(self, prompt: str) -> AsyncIterator[Step]:
-        """Yield the steps as they are kept."""
-        seen = 0
-        async for state in self.astates(await self.astart(prompt)):
-            for step in state.steps[seen:]:
+        Where it may abstain, nothing is shown before the last step, since it could not be taken
+        back; an abstention is one step.
+        """
+        return self.model.backend.iterate(self.astream(prompt, **options))
+
+    async def astream(self, prompt: str, **options: Any) -> AsyncIterator[Step]:
+        """Yield what `stream` does."""
+        model = self.model.with_options(**options)
+        policy, state = model.settings.policy, await _started(model, prompt)
+        is_held, seen = policy.on_high_uncertainty == "abstain", 0
+        async for state in self.astates(state, **options):  # noqa: B020  # the last one is needed
+            for step in () if is_held else state.steps[seen:]:
                 yield step
             seen = len(state.steps)
+        if policy.condition is None:
+            return
+        result = await self._finished(model, state, prompt)
+        if is_held:
+            for step in _abstained(result, state) or state.steps:
+                yield step
 
     async def astart(self, prompt: str) -> StepState:
         """Return the state before the first step."""
-        chat = self.model.settings.chat_template
-        return StepState(await self.model.backend.encode(prompt, chat=chat))
+        return await _started(self.model, prompt)
 
-    async def astates(self, state: StepState) -> AsyncIterator[StepState]:
+    async def astates(self, state: StepState, **options: Any) -> AsyncIterator[StepState]:
         """Go on from a state, which may have been saved, and yield the state after each step."""
-        run = self._run(state)
+        model = self.model.with_options(**options)
+        stepwise, run = _stepwise_of(model), model.run_of(model.request(state.prompt_ids))
         while not state.is_finished:
-            state = await self._stepwise.advance(run, state)
+            state = await stepwise.advance(run, state)
             self._remember(state.candidate())
             yield state
 
-    def resume(self, state: StepState) -> Result:
+    def resume(self, state: StepState, **options: Any) -> Result:
         """Go on from a saved state to the end."""
-        return self.model.backend.run(self.aresume(state))
+        return self.model.backend.run(self.aresume(state, **options))
 
-    async def aresume(self, state: StepState) -> Result:
-        """Go on from a saved state to the end."""
-        strategy = self.model.settings.deciding(_Resumed(self._stepwise, state))
-        result = await strategy(self._run(state))
-        self._remember(result.candidate)
-        return result
+    async def aresume(self, state: StepState, **options: Any) -> Result:
+        """Return what `resume` does."""
+        return await self._finished(self.model.with_options(**options), state)
 
-    def result(self, state: StepState) -> Result:
+    def result(self, state: StepState, **options: Any) -> Result:
         """Return the steps of a state as one scored result, decided about."""
-        policy = self.model.settings.policy
-        run = self._run(state).vary(methods=policy.methods)
-        return policy.decide(self._stepwise.result(run, state))
+        return self.model.backend.run(self.aresult(state, **options))
+
+    async def aresult(self, state: StepState, **options: Any) -> Result:
+        """Return what `result` does."""
+        model = self.model.with_options(**options)
+        policy = model.settings.policy
+        run = model.run_of(model.request(state.prompt_ids)).vary(methods=policy.methods)
+        return policy.decide(await run.assess(_stepwise_of(model).result(run, state)))
 
     def score_truncated_sequence(
-        self, prompt: str, truncated_text: str, *, heal: bool = False
+        self, prompt: str, truncated_text: str, *, heal: bool = False, **options: Any
     ) -> TruncatedScore:
         """Return the scores of a text behind a prompt.
 
         Where it is the beginning of what this object has generated, no forward pass is made, but
         for what a cut within a token leaves over, with `heal`.
         """
-        return self.score_truncated_sequences(prompt, [truncated_text], heal=heal)[0]
+        return self.score_truncated_sequences(prompt, [truncated_text], heal=heal, **options)[0]
 
     def score_truncated_sequences(
-        self, prompt: str, texts: Sequence[str], *, heal: bool = False
+        self, prompt: str, texts: Sequence[str], *, heal: bool = False, **options: Any
     ) -> list[TruncatedScore]:
         """Return the scores of several texts behind one prompt, from one batch."""
-        return self.model.score_truncated(prompt, texts, self._generated, heal=heal)
+        return self.model.score_truncated(prompt, texts, self._generated, heal=heal, **options)
 
     async def ascore_truncated_sequences(
-        self, prompt: str, texts: Sequence[str], *, heal: bool = False
+        self, prompt: str, texts: Sequence[str], *, heal: bool = False, **options: Any
     ) -> list[TruncatedScore]:
-        """Return the scores of several texts behind one prompt, from one batch."""
-        return await self.model.ascore_truncated(prompt, texts, self._generated, heal=heal)
+        """Return what `score_truncated_sequences` does."""
+        scoring = self.model.ascore_truncated(prompt, texts, self._generated, heal=heal, **options)
+        return await scoring
 
-    @property
-    def _stepwise(self) -> Stepwise:
-        strategy = self.model.settings.strategy
-        assert isinstance(strategy, Stepwise)
-        return strategy
-
-    def _run(self, state: StepState) -> Run:
-        return self.model.run_of(self.model.request(state.prompt_ids))
+    async def _finished(
+        self, model: UncertaintyModel, state: StepState, prompt: str | None = None
+    ) -> Result:
+        request = model.request(state.prompt_ids, prompt)
+        result = await model.answer(request, _Resumed(_stepwise_of(model), state))
+        self._remember(result.candidate)
+        return result
 
     def _remember(self, candidate: Candidate) -> None:
         kept = [one for one in self._generated if not _begins(one, candidate)]
         self._generated = [*kept, candidate][-_MOST_REMEMBERED:]
+
+
+async def _started(model: UncertaintyModel, prompt: str) -> StepState:
+    return StepState(await model.backend.encode(prompt, chat=model.settings.chat_template))
+
+
+def _stepwise_of(model: UncertaintyModel) -> Stepwise:
+    strategy = model.settings.strategy
+    if not isinstance(strategy, Stepwise):
+        raise ConfigurationError(f"strategy.type is {strategy.type!r}, not 'stepwise'")
+    return strategy
+
+
+def _abstained(result: Result, state: StepState) -> tuple[Step, ...]:
+    """Return an abstention as one step, nothing where the answer is accepted."""
+    text = result.decision.text
+    if text is None:
+        return ()
+    return tuple(replace(one, text=text, token_ids=state.token_ids) for one in state.steps[-1:])
 
 
 @dataclass(frozen=True)
@@ -199,7 +233,7 @@ class HybridUncertaintyGenerator:
             raise ConfigurationError("give either a `model` or a `backend`")
         backend = backend or hybrid_backend(str(model), mode, vllm, huggingface)
         defaults = {**_DEFAULTS, "n": _SAMPLES, "chat_template": chat}
-        self.model = UncertaintyModel(backend, **{**defaults, **options})
+        self.model = UncertaintyModel(backend, **combined(defaults, options))
 
     @classmethod
     def from_config(cls, source: str | Path | Mapping[str, Any]) -> Self:

@@ -17,7 +17,11 @@ from uq_llm_integrations.chat.exchange import Exchange
 from uq_llm_integrations.chat.parsers import tool_choice_of
 from uq_llm_integrations.chat.reply import ChatResult, ReplyPiece, Turn
 from uq_llm_integrations.config import Configuration
-from uq_llm_integrations.errors import EngineTimeoutError
+from uq_llm_integrations.errors import (
+    ConfigurationError,
+    EngineTimeoutError,
+    InvalidRequestError,
+)  # fmt: skip  # a list of names
 from uq_llm_integrations.methods.options import MethodOptions
 from uq_llm_integrations.methods.registry import affordable_methods
 from uq_llm_integrations.records import Candidate, Conversation, Request, Result
@@ -58,6 +62,10 @@ class UncertaintyModel:
         self, backend: Backend | str, settings: Settings | None = None, **options: Any
     ) -> None:
         self.backend = VLLMEngineBackend(backend) if isinstance(backend, str) else backend
+        if not isinstance(self.backend, Backend):
+            raise ConfigurationError(f"{backend!r} is neither a backend nor the name of a model")
+        if not isinstance(settings, Settings | None):
+            raise ConfigurationError(f"{settings!r} are no Settings; give options by their names")
         base = settings or Settings(**options)
         self.settings = base.updated(options) if settings and options else base
         self._prepare()
@@ -79,9 +87,10 @@ class UncertaintyModel:
         """
         settings, capabilities = self.settings, self.backend.capabilities
         self.method_options = settings.method_options or MethodOptions()
-        self.methods = settings.methods
-        if self.methods == (ALL_AFFORDABLE,):
-            self.methods = affordable_methods(capabilities, self.method_options)
+        methods = settings.methods
+        if methods == (ALL_AFFORDABLE,):
+            methods = affordable_methods(capabilities, self.method_options)
+        self.methods = methods  # in one step: other threads may be reading it
         self.strategy, self._sampling = settings.deciding(), settings.all_sampling()
         check_n(settings.n, capabilities.max_n)
         check_top_logprobs(settings.top_logprobs, capabilities.max_top_logprobs)
@@ -143,7 +152,10 @@ class UncertaintyModel:
     ) -> list[Result]:
         """Return what `generate_all` does; `stop` has further stop strings."""
         model = self.with_options(**options)
+        if isinstance(prompts, str):
+            raise InvalidRequestError(f"the prompts are one text, {prompts!r}; give a list of them")
         requests = [await model._request(prompt, stop) for prompt in prompts]
+        model._refresh()
         running = run_strategies(
             model.strategy, requests, self.backend, model.methods, model.method_options
         )
@@ -164,7 +176,7 @@ class UncertaintyModel:
         )
         model = self.with_options(**options) if options else self
         exchange = Exchange(model, turn)
-        return await exchange.replies(await model._decided(await exchange.request()))
+        return await exchange.replies(await model.answer(await exchange.request()))
 
     def stream(self, messages: Messages | Turn, **options: Any) -> Iterator[ReplyPiece]:
         """Yield the model's next message piece by piece; the last piece has its scores.
@@ -182,7 +194,9 @@ class UncertaintyModel:
         )
         model = self.with_options(**options)
         exchange = Exchange(model, turn)
-        run = model.run_of(await exchange.request())
+        request = await exchange.request()
+        model._refresh()
+        run = model.run_of(request)
         strategy = model.settings.deciding(streamed=True)
         answer = stream_strategy(strategy, run, model.settings.stop_if)
         async with aclosing(answer) as pieces:
@@ -197,7 +211,7 @@ class UncertaintyModel:
         """Return what `score` does."""
         model = self.with_options(**options)
         strategy = GivenText(await self.backend.encode_continuation(completion))
-        return await model._decided(await model._request(prompt), strategy)
+        return await model.answer(await model._request(prompt), strategy)
 
     def score_truncated(
         self,
@@ -225,6 +239,7 @@ class UncertaintyModel:
         """Return what `score_truncated` does."""
         model = self.with_options(**options)
         request = await model._request(prompt)
+        model._refresh()
         scoring = score_truncated_texts(
             self.backend, request, texts, generated, model.methods, model.method_options, heal=heal
         )
@@ -256,6 +271,8 @@ class UncertaintyModel:
         await asyncio.to_thread(self.close)
 
     async def _request(self, prompt: str, stop: Sequence[str] = ()) -> Request:
+        if not isinstance(prompt, str):
+            raise InvalidRequestError(f"the prompt is {prompt!r}, not a text")
         ids = await self.backend.encode(prompt, chat=self.settings.chat_template)
         return self.request(ids, prompt, stop=stop)
 
@@ -263,10 +280,13 @@ class UncertaintyModel:
         """Return the run that a strategy is given for a request."""
         return Run(MeteredBackend(self.backend), request, self.methods, self.method_options)
 
-    async def _decided(self, request: Request, strategy: Strategy | None = None) -> Result:
-        """Run a strategy, or the configured one, within the timeout and under the policy."""
+    def _refresh(self) -> None:
         if self.backend.capabilities != self._capabilities:  # more is known once an engine runs
             self._prepare()
+
+    async def answer(self, request: Request, strategy: Strategy | None = None) -> Result:
+        """Run a strategy, or the configured one, within the timeout and under the policy."""
+        self._refresh()
         deciding = self.settings.deciding(strategy) if strategy else self.strategy
         return await self._in_time(deciding(self.run_of(request)))
 
@@ -281,6 +301,17 @@ class UncertaintyModel:
             raise EngineTimeoutError(text) from error
 
 
+def _checked(messages: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
+    """Return messages as a tuple; raise InvalidRequestError where they are none."""
+    checked = tuple(messages) if isinstance(messages, Sequence) else ()
+    if not checked:
+        raise InvalidRequestError(f"the messages are {messages!r}; give a text or a list of them")
+    for one in checked:
+        if not isinstance(one, Mapping) or not {"role", "content"} <= one.keys():
+            raise InvalidRequestError(f"{one!r} is no message with a 'role' and a 'content'")
+    return checked
+
+
 def _turn(messages: Messages, options: dict[str, Any]) -> tuple[Turn, dict[str, Any]]:
     """Return the turn, and the options that are not of the turn."""
     rest = dict(options)
@@ -288,7 +319,7 @@ def _turn(messages: Messages, options: dict[str, Any]) -> tuple[Turn, dict[str, 
     if isinstance(messages, str):
         messages = [{"role": "user", "content": messages}]
     if not isinstance(messages, Conversation):
-        messages = Conversation(tuple(messages), tuple(tools))
+        messages = Conversation(_checked(messages), tuple(tools))
     turn = Turn(
         messages,
         (stop,) if isinstance(stop, str) else tuple(stop),

@@ -10,6 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from uq_llm_integrations.backends.capabilities import (
     MANAGED_PARAMETERS,
     SAMPLING_PARAMETERS,
+    check_early_stop,
     check_sampling,
     check_top_logprobs,
 )
@@ -36,7 +37,11 @@ ALL_AFFORDABLE = "all affordable"
 
 def _names(value: object) -> object:
     names = (value,) if isinstance(value, str) else value
-    if not isinstance(names, Sequence) or tuple(names) == (ALL_AFFORDABLE,):
+    if (
+        not isinstance(names, Sequence)
+        or isinstance(names, bytes)
+        or tuple(names) == (ALL_AFFORDABLE,)
+    ):
         return names
     return check_methods(names)
 
@@ -60,7 +65,7 @@ class Settings(BaseModel):
         {'top_p': 0.9}
     """
 
-    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid", frozen=True)
 
     methods: Annotated[tuple[str, ...], BeforeValidator(_names)] = DEFAULT_METHODS
     """Uncertainty methods to score by, see `METHODS`; "all affordable" for all that need nothing
@@ -121,14 +126,13 @@ class Settings(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _sort_options(cls, values: JsonObject) -> JsonObject:
-        sampling, other = dict(values.get("sampling") or {}), dict[str, Any]()
+        values, other = hoisted(values), dict[str, Any]()
+        sampling = values["sampling"]
         own = {name: value for name, value in values.items() if name in cls.model_fields}
         for name in values.keys() - own.keys():
             if name in MANAGED_PARAMETERS:
                 raise ConfigurationError(f"{name} is set by the backend and cannot be passed")
             (sampling if name in SAMPLING_PARAMETERS else other)[name] = values[name]
-        for name in sampling.keys() & cls.model_fields.keys():
-            own.setdefault(name, sampling.pop(name))
         return cls._with_other({**own, "sampling": sampling}, other)
 
     @classmethod
@@ -142,6 +146,8 @@ class Settings(BaseModel):
     def _check_options(self) -> Self:
         check_sampling(self.all_sampling())
         check_top_logprobs(self.top_logprobs, -1)
+        if self.early_stop:
+            check_early_stop(self.early_stop, self.all_sampling())
         _ = self.policy
         return self
 
@@ -169,13 +175,31 @@ class Settings(BaseModel):
             if name not in Settings.model_fields and name not in SAMPLING_PARAMETERS:
                 raise InvalidRequestError(unknown_option(name, Settings.model_fields))
         own = {name: getattr(self, name) for name in Settings.model_fields}
-        sampling = {**self.sampling, **options.get("sampling", {})}
-        return Settings(**{**own, **options, "sampling": sampling})
+        return Settings(**combined(own, options))
 
     def plain(self) -> JsonObject:
         """Return all options as plain data; what is none is described."""
         plain = {name: _plain(getattr(self, name)) for name in Settings.model_fields}
         return {**plain, **self.all_sampling()}
+
+
+def hoisted(options: Mapping[str, Any]) -> JsonObject:
+    """Return options with those fields as options of their own that stand in their `sampling`.
+
+    Where one stands in both places, the option counts.
+    """
+    sampling = options.get("sampling") or {}
+    if not isinstance(sampling, Mapping):
+        raise ConfigurationError(f"sampling is {sampling!r}; it maps parameters to their values")
+    fields = {name: one for name, one in sampling.items() if name in Settings.model_fields}
+    rest = {name: one for name, one in sampling.items() if name not in fields}
+    return {**fields, **options, "sampling": rest}
+
+
+def combined(options: Mapping[str, Any], changes: Mapping[str, Any]) -> JsonObject:
+    """Return options with changes, wherever each of both is written: `sampling` is joined."""
+    before, after = hoisted(options), hoisted(changes)
+    return {**before, **after, "sampling": {**before["sampling"], **after["sampling"]}}
 
 
 def unknown_option(name: str, fields: Iterable[str]) -> str:

@@ -211,6 +211,11 @@ def missing_module(name: str) -> ModuleType:
     raise ModuleNotFoundError("no module named spacy", name="spacy")
 
 
+def test_it_is_imported_where_nothing_has_imported_vllm_before():
+    code = "from uq_llm_integrations.methods.polygraph import estimators; estimators()"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
 def test_a_slow_import_is_logged_once_with_its_seconds(monkeypatch, caplog, estimators):
     monkeypatch.setattr(polygraph, "SLOW_IMPORT", -1.0)
     polygraph.estimators.cache_clear()

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from tests.methods.helpers import scored, values
-from uq_llm_integrations import MethodOptions, ScriptedBackend
+from uq_llm_integrations import MethodOptions, ScriptedBackend, UncertaintyModel
 from uq_llm_integrations.errors import (
     ConfigurationError,
     MethodUnavailableError,
@@ -197,3 +197,19 @@ def test_affordable_are_the_methods_that_lack_nothing():
 def test_methods_say_what_they_cost():
     assert METHODS["SemanticEntropy"].cost == "samples, entailment of each pair of samples"
     assert METHODS["perplexity"].cost == "nothing"
+
+
+def test_a_trace_method_that_raises_costs_no_other_its_score(own_registry):
+    @register_method
+    @trace_method("broken", summary="Raises.", reference="this test")
+    def broken(trace):
+        raise KeyError("nothing")
+
+    for condition in ("broken > 1", "token_max(broken) > 1"):
+        model = UncertaintyModel(
+            ScriptedBackend(["Paris"]), methods=["entropy", "broken"], uncertain_when=condition
+        )
+        result = model.generate("?")
+        assert result.score("entropy").is_known
+        assert result.score("broken").reason == "broken failed: KeyError: 'nothing'"
+        assert result.decision.is_uncertain

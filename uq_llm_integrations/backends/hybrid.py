@@ -50,17 +50,17 @@ def hybrid_backend(
     Example:
         backend = hybrid_backend("smollm2", "resident", huggingface={"quantization": "int8"})
     """
-    engine = dict(vllm or {})
+    engine = {"max_n": max_n, **(vllm or {})}
     if mode == "shared":
         if huggingface:
             raise ConfigurationError(
                 f"in shared mode Hugging Face loads nothing, so {sorted(huggingface)} do nothing; "
                 "use mode 'resident' or 'sequential'"
             )
-        return VLLMEngineBackend(model, max_n=max_n, **engine)
+        return VLLMEngineBackend(model, **engine)
     if mode == "sequential":
         engine = {"enable_sleep_mode": _has_sleep_mode(), **engine}
-    generator = VLLMEngineBackend(model, max_n=max_n, **engine)
+    generator = VLLMEngineBackend(model, **engine)
     scorer = HuggingFaceBackend(model, **dict(huggingface or {}))
     return HybridBackend(generator, scorer, sequential=mode == "sequential")
 

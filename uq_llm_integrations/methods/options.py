@@ -120,11 +120,15 @@ class MethodOptions:
     """Expression -> the confidence that it stands for; the first that an answer holds counts."""
 
     def __post_init__(self) -> None:
-        if self.samples < 2:
-            raise ConfigurationError(f"samples is {self.samples}; at least 2 can be compared")
-        if not self.temperature > 0:
+        if not isinstance(self.samples, int) or self.samples < 2:
+            raise ConfigurationError(f"samples is {self.samples!r}; at least 2 can be compared")
+        if not isinstance(self.temperature, int | float) or not self.temperature > 0:
             raise ConfigurationError(
-                f"temperature is {self.temperature}; samples differ only above 0"
+                f"temperature is {self.temperature!r}; samples differ only above 0"
             )
-        if re.compile(self.stated_confidence).groups != 1:
+        try:
+            groups = re.compile(self.stated_confidence).groups
+        except (re.error, TypeError) as error:
+            raise ConfigurationError(f"stated_confidence is no pattern: {error}") from error
+        if groups != 1:
             raise ConfigurationError(f"{self.stated_confidence!r} must have exactly one group")

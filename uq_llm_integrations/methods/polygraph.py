@@ -125,7 +125,7 @@ def estimators() -> ModuleType:
     """
     with _importing:
         started = time.perf_counter()
-        hide_mismatched_builds()
+        hide_mismatched_builds(from_vllm=True)
         try:
             module = import_module("lm_polygraph.estimators")
         except ImportError as error:

@@ -55,6 +55,9 @@ def register_method(method: Method) -> Method:
         async def brevity(context):
             return [1 / (1 + len(one.text)) for one in context.candidates]
     """
+    if not isinstance(method, Method):
+        made = "trace_method and evidence_method make one of a function"
+        raise ConfigurationError(f"{method!r} is no Method; {made}")
     taken = [name for name in method.names if _by_name.get(name, method) is not method]
     if taken:
         raise ConfigurationError(f"there is a method named {taken[0]!r} already")
@@ -80,6 +83,8 @@ def find_method(name: str) -> Method:
         >>> find_method("entropy").name
         'MeanTokenEntropy'
     """
+    if not isinstance(name, str):
+        raise ConfigurationError(f"{name!r} is no name of a method")
     method = _by_name.get(name)
     if method is None:
         _load_entry_points()

@@ -50,6 +50,8 @@ def score_candidate(candidate: Candidate, methods: Iterable[str]) -> dict[str, S
 def score_trace(trace: TokenTrace, method: Method) -> Score:
     """Return one method's score of a trace; a score that cannot be known has a reason instead.
 
+    That is so, too, where the method's own code raises.
+
     Example:
         >>> trace = TokenTrace(10, logprob=np.log([0.5, 0.5]))
         >>> score_trace(trace, find_method("perplexity")).value
@@ -57,6 +59,13 @@ def score_trace(trace: TokenTrace, method: Method) -> Score:
     """
     if not trace.logprob.size:
         return Score(method.name, reason=NO_TOKENS)
+    try:
+        return _trace_score(trace, method)
+    except Exception as error:
+        return Score(method.name, reason=str(_failure(method, error)))
+
+
+def _trace_score(trace: TokenTrace, method: Method) -> Score:
     values = method.values(trace) if method.values else None
     if values is None:
         return Score(method.name, reason=f"{trace.why_inexact}; no bound follows from the top k")
@@ -77,7 +86,11 @@ def token_values(trace: TokenTrace, method: Method) -> Ends | None:
     Higher is more uncertain. Equal where they are exact; None where nothing is known. `trace` has
     gone through `bounded`.
     """
-    values = method.values(trace) if method.values else None
+    try:
+        values = method.values(trace) if method.values else None
+    except Exception as error:
+        _failure(method, error)
+        return None
     return values if values is None or isinstance(values, tuple) else (values, values)
 
 
@@ -163,13 +176,19 @@ async def _gathered(context: Context, method: Method) -> list[Score]:
         values = await method.gather(context)
         parts = await _parts(context, method)
         scores = [_score(method, *pair) for pair in zip(values, parts, strict=True)]
-    except Exception as error:  # a method's own code, which must cost no other its score
-        if not isinstance(error, UncertaintyError):
-            _log.warning("%s failed", method.name, exc_info=True)
-            error = EvidenceError(f"{method.name} failed: {type(error).__name__}: {error}")
-        scores = [Score(method.name, reason=str(error)) for _ in context.candidates]
+    except Exception as error:
+        reason = str(_failure(method, error))
+        scores = [Score(method.name, reason=reason) for _ in context.candidates]
     judge = getattr(context.options, method.judged_by) if method.judged_by else None
     return [replace(one, source=judge.name) for one in scores] if judge else scores
+
+
+def _failure(method: Method, error: Exception) -> UncertaintyError:
+    """Return why a method has no score: its own code must cost no other method's."""
+    if isinstance(error, UncertaintyError):
+        return error
+    _log.warning("%s failed", method.name, exc_info=error)
+    return EvidenceError(f"{method.name} failed: {type(error).__name__}: {error}")
 
 
 async def _parts(context: Context, method: Method) -> Sequence[Sequence[Claim]]:

@@ -7,7 +7,7 @@ from uq_llm_integrations.backends.base import Capabilities
 from uq_llm_integrations.errors import ConfigurationError, HighUncertaintyError
 from uq_llm_integrations.methods.options import MethodOptions
 from uq_llm_integrations.records import Decision, Request, Result
-from uq_llm_integrations.strategies.base import PLAIN_DATA, Run, Strategy
+from uq_llm_integrations.strategies.base import PLAIN_DATA, Run, Strategy, check_strategy
 from uq_llm_integrations.strategies.condition_text import When, as_condition
 from uq_llm_integrations.strategies.conditions import Condition, Scored, check_condition
 
@@ -36,6 +36,7 @@ class Abstain(Strategy):
     text: str = ABSTENTION
 
     def __post_init__(self) -> None:
+        check_strategy(self.strategy)
         object.__setattr__(self, "when", as_condition(self.when))
         check_action(self.action)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -272,6 +273,18 @@ def check_count(name: str, value: int, least: int = 1) -> None:
     """Raise ConfigurationError unless the value is a whole number of at least `least`."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ConfigurationError(f"{name} is {value!r}; allowed are whole numbers from {least}")
+
+
+def check_number(name: str, value: float) -> None:
+    """Raise ConfigurationError unless the value is a finite number from 0."""
+    if not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+        raise ConfigurationError(f"{name} is {value!r}; it must be a number from 0")
+
+
+def check_strategy(strategy: object) -> None:
+    """Raise ConfigurationError unless a strategy can be wrapped."""
+    if not isinstance(strategy, Strategy):
+        raise ConfigurationError(f"{strategy!r} is no strategy; wrap one, such as Single()")
 
 
 def check_orders(method: str) -> None:

@@ -17,7 +17,14 @@ from uq_llm_integrations.strategies.adaptive import (
     is_unbeatable,
     sample_in_waves,
 )
-from uq_llm_integrations.strategies.base import Run, Strategy, check_count, check_many, check_orders
+from uq_llm_integrations.strategies.base import (
+    Run,
+    Strategy,
+    check_count,
+    check_many,
+    check_number,
+    check_orders,
+)
 from uq_llm_integrations.strategies.results import (
     Answer,
     Key,
@@ -66,16 +73,14 @@ class BestOfN(Strategy):
     def __post_init__(self) -> None:
         check_count("n", self.n)
         check_orders(self._method)
-        if not math.isfinite(self.power) or self.power < 0:
-            raise ConfigurationError(f"power is {self.power!r}; it must be a number from 0")
+        check_number("power", self.power)
         if self.wave is not None:
             check_count("wave", self.wave)
             if self._is_vote or find_method(self.by).name != "MaximumSequenceProbability":
                 raise ConfigurationError(
                     f"wave needs by='maxprob'; of unseen sequences no bound of {self.by} is known"
                 )
-        if not math.isfinite(self.regret) or self.regret < 0:
-            raise ConfigurationError(f"regret is {self.regret!r}; allowed are nats from 0")
+        check_number("regret", self.regret)
 
     async def __call__(self, run: Run) -> Result:
         """Sample the candidates, and order them."""

@@ -67,7 +67,7 @@ class token_window(Quantity):  # noqa: N801  # reads as a word in conditions
 
     def __post_init__(self) -> None:
         find_method(self.method)
-        if self.size is not None and (isinstance(self.size, bool) or self.size < 1):
+        if self.size is not None and (type(self.size) is not int or self.size < 1):
             raise ConfigurationError(f"the window has {self.size!r} tokens; it needs at least 1")
 
     def __call__(self, scored: Scored) -> Interval | None:

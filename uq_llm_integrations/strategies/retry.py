@@ -3,7 +3,6 @@
 Both are tenacity's: its `stop`, `wait` and callbacks are passed in, only the predicate is ours.
 """
 
-import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -16,13 +15,18 @@ from uq_llm_integrations.backends.base import Backend, Capabilities
 from uq_llm_integrations.errors import ConfigurationError, UncertaintyError
 from uq_llm_integrations.methods.options import MethodOptions
 from uq_llm_integrations.records import Decision, Request, Result, Usage
-from uq_llm_integrations.strategies.base import Run, Strategy, check_count, check_run
+from uq_llm_integrations.strategies.base import (
+    Run,
+    Strategy,
+    check_count,
+    check_number,
+    check_run,
+    check_strategy,
+)  # fmt: skip  # a list of names
 from uq_llm_integrations.strategies.condition_text import When, as_condition
 from uq_llm_integrations.strategies.conditions import check_condition
 
 Callback = Callable[[tenacity.RetryCallState], Awaitable[None] | None]
-
-_NO_WAIT, _JITTER = tenacity.wait_none(), tenacity.wait_random_exponential(max=10)
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class Retry(Strategy):
     strategy: Strategy
     when: When
     stop: SkipJsonSchema[StopBaseT | None] = None
-    wait: SkipJsonSchema[WaitBaseT] = _NO_WAIT
+    wait: SkipJsonSchema[WaitBaseT | None] = None
     temperatures: Sequence[float] = ()
     last_resort: SkipJsonSchema[Backend | None] = None
     before: SkipJsonSchema[Callback | None] = None
@@ -53,12 +57,15 @@ class Retry(Strategy):
     attempts: int = 3
 
     def __post_init__(self) -> None:
+        check_strategy(self.strategy)
         object.__setattr__(self, "when", as_condition(self.when))
-        object.__setattr__(self, "temperatures", tuple(self.temperatures))
         check_count("attempts", self.attempts)
+        given = self.temperatures
+        object.__setattr__(
+            self, "temperatures", (given,) if isinstance(given, float) else (*given,)
+        )
         for value in self.temperatures:
-            if not math.isfinite(value) or value < 0:
-                raise ConfigurationError(f"a temperature is {value!r}; it must be a number from 0")
+            check_number("a temperature", value)
 
     async def __call__(self, run: Run) -> Result:
         """Run the strategy until its result will do."""
@@ -106,7 +113,7 @@ class Retry(Strategy):
 
         retrying = tenacity.AsyncRetrying(
             stop=self.stop or tenacity.stop_after_attempt(self.attempts),
-            wait=self.wait,
+            wait=self.wait or tenacity.wait_none(),
             retry=tenacity.retry_if_result(self._is_uncertain),
             before=self.before or tenacity.before_nothing,
             after=self.after or tenacity.after_nothing,
@@ -149,7 +156,8 @@ class RetryErrors(Strategy):
     """Runs a strategy again where it failed with an error for which this can help.
 
     There are `attempts` at most, or as many as `stop` allows, one of tenacity's; `wait` says how
-    long to wait between them. The last error is raised.
+    long to wait between them, by default at random, longer each time and 10 s at most. The last
+    error is raised.
 
     Example:
         strategy = RetryErrors(Single(), attempts=5)
@@ -159,17 +167,18 @@ class RetryErrors(Strategy):
 
     strategy: Strategy
     stop: SkipJsonSchema[StopBaseT | None] = None
-    wait: SkipJsonSchema[WaitBaseT] = _JITTER
+    wait: SkipJsonSchema[WaitBaseT | None] = None
     attempts: int = 3
 
     def __post_init__(self) -> None:
+        check_strategy(self.strategy)
         check_count("attempts", self.attempts)
 
     async def __call__(self, run: Run) -> Result:
         """Run the strategy until it does not fail."""
         retrying = tenacity.AsyncRetrying(
             stop=self.stop or tenacity.stop_after_attempt(self.attempts),
-            wait=self.wait,
+            wait=self.wait or tenacity.wait_random_exponential(max=10),
             retry=tenacity.retry_if_exception(_is_retryable),
             reraise=True,
         )
