@@ -6,6 +6,7 @@ from uq_llm_integrations import (
     Abstain,
     BestOfN,
     Boundary,
+    ChatVLLMUncertainty,
     Configuration,
     ConfigurationError,
     EarlyStop,
@@ -13,12 +14,12 @@ from uq_llm_integrations import (
     Single,
     Stepwise,
     VLLMStepGenerator,
+    VLLMUncertaintyLLM,
     agreement,
     score,
     token_max,
     worst_window,
 )
-from uq_llm_integrations.langchain import ChatVLLMUncertainty, VLLMUncertaintyLLM
 
 FILE = """
 generator: {type: vllm, model: org/name, gpu_memory_utilization: 0.9}

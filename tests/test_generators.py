@@ -9,12 +9,12 @@ from uq_llm_integrations import (
     Boundary,
     ConfigurationError,
     ScriptedBackend,
+    ScriptedLine,
     StepState,
     Stepwise,
     VLLMStepGenerator,
     agreement,
 )
-from uq_llm_integrations.backends.scripted import ScriptedLine
 
 LINE = Boundary(strings=("\n",))
 

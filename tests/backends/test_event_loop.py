@@ -124,9 +124,6 @@ def run_python(code: str) -> subprocess.CompletedProcess[str]:
 
 FORKED = """
 import asyncio, os, sys
-from uq_llm_integrations.backends.scripted import ScriptedBackend
-from uq_llm_integrations.errors import EngineError
-from uq_llm_integrations.records import Request
 
 backend = ScriptedBackend(["yes"])
 backend.run(backend.generate(Request((65,))))
@@ -157,6 +154,7 @@ def test_a_forked_child_gets_an_error_at_once():
 EXITING = """
 import asyncio, threading
 from uq_llm_integrations.backends.event_loop import LoopThread
+from uq_llm_integrations import EngineError, Request, ScriptedBackend
 
 started = threading.Event()
 

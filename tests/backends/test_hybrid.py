@@ -6,11 +6,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from uq_llm_integrations import errors
-from uq_llm_integrations.backends.huggingface.backend import HuggingFaceBackend
-from uq_llm_integrations.backends.hybrid import HybridBackend
-from uq_llm_integrations.backends.scripted import ScriptedBackend
-from uq_llm_integrations.records import Activations, Inspection, Request
+from uq_llm_integrations import (
+    Activations,
+    HuggingFaceBackend,
+    HybridBackend,
+    Inspection,
+    Request,
+    ScriptedBackend,
+    errors,
+)
 
 TEXTS = [(1, 2, 3), (4,)]
 

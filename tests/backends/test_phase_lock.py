@@ -5,8 +5,8 @@ from functools import partial
 
 import pytest
 
+from uq_llm_integrations import EngineError
 from uq_llm_integrations.backends.phase_lock import Phase, PhaseLock
-from uq_llm_integrations.errors import EngineError
 
 
 class Recorder:

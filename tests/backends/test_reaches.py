@@ -2,9 +2,9 @@
 
 import pytest
 
+from uq_llm_integrations import EngineStartError
 from uq_llm_integrations.backends import reaches
 from uq_llm_integrations.backends.reaches import Reach, all_reaches, check_unread_version
-from uq_llm_integrations.errors import EngineStartError
 
 GONE = "vllm.v1.engine.async_llm:AsyncLLM.no_such_attribute"
 

@@ -3,9 +3,8 @@
 import json
 from typing import Any
 
-from uq_llm_integrations import ScriptedBackend
+from uq_llm_integrations import ChatVLLMUncertainty, ScriptedBackend
 from uq_llm_integrations.backends.scripted import Line
-from uq_llm_integrations.langchain import ChatVLLMUncertainty
 
 
 def scripted(*script: Line, **arguments: Any) -> ChatVLLMUncertainty:

@@ -13,6 +13,7 @@ from langchain_core.rate_limiters import InMemoryRateLimiter
 from tests.langchain.scripted_chat import scripted, told, whole
 from uq_llm_integrations import (
     BestOfN,
+    ChatVLLMUncertainty,
     Retry,
     ScriptedBackend,
     ScriptedLine,
@@ -21,7 +22,6 @@ from uq_llm_integrations import (
     score,
     token_max,
 )
-from uq_llm_integrations.langchain import ChatVLLMUncertainty
 
 PERPLEXITY = 1 / 0.9  # of the scripted probability
 LOGPROB = math.log(0.9)

@@ -8,8 +8,11 @@ from pydantic import BaseModel
 
 from tests.conftest import ENGINE_ARGUMENTS
 from tests.langchain.scripted_chat import told, whole
-from uq_llm_integrations import InvalidRequestError
-from uq_llm_integrations.langchain import ChatHuggingFaceUncertainty, ChatHybridUncertainty
+from uq_llm_integrations import (
+    ChatHuggingFaceUncertainty,
+    ChatHybridUncertainty,
+    InvalidRequestError,
+)
 
 pytestmark = pytest.mark.engine
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from tests.conftest import ENGINE_ARGUMENTS
 from tests.langchain.scripted_chat import told, whole
-from uq_llm_integrations.langchain import ChatVLLMUncertainty
+from uq_llm_integrations import ChatVLLMUncertainty
 
 pytestmark = pytest.mark.engine
 

@@ -14,11 +14,11 @@ from uq_llm_integrations import (
     SelfConsistency,
     Single,
     Stepwise,
+    VLLMUncertaintyLLM,
     agreement,
     errors,
     score,
 )
-from uq_llm_integrations.langchain import VLLMUncertaintyLLM
 
 SURE, UNSURE = ScriptedLine("sure", 0.9), ScriptedLine("unsure", 0.5)
 UNCERTAIN = score("mean_nll") > 0.5

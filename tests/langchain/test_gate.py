@@ -9,12 +9,13 @@ from tests.langchain.scripted_chat import scripted, told
 from uq_llm_integrations import (
     ScriptedBackend,
     ScriptedLine,
+    VLLMUncertaintyLLM,
     agreement,
     errors,
     score,
     worst_window,
 )
-from uq_llm_integrations.langchain import UncertaintyGate, VLLMUncertaintyLLM
+from uq_llm_integrations.langchain import UncertaintyGate
 
 SURE, UNSURE = ScriptedLine("sure", 0.9), ScriptedLine("unsure", 0.5)
 UNCERTAIN = score("perplexity") > 1.65

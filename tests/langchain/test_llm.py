@@ -9,8 +9,8 @@ from langchain_core.caches import InMemoryCache
 from langchain_core.load import dumps
 from langchain_core.prompts import PromptTemplate
 
-from uq_llm_integrations import ScriptedBackend, errors
-from uq_llm_integrations.langchain import UncertaintyCallbackHandler, VLLMUncertaintyLLM
+from uq_llm_integrations import ScriptedBackend, VLLMUncertaintyLLM, errors
+from uq_llm_integrations.langchain import UncertaintyCallbackHandler
 
 PERPLEXITY = 1 / 0.9  # of the scripted probability
 LOGPROB = math.log(0.9)

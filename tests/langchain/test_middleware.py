@@ -11,8 +11,15 @@ from langgraph.types import Command
 from pydantic import BaseModel
 
 from tests.langchain.scripted_chat import call, told
-from uq_llm_integrations import ScriptedBackend, ScriptedLine, agreement, errors, score
-from uq_llm_integrations.langchain import ChatVLLMUncertainty, UncertaintyGateMiddleware
+from uq_llm_integrations import (
+    ChatVLLMUncertainty,
+    ScriptedBackend,
+    ScriptedLine,
+    agreement,
+    errors,
+    score,
+)
+from uq_llm_integrations.langchain import UncertaintyGateMiddleware
 
 SURE, UNSURE = ScriptedLine("sure", 0.9), ScriptedLine("unsure", 0.5)
 UNCERTAIN = score("perplexity") > 1.65

@@ -5,8 +5,7 @@ from langchain_tests.integration_tests import ChatModelIntegrationTests
 from langchain_tests.unit_tests import ChatModelUnitTests
 
 from tests.langchain.scripted_chat import call, scripted
-from uq_llm_integrations import ScriptedBackend
-from uq_llm_integrations.langchain import ChatVLLMUncertainty
+from uq_llm_integrations import ChatVLLMUncertainty, ScriptedBackend
 
 
 class TestWithoutAnEngine(ChatModelUnitTests):

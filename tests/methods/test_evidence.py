@@ -6,12 +6,18 @@ import numpy as np
 import pytest
 
 from tests.methods.helpers import Lookup, add_scores, request, scored, values
-from uq_llm_integrations import MethodOptions, ScriptedBackend
+from uq_llm_integrations import (
+    ConfigurationError,
+    Context,
+    EngineError,
+    EvidenceError,
+    MethodOptions,
+    ScriptedBackend,
+    evidence_method,
+    register_method,
+)
 from uq_llm_integrations.backends.metering import MeteredBackend
-from uq_llm_integrations.errors import ConfigurationError, EngineError, EvidenceError
-from uq_llm_integrations.methods.base import evidence_method
-from uq_llm_integrations.methods.context import Context
-from uq_llm_integrations.methods.registry import affordable_methods, list_methods, register_method
+from uq_llm_integrations.methods.registry import affordable_methods, list_methods
 from uq_llm_integrations.methods.tasks import together
 
 SCRIPT = ["Paris it is.", "Rome I think", "Paris it is", "probably Oslo, confidence 0.4"]

@@ -10,17 +10,21 @@ import numpy as np
 import pytest
 
 from tests.methods.helpers import add_scores, request, scored
-from uq_llm_integrations import METHODS, Candidate, MethodOptions, ScriptedBackend, TokenTrace
-from uq_llm_integrations.backends.metering import MeteredBackend
-from uq_llm_integrations.backends.token_statistics import dense_rows, exact_statistics
-from uq_llm_integrations.errors import (
+from uq_llm_integrations import (
+    METHODS,
+    Candidate,
     ConfigurationError,
+    Context,
+    MethodOptions,
     MethodUnavailableError,
     MissingDependencyError,
+    ScriptedBackend,
+    TokenTrace,
     UnknownMethodError,
 )
+from uq_llm_integrations.backends.metering import MeteredBackend
+from uq_llm_integrations.backends.token_statistics import dense_rows, exact_statistics
 from uq_llm_integrations.methods import polygraph, registry
-from uq_llm_integrations.methods.context import Context
 from uq_llm_integrations.methods.polygraph import STATISTICS, batch_statistics
 from uq_llm_integrations.methods.registry import find_method
 
@@ -153,7 +157,6 @@ class Blocked:
 sys.meta_path.insert(0, Blocked())
 from tests.methods.helpers import scored
 from uq_llm_integrations import METHODS, ScriptedBackend
-from uq_llm_integrations.errors import MethodUnavailableError, UnknownMethodError
 from uq_llm_integrations.methods.registry import affordable_methods, check_available, find_method
 
 capabilities = ScriptedBackend([]).capabilities

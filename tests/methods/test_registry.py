@@ -7,23 +7,25 @@ import sys
 import pytest
 
 from tests.methods.helpers import scored, values
-from uq_llm_integrations import MethodOptions, ScriptedBackend
-from uq_llm_integrations.errors import (
+from uq_llm_integrations import (
+    METHODS,
     ConfigurationError,
+    MethodOptions,
     MethodUnavailableError,
+    ScriptedBackend,
     UnknownMethodError,
+    evidence_method,
+    missing_requirements,
+    register_method,
+    trace_method,
 )
 from uq_llm_integrations.methods import registry
-from uq_llm_integrations.methods.base import evidence_method, trace_method
 from uq_llm_integrations.methods.registry import (
-    METHODS,
     affordable_methods,
     check_available,
     check_methods,
     find_method,
     list_methods,
-    missing_requirements,
-    register_method,
 )
 
 SOURCE_DOCUMENT = """
@@ -38,7 +40,6 @@ BACKEND = ScriptedBackend(["Paris"])
 STRANGER = '''
 """A method of a package that nobody here has heard of."""
 
-from uq_llm_integrations.methods.base import evidence_method
 
 
 async def mean_length(context):

@@ -5,9 +5,7 @@ import pytest
 import torch
 import transformers
 
-from uq_llm_integrations import errors
-from uq_llm_integrations.backends.huggingface.backend import HuggingFaceBackend
-from uq_llm_integrations.records import Inspection, Request
+from uq_llm_integrations import HuggingFaceBackend, Inspection, Request, errors
 
 SIZES = {
     "vocab_size": 300,

@@ -8,12 +8,17 @@ import pytest
 import torch
 
 from tests.conftest import full_vocabulary, full_vocabulary_entropy
-from uq_llm_integrations import errors
-from uq_llm_integrations.backends.huggingface.backend import HuggingFaceBackend
+from uq_llm_integrations import (
+    EarlyStop,
+    HuggingFaceBackend,
+    Inspection,
+    Request,
+    SampleMonitor,
+    errors,
+)
 from uq_llm_integrations.backends.huggingface.generation import TokenBatch
 from uq_llm_integrations.backends.huggingface.inspection import eager_attention
 from uq_llm_integrations.backends.token_statistics import dense_rows, exact_statistics
-from uq_llm_integrations.records import EarlyStop, Inspection, Request, SampleMonitor
 
 pytestmark = pytest.mark.engine
 

@@ -8,9 +8,14 @@ import pickle
 import pytest
 
 from tests.backends.huggingface.test_architectures import PROMPT, ByteTokenizer, random_backend
-from uq_llm_integrations import HuggingFaceBackend, HybridBackend, Request, ScriptedBackend
-from uq_llm_integrations.errors import EngineError
-from uq_llm_integrations.records import Inspection
+from uq_llm_integrations import (
+    EngineError,
+    HuggingFaceBackend,
+    HybridBackend,
+    Inspection,
+    Request,
+    ScriptedBackend,
+)
 
 REQUEST = Request(PROMPT, sampling={"max_tokens": 3, "temperature": 0})
 

@@ -5,9 +5,8 @@ import os
 import pytest
 import torch
 
-from uq_llm_integrations import errors
+from uq_llm_integrations import HuggingFaceBackend, errors
 from uq_llm_integrations.backends.huggingface import loading
-from uq_llm_integrations.backends.huggingface.backend import HuggingFaceBackend
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,8 @@ import pytest
 import torch
 
 from tests.backends.huggingface.test_architectures import PROMPT, random_backend
+from uq_llm_integrations import Candidate, HuggingFaceBackend
 from uq_llm_integrations.backends.batching import TOKENS_AT_ONCE
-from uq_llm_integrations.backends.huggingface.backend import HuggingFaceBackend
-from uq_llm_integrations.records import Candidate
 
 CONTINUATIONS = [(30, 31, 32, 33, 34, 35, 36, 37), (40,), (), (50, 51, 52)]
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from vllm.logprobs import FlatLogprobs
 
+from uq_llm_integrations import EngineError
 from uq_llm_integrations.backends.token_statistics import COLUMNS
 from uq_llm_integrations.backends.vllm.output import LogprobTable, candidate_of
-from uq_llm_integrations.errors import EngineError
 
 
 def flat(*rows: list[tuple[int, float, int]] | None) -> FlatLogprobs:

@@ -14,13 +14,18 @@ import pytest
 from tenacity import wait_fixed
 
 from tests.conftest import full_vocabulary_entropy
-from uq_llm_integrations.backends.vllm.backend import VLLMEngineBackend
+from uq_llm_integrations import (
+    EngineDeadError,
+    EngineTimeoutError,
+    InvalidRequestError,
+    Request,
+    RetryErrors,
+    Single,
+    VLLMEngineBackend,
+    run_strategy,
+)
 from uq_llm_integrations.backends.vllm.launch import install_probe, own_main_module
 from uq_llm_integrations.checkpoints import resolve_model
-from uq_llm_integrations.errors import EngineDeadError, EngineTimeoutError, InvalidRequestError
-from uq_llm_integrations.records import Request
-from uq_llm_integrations.strategies.base import Single, run_strategy
-from uq_llm_integrations.strategies.retry import RetryErrors
 
 pytestmark = pytest.mark.engine
 

@@ -17,13 +17,9 @@ from vllm.engine.arg_utils import EngineArgs
 from vllm.model_executor.model_loader import get_model
 from vllm.model_executor.models import registry
 
+from uq_llm_integrations import NotShareableError
 from uq_llm_integrations.backends.vllm.worker.shared_model import SharedModel
-from uq_llm_integrations.backends.vllm.worker.weight_binding import (
-    Binder,
-    EngineBlock,
-    EnginePart,
-    NotShareableError,
-)
+from uq_llm_integrations.backends.vllm.worker.weight_binding import Binder, EngineBlock, EnginePart
 
 DEPTH, VOCABULARY, CPU = 3, 97, torch.device("cpu")
 
