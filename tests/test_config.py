@@ -122,7 +122,7 @@ def test_errors_name_the_place(change, message):
         Configuration.read({"generator": {"model": "m"}} | change)
 
 
-def test_a_file_that_cannot_be_read_is_told(tmp_path):
+def test_a_file_that_cannot_be_read_is_an_error(tmp_path):
     with pytest.raises(ConfigurationError, match="cannot be read"):
         Configuration.read(tmp_path / "none.yaml")
     (tmp_path / "bad.yaml").write_text("a: [")

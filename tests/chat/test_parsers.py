@@ -26,7 +26,7 @@ def streamed(text: str, size: int, **tags) -> tuple[str, str, list[tuple[str, st
     )
 
 
-def test_text_calls_and_reasoning_are_told_apart():
+def test_text_calls_and_reasoning_are_separated():
     reply = read(f"<think>Hm.</think>Let me see. {CALL}")
     assert (reply.reasoning, reply.content) == ("Hm.", "Let me see.")
     (call,) = reply.tool_calls
@@ -49,7 +49,7 @@ def test_a_call_that_is_none_stays_in_the_content(inner):
     assert read(text) == Reply(text)
 
 
-def test_tags_that_were_not_asked_for_are_text():
+def test_tags_that_were_not_requested_are_text():
     assert read(CALL, calls=False).content == CALL
     assert read("<think>Hm.</think>So", thinks=False).content == "<think>Hm.</think>So"
 

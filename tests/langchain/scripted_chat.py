@@ -11,7 +11,7 @@ def scripted(*script: Line, **arguments: Any) -> ChatVLLMUncertainty:
     return ChatVLLMUncertainty(backend=ScriptedBackend(list(script) or ["Paris."]), **arguments)
 
 
-def told(message: Any) -> dict[str, Any]:
+def metadata_of(message: Any) -> dict[str, Any]:
     return message.response_metadata["uncertainty"]
 
 

@@ -38,7 +38,7 @@ def test_the_scores_are_in_generation_info_as_plain_numbers():
     assert "not_implemented" not in dumps(result.generations[0][0])
 
 
-def test_only_the_summary_is_told_unless_asked():
+def test_only_the_summary_is_returned_by_default():
     info = scripted().generate(["?"]).generations[0][0].generation_info
     assert "by_token" not in info["uncertainty"]
 
@@ -110,7 +110,7 @@ def test_any_sampling_parameter_can_be_given_here_and_at_the_call():
     assert request.sampling == {"top_p": 0.7, "seed": 1, "temperature": 0.3, "max_tokens": 256}
 
 
-def test_a_cache_tells_calls_with_other_parameters_apart():
+def test_a_cache_has_a_key_for_each_set_of_parameters():
     llm = scripted(["one", "two", "three"], cache=InMemoryCache())
     assert [llm.invoke("?", seed=seed) for seed in (1, 2, 1)] == ["one", "two", "one"]
     other = llm.model_copy(update={"methods": ("entropy",)})

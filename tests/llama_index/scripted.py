@@ -1,4 +1,4 @@
-"""A model that answers from a script, and what the tests ask it and call with it."""
+"""A model that answers from a script, and what the tests send it and call with it."""
 
 import json
 import math
@@ -33,7 +33,7 @@ def in_order(*script: Line, **arguments: Any) -> VLLMUncertaintyLLM:
     return VLLMUncertaintyLLM(backend=InOrder(script), **arguments)
 
 
-def asked(text: str = "?") -> list[ChatMessage]:
+def question(text: str = "?") -> list[ChatMessage]:
     return [ChatMessage(role=MessageRole.USER, content=text)]
 
 
@@ -56,5 +56,5 @@ ADD = FunctionTool.from_defaults(add)
 
 
 def tokens_of(parts: Sequence[Any]) -> list[list[str]]:
-    """The tokens whose scores each response of a stream tells."""
+    """The tokens whose scores each response of a stream holds."""
     return [part.additional_kwargs["uncertainty"]["by_token"]["token"] for part in parts]

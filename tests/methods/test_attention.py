@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uq_llm_integrations import (
-    METHODS,
     ConfigurationError,
     Context,
     MethodOptions,
@@ -19,6 +18,7 @@ from uq_llm_integrations import (
 )
 from uq_llm_integrations.backends.metering import MeteredBackend
 from uq_llm_integrations.methods.attention import (
+    METHODS,
     attention_score,
     claim_attention_scores,
     csl,

@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uq_llm_integrations import (
-    METHODS,
     ConfigurationError,
     Context,
     EvidenceError,
@@ -19,7 +18,7 @@ from uq_llm_integrations import (
     UncertaintyHead,
 )
 from uq_llm_integrations.backends.metering import MeteredBackend
-from uq_llm_integrations.methods.hidden_states import eigen_score
+from uq_llm_integrations.methods.hidden_states import METHODS, eigen_score
 
 CAPABILITIES = ScriptedBackend([]).capabilities
 BY_ALIAS = {method.alias: method for method in METHODS}

@@ -109,7 +109,7 @@ def test_entropies_while_streaming(backend, capital_ids):
     np.testing.assert_array_equal(streamed, candidate.trace.logprob)
 
 
-def test_a_live_stream_tells_each_tokens_entropy_at_once(backend, capital_ids):
+def test_a_live_stream_returns_each_tokens_entropy_at_once(backend, capital_ids):
     sampling = {"temperature": 0.7, "max_tokens": 5, "seed": 2}
     request = Request(capital_ids, sampling=sampling, live=True)
     pieces = list(backend.iterate(backend.stream(request)))

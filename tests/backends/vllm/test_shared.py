@@ -17,9 +17,13 @@ from vllm.engine.arg_utils import EngineArgs
 from vllm.model_executor.model_loader import get_model
 from vllm.model_executor.models import registry
 
-from uq_llm_integrations import NotShareableError
 from uq_llm_integrations.backends.vllm.worker.shared_model import SharedModel
-from uq_llm_integrations.backends.vllm.worker.weight_binding import Binder, EngineBlock, EnginePart
+from uq_llm_integrations.backends.vllm.worker.weight_binding import (
+    Binder,
+    EngineBlock,
+    EnginePart,
+    NotShareableError,
+)
 
 DEPTH, VOCABULARY, CPU = 3, 97, torch.device("cpu")
 
