@@ -108,11 +108,12 @@ def test_stopping_cancels_what_runs(loop):
 
 
 def test_a_loop_that_nothing_refers_to_ends_its_thread():
+    before = set(threading.enumerate())
     loop = LoopThread()
-    thread = loop._thread
+    (thread,) = set(threading.enumerate()) - before
     del loop
     gc.collect()
-    thread.join(5)
+    thread.join(60)
     assert not thread.is_alive()
 
 
@@ -124,6 +125,7 @@ def run_python(code: str) -> subprocess.CompletedProcess[str]:
 
 FORKED = """
 import asyncio, os, sys
+from uq_llm_integrations import EngineError, Request, ScriptedBackend
 
 backend = ScriptedBackend(["yes"])
 backend.run(backend.generate(Request((65,))))
@@ -154,7 +156,6 @@ def test_a_forked_child_gets_an_error_at_once():
 EXITING = """
 import asyncio, threading
 from uq_llm_integrations.backends.event_loop import LoopThread
-from uq_llm_integrations import EngineError, Request, ScriptedBackend
 
 started = threading.Event()
 

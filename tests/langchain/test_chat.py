@@ -6,10 +6,12 @@ import math
 
 import pytest
 from langchain_core.caches import InMemoryCache
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.load import dumpd, dumps
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langchain_core.rate_limiters import InMemoryRateLimiter
 
+from tests.conftest import Meeting
 from tests.langchain.scripted_chat import metadata_of, scripted, whole
 from uq_llm_integrations import (
     BestOfN,
@@ -136,10 +138,9 @@ async def test_all_async_twins():
 
 
 async def test_async_calls_run_at_once():
-    """Ten answers that take 0.2 seconds each do not take two seconds."""
-    chat = ChatVLLMUncertainty(backend=ScriptedBackend(["Paris."], delay=0.2))
-    async with asyncio.timeout(1.5):
-        await asyncio.gather(*(chat.ainvoke("?") for _ in range(10)))
+    chat = ChatVLLMUncertainty(backend=Meeting(["Paris."], 10))
+    answers = await asyncio.gather(*(chat.ainvoke("?") for _ in range(10)))
+    assert [one.content for one in answers] == ["Paris."] * 10
 
 
 def test_any_parameter_can_be_given_here_at_the_call_or_bound():
@@ -241,10 +242,19 @@ def test_an_answer_that_takes_too_long_is_an_error():
         chat.invoke("?")
 
 
+class StartRecorder(BaseCallbackHandler):
+    """Keeps what tracers get of a call when it starts."""
+
+    def on_chat_model_start(self, serialized, messages, *, metadata, **others):
+        self.metadata = metadata
+
+
 def test_what_tracers_and_agents_read_of_the_model():
-    chat = scripted(temperature=0.5, max_tokens=9)
-    params = chat._get_ls_params(stop=["x"])
-    assert params == {
+    chat, tracer = scripted(temperature=0.5, max_tokens=9), StartRecorder()
+    chat.invoke("?", stop=["x"], config={"callbacks": [tracer]})
+    # LangChain itself adds ls_integration.
+    params = {name: one for name, one in tracer.metadata.items() if name.startswith("ls_")}
+    assert {name: one for name, one in params.items() if name != "ls_integration"} == {
         "ls_provider": "vllm",
         "ls_model_name": "scripted",
         "ls_model_type": "chat",

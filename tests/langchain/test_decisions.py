@@ -152,7 +152,7 @@ def test_what_can_never_work_is_refused_at_construction(arguments):
 
 def test_caches_have_a_key_for_each_strategy():
     keys = [
-        scripted(SURE, strategy=strategy)._identifying_params["strategy"]
+        scripted(SURE, strategy=strategy).asdict()["strategy"]
         for strategy in (Single(), BestOfN(2), BestOfN(3))
     ]
     assert len(set(keys)) == 3

@@ -118,7 +118,7 @@ def test_a_cache_has_a_key_for_each_set_of_parameters():
 
 
 def test_what_an_answer_depends_on_identifies_the_model():
-    one = scripted(top_k=3)._identifying_params
+    one = scripted(top_k=3).asdict()
     for changed in (
         {"top_k": 4},
         {"n": 2},
@@ -129,7 +129,7 @@ def test_what_an_answer_depends_on_identifies_the_model():
         {"top_logprobs": 2},
         {"stop": ["x"]},
     ):
-        assert scripted(**{"top_k": 3} | changed)._identifying_params != one
+        assert scripted(**{"top_k": 3} | changed).asdict() != one
 
 
 @pytest.mark.parametrize(

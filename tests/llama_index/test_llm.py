@@ -8,6 +8,7 @@ from llama_index.core import Settings
 from llama_index.core.base.llms.types import ChatMessage, MessageRole, TextBlock, ThinkingBlock
 from llama_index.core.prompts import PromptTemplate
 
+from tests.conftest import Meeting, eventually
 from tests.llama_index.scripted import LOGPROB, PERPLEXITY, prompts, question, scripted, tokens_of
 from uq_llm_integrations import BestOfN, ScriptedBackend, ScriptedLine, errors, score
 from uq_llm_integrations.llama_index import HuggingFaceUncertaintyLLM, VLLMUncertaintyLLM
@@ -40,14 +41,14 @@ async def test_all_eight_verbs_answer():
 
 @pytest.mark.parametrize("verb", ["achat", "acomplete", "astream_chat", "astream_complete"])
 async def test_calls_of_one_loop_run_at_once(verb):
-    llm = VLLMUncertaintyLLM(backend=ScriptedBackend(["Paris."], delay=0.2))
+    llm = VLLMUncertaintyLLM(backend=Meeting(["Paris."], 20))
 
     async def send():
         answer = await getattr(llm, verb)("?" if "complete" in verb else question())
         return [part async for part in answer] if "stream" in verb else answer
 
-    async with asyncio.timeout(1.5):
-        await asyncio.gather(*(send() for _ in range(20)))
+    answers = await asyncio.gather(*(send() for _ in range(20)))
+    assert len(answers) == len(llm.backend.requests) == 20
 
 
 def test_scores_are_on_the_response_and_never_on_the_message():
@@ -123,9 +124,7 @@ async def test_a_stream_that_is_left_ends_the_work_on_it():
     await anext(stream)
     await stream.aclose()
     del stream
-    async with asyncio.timeout(5):
-        while backend.closed < 2:
-            await asyncio.sleep(0.01)
+    await eventually(lambda: backend.closed == 2)
 
 
 def test_the_sampled_token_is_first_at_every_position():

@@ -83,12 +83,11 @@ def test_the_final_scores_are_those_of_the_call_that_said_the_answer():
     class Checked(RetrieverQueryEngine):
         def _query(self, query_bundle):
             response = super()._query(query_bundle)
-            self._response_synthesizer._llm.complete("Is that right?")
+            llm.complete("Is that right?")
             return response
 
     llm = in_order(ScriptedLine("Paris.", 0.9), ScriptedLine("yes", 0.2))
-    plain = engine(llm)
-    checked = Checked(plain.retriever, plain._response_synthesizer)
+    checked = Checked.from_args(engine(llm).retriever, llm)
     response = UncertaintyQueryEngine(checked).query("?")
     assert len(metadata_of(response)["calls"]) == 2
     assert metadata_of(response)["final"]["scores"]["perplexity"] == pytest.approx(PERPLEXITY)

@@ -63,6 +63,7 @@ def test_the_tools_are_part_of_the_request():
     ],
 )
 def test_a_tool_can_be_required(given, choice):
+    # LlamaIndex's own name for what each class has to define.
     assert scripted()._prepare_chat_with_tools([ADD], "?", **given)["tool_choice"] == choice
 
 

@@ -19,7 +19,6 @@ from uq_llm_integrations import (
     register_method,
     trace_method,
 )
-from uq_llm_integrations.methods import registry
 from uq_llm_integrations.methods.registry import (
     affordable_methods,
     check_available,
@@ -40,6 +39,7 @@ BACKEND = ScriptedBackend(["Paris"])
 STRANGER = '''
 """A method of a package that nobody here has heard of."""
 
+from uq_llm_integrations import evidence_method
 
 
 async def mean_length(context):
@@ -57,17 +57,7 @@ async def brevity(context):
     mean = await context.of(mean_length)
     return [mean - len(one.text) for one in context.candidates]
 '''
-REGISTERS = (
-    "\nfrom uq_llm_integrations.methods.registry import register_method\nregister_method(brevity)\n"
-)
-
-
-@pytest.fixture
-def own_registry(monkeypatch):
-    """A registry of this test alone."""
-    monkeypatch.setattr(registry, "METHODS", dict(registry.METHODS))
-    monkeypatch.setattr(registry, "_by_name", dict(registry._by_name))
-    monkeypatch.setattr(registry, "_loaded", set())
+REGISTERS = "\nfrom uq_llm_integrations import register_method\nregister_method(brevity)\n"
 
 
 @pytest.fixture

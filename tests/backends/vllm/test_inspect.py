@@ -197,7 +197,7 @@ def test_what_may_be_rounding_follows_from_what_the_engine_computes_in(
     dtype, quantization, expected
 ):
     config = SimpleNamespace(dtype=dtype, quantization=quantization)
-    assert vllm_inspect._tolerance(config) == expected
+    assert vllm_inspect.tolerance(config) == expected
 
 
 @pytest.mark.parametrize(
