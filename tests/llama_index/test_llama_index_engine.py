@@ -6,6 +6,7 @@ from llama_index.core.prompts import PromptTemplate
 from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.core.schema import TextNode
 from llama_index.core.tools import FunctionTool
+from llama_index.retrievers.bm25 import BM25Retriever
 from pydantic import BaseModel
 
 from tests.conftest import ENGINE_ARGUMENTS
@@ -118,8 +119,7 @@ def test_a_query_engine_returns_how_sure_the_answer_is(llm):
         TextNode(text="The module zipfile reads and writes ZIP archives."),
         TextNode(text="The module statistics computes medians."),
     ]
-    bm25 = pytest.importorskip("llama_index.retrievers.bm25")
-    retriever = bm25.BM25Retriever.from_defaults(nodes=nodes, similarity_top_k=1)
+    retriever = BM25Retriever.from_defaults(nodes=nodes, similarity_top_k=1)
     inner = RetrieverQueryEngine.from_args(retriever, llm=llm)
     response = UncertaintyQueryEngine(inner).query("Which module reads ZIP archives?")
     assert "zipfile" in str(response)

@@ -11,6 +11,7 @@ from llama_index.core.question_gen import LLMQuestionGenerator
 from llama_index.core.response_synthesizers import ResponseMode, get_response_synthesizer
 from llama_index.core.schema import Document, TextNode
 from llama_index.core.tools import QueryEngineTool
+from llama_index.retrievers.bm25 import BM25Retriever
 from pydantic import BaseModel
 
 from tests.llama_index.scripted import PERPLEXITY, in_order, scripted
@@ -59,9 +60,8 @@ async def test_the_metadata_have_the_scores_of_the_answer(is_async):
 
 
 def test_what_is_retrieved_is_what_the_inner_engine_retrieves():
-    bm25 = pytest.importorskip("llama_index.retrievers.bm25")
     nodes = [TextNode(text="Paris is in France."), TextNode(text="Oslo is in Norway.")]
-    retriever = bm25.BM25Retriever.from_defaults(nodes=nodes, similarity_top_k=1)
+    retriever = BM25Retriever.from_defaults(nodes=nodes, similarity_top_k=1)
     inner = RetrieverQueryEngine.from_args(retriever, llm=scripted())
     response = UncertaintyQueryEngine(inner).query("Where is Oslo?")
     assert [node.text for node in response.source_nodes] == ["Oslo is in Norway."]
