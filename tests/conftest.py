@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 
 # Before vLLM is imported anywhere.
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from pytest_socket import disable_socket, enable_socket
 
-from uq_llm_integrations import TokenTrace, VLLMEngineBackend
+from uq_llm_integrations import ScriptedBackend, TokenTrace, VLLMEngineBackend
 from uq_llm_integrations.backends.vision_guard import hide_mismatched_builds
+from uq_llm_integrations.methods import registry
 from uq_llm_integrations.records import Floats
 
 hide_mismatched_builds(from_vllm=True)
@@ -40,6 +41,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         enable_socket()
     else:
         disable_socket(allow_unix_socket=True)
+
+
+@pytest.fixture
+def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let this test alone see what it registers; the catalogue itself never forgets a name."""
+    monkeypatch.setattr(registry, "METHODS", dict(registry.METHODS))
+    monkeypatch.setattr(registry, "_by_name", dict(registry._by_name))
+    monkeypatch.setattr(registry, "_loaded", set())
 
 
 @pytest.fixture(scope="session")
@@ -69,8 +78,21 @@ def full_vocabulary(trace: TokenTrace) -> Floats:
     return logprobs - np.logaddexp.reduce(logprobs, -1, keepdims=True)
 
 
-async def eventually(condition, seconds: float = 10.0) -> None:
-    """Wait until a condition holds."""
-    async with asyncio.timeout(seconds):
-        while not await condition():
-            await asyncio.sleep(0.05)
+class Meeting(ScriptedBackend):
+    """Answers only once so many generations are under way at the same time."""
+
+    def __init__(self, script, calls: int) -> None:
+        super().__init__(script)
+        self.barrier = asyncio.Barrier(calls)
+
+    async def generate(self, request, monitor=None):
+        async with asyncio.timeout(60):  # else a test that fails would never end
+            await self.barrier.wait()
+        return await super().generate(request, monitor)
+
+
+async def eventually(condition: Callable[[], bool | Awaitable[bool]]) -> None:
+    """Wait until a condition holds; a minute is enough for any, however busy the machine is."""
+    async with asyncio.timeout(60):
+        while not (found if isinstance(found := condition(), bool) else await found):
+            await asyncio.sleep(0.01)

@@ -48,7 +48,7 @@ def test_score_scores_a_given_text():
         (["ask", "?", "--n", "0"], "n is 0"),
     ],
 )
-def test_mistakes_are_told_in_words_before_the_engine_starts(arguments, message):
+def test_mistakes_are_explained_before_the_engine_starts(arguments, message):
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code != 0
     assert message in result.output.replace("\n", " ")

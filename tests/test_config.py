@@ -1,25 +1,38 @@
-"""The configuration file."""
+"""The configuration file: what it says, in the source document's spellings, and its errors."""
+
+import json
 
 import pytest
+from typer.testing import CliRunner
 
 from uq_llm_integrations import (
     Abstain,
     BestOfN,
     Boundary,
+    ChatVLLMUncertainty,
+    Classifier,
     Configuration,
     ConfigurationError,
     EarlyStop,
+    EmbeddingSimilarity,
+    HuggingFaceBackend,
+    HuggingFaceUncertaintyLLM,
+    HybridBackend,
+    HybridUncertaintyGenerator,
+    HybridUncertaintyLLM,
+    MethodUnavailableError,
     Retry,
     Single,
     Stepwise,
     VLLMEngineBackend,
     VLLMStepGenerator,
+    VLLMUncertaintyLLM,
     agreement,
     score,
     token_max,
     worst_window,
 )
-from uq_llm_integrations.langchain import ChatVLLMUncertainty, VLLMUncertaintyLLM
+from uq_llm_integrations.cli import app
 
 FILE = """
 generator: {type: vllm, model: org/name, gpu_memory_utilization: 0.9}
@@ -34,6 +47,20 @@ strategy:
 uncertain_when: mean_nll > 0.6 or not worst_window(entropy, 8) <= 3
 on_high_uncertainty: abstain
 early_stop: {above: 3.0, window: 8}
+"""
+HYBRID = """
+generator:
+  type: hybrid
+  model: org/name
+  vllm: {gpu_memory_utilization: 0.45}
+  huggingface: {dtype: float16}
+scorer:
+  type: [entropy, rauq, semantic_entropy]
+method_options: {samples: 3, entailment: {classifier: some/nli}, similarity: embeddings}
+"""
+RESEARCH = """
+generator: {type: huggingface, model: org/name, sequential_generation: true}
+scorer: {type: eigen_score}
 """
 
 
@@ -122,7 +149,7 @@ def test_errors_name_the_place(change, message):
         Configuration.read({"generator": {"model": "m"}} | change)
 
 
-def test_a_file_that_cannot_be_read_is_told(tmp_path):
+def test_a_file_that_cannot_be_read_is_an_error(tmp_path):
     with pytest.raises(ConfigurationError, match="cannot be read"):
         Configuration.read(tmp_path / "none.yaml")
     (tmp_path / "bad.yaml").write_text("a: [")
@@ -143,3 +170,78 @@ def test_a_generator_takes_what_the_backend_takes(kind, name):
     expected = VLLMEngineBackend("smollm2", **{name: 7})
     assert llm.backend == expected
     assert llm.backend.capabilities.max_n == expected.capabilities.max_n
+
+
+def written(tmp_path, text: str):
+    path = tmp_path / "uncertainty.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_a_hybrid_with_a_second_model_is_described(tmp_path):
+    llm = HybridUncertaintyLLM.from_config(written(tmp_path, HYBRID))
+    assert isinstance(llm.backend, HybridBackend)
+    assert llm.mode == "resident"
+    assert llm.vllm == {"gpu_memory_utilization": 0.45}
+    assert llm.methods == ("entropy", "rauq", "semantic_entropy")
+    assert llm.method_options.samples == 3
+    assert llm.method_options.entailment == Classifier("some/nli")
+    assert llm.method_options.similarity == EmbeddingSimilarity()
+
+
+def test_without_a_second_model_the_inside_is_shared():
+    llm = HybridUncertaintyLLM.from_config({"generator": {"type": "hybrid", "model": "org/name"}})
+    assert isinstance(llm.backend, VLLMEngineBackend)
+    assert llm.mode == "shared"
+
+
+def test_a_hugging_face_model_is_described(tmp_path):
+    llm = HuggingFaceUncertaintyLLM.from_config(written(tmp_path, RESEARCH))
+    assert isinstance(llm.backend, HuggingFaceBackend)
+    assert llm.methods == ("eigen_score",)
+
+
+def test_the_generator_reads_the_same_file(tmp_path):
+    generator = HybridUncertaintyGenerator.from_config(written(tmp_path, HYBRID))
+    assert isinstance(generator.model.backend, HybridBackend)
+
+
+def test_a_file_for_another_class_is_refused(tmp_path):
+    with pytest.raises(ConfigurationError, match="VLLMUncertaintyLLM is for 'vllm'"):
+        VLLMUncertaintyLLM.from_config(written(tmp_path, RESEARCH))
+
+
+def test_a_method_that_cannot_be_had_is_refused_before_a_model_is_loaded():
+    parallel = {"type": "vllm", "model": "org/name", "tensor_parallel_size": 2}
+    with pytest.raises(MethodUnavailableError, match="rauq needs hidden states or attention"):
+        VLLMUncertaintyLLM.from_config({"generator": parallel, "scorer": {"type": "rauq"}})
+
+
+def test_options_that_would_do_nothing_are_refused():
+    arguments = {"model": "org/name", "mode": "shared", "huggingface": {"dtype": "float16"}}
+    with pytest.raises(ConfigurationError, match=r"'dtype'.* do nothing"):
+        HybridUncertaintyLLM(**arguments)
+
+
+def test_a_secret_comes_from_the_environment(monkeypatch):
+    monkeypatch.setenv("MY_TOKEN", "hf_1")
+    generator = {"type": "vllm", "model": "m", "hf_token": "${MY_TOKEN}"}
+    read = Configuration.read({"generator": generator})
+    assert read.generator.arguments()["engine_args"] == {"hf_token": "hf_1"}
+
+
+@pytest.mark.parametrize(
+    ("generator", "message"),
+    [
+        ({"model": "${HOME}"}, "generator.model: only secrets come from the environment"),
+        ({"model": "m", "hf_token": "${UNSET_TOKEN}"}, "no variable UNSET_TOKEN"),
+    ],
+)
+def test_nothing_else_does(generator, message):
+    with pytest.raises(ConfigurationError, match=message):
+        Configuration.read({"generator": generator})
+
+
+def test_the_json_schema_is_printed():
+    schema = json.loads(CliRunner().invoke(app, ["schema"]).output)
+    assert {"generator", "scorer", "method_options", "strategy"} <= schema["properties"].keys()

@@ -12,12 +12,12 @@ from uq_llm_integrations import (
     EngineTimeoutError,
     HighUncertaintyError,
     ScriptedBackend,
+    ScriptedLine,
     StepState,
     Stepwise,
     VLLMStepGenerator,
     agreement,
 )
-from uq_llm_integrations.backends.scripted import ScriptedLine
 
 LINE = Boundary(strings=("\n",))
 

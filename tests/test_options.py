@@ -8,7 +8,7 @@ entrance here, fail.
 import inspect
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import yaml
@@ -62,15 +62,25 @@ Entrance = Callable[[dict[str, Any]], uq.Settings]
 
 
 def backend() -> uq.ScriptedBackend:
-    return uq.ScriptedBackend(["Paris"])
+    return Ending(["Paris"])
 
 
 def file(options: dict[str, Any]) -> dict[str, Any]:
     return {"generator": {"type": "vllm", "model": "smollm2"}, **options}
 
 
+class Ending(uq.ScriptedBackend):
+    """Ends every call once it gets to the backend."""
+
+    async def generate(self, request: uq.Request, monitor: Any = None) -> NoReturn:
+        raise RecordedError
+
+    async def score_all(self, *arguments: Any) -> NoReturn:
+        raise RecordedError
+
+
 def called(monkeypatch: pytest.MonkeyPatch, call: Callable[[], Any]) -> uq.Settings:
-    """Return the settings that a call of a face has when the model takes over."""
+    """Return the settings that a call of a face has when it gets to the backend."""
     seen: list[uq.Settings] = []
     request = uq.UncertaintyModel.request
 
@@ -79,12 +89,7 @@ def called(monkeypatch: pytest.MonkeyPatch, call: Callable[[], Any]) -> uq.Setti
         seen.append(self.settings.updated({"stop": made.sampling.get("stop")}))
         return made
 
-    async def end(self: uq.UncertaintyModel, running: Any) -> Any:
-        running.close()
-        raise RecordedError
-
     monkeypatch.setattr(uq.UncertaintyModel, "request", record)
-    monkeypatch.setattr(uq.UncertaintyModel, "_in_time", end)
     with pytest.raises(RecordedError):
         call()
     return seen[-1]
@@ -146,8 +151,13 @@ def entrances(monkeypatch: pytest.MonkeyPatch) -> dict[str, Entrance]:
 
 def called_by_command_line(monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]) -> uq.Settings:
     seen: list[uq.Settings] = []
-    monkeypatch.setattr(cli, "_show", lambda *_: None)
-    monkeypatch.setattr(cli, "_running", lambda core, verbose: seen.append(core.settings))
+    from_config = uq.UncertaintyModel.from_config
+
+    def record(config: Any) -> NoReturn:
+        seen.append(from_config(config).settings)
+        raise RecordedError
+
+    monkeypatch.setattr(uq.UncertaintyModel, "from_config", record)
     arguments = [
         part
         for name, value in options.items()

@@ -4,13 +4,14 @@ import pytest
 
 from uq_llm_integrations import (
     ConfigurationError,
+    GivenText,
     MethodOptions,
     Request,
     ScriptedBackend,
     run_strategy,
     score_truncated_sequence,
 )
-from uq_llm_integrations.truncation import GivenText, score_truncated_texts, truncated
+from uq_llm_integrations.truncation import score_truncated_texts, truncated
 
 PROMPT = tuple(b"?")
 BACKEND = ScriptedBackend(["first\nsecond"])

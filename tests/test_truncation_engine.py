@@ -1,11 +1,12 @@
 """Truncated text on the real engine: slices, and passes for what was not generated."""
 
+from contextlib import aclosing
+
 import numpy as np
 import pytest
 from vllm.v1.metrics.reader import get_metrics_snapshot
 
 from uq_llm_integrations import EngineError, Request, score_truncated_sequence
-from uq_llm_integrations.backends.vllm.teacher_forcing import Scoring
 from uq_llm_integrations.truncation import score_truncated_texts
 
 pytestmark = pytest.mark.engine
@@ -151,14 +152,17 @@ def test_where_the_probe_missed_the_first_token_all_is_passed_in_full(backend, m
 
 
 def test_a_text_that_fails_neither_shifts_nor_loses_the_others(backend, capital_ids, monkeypatch):
-    in_full = Scoring._in_full
+    process = backend.start()
+    outputs = process.outputs
 
-    async def failing(self, ids):
-        if ids == (7,):
+    async def failing(ids, *arguments):
+        if ids == [*capital_ids, 7]:
             raise EngineError("broken")
-        return await in_full(self, ids)
+        async with aclosing(outputs(ids, *arguments)) as found:
+            async for output in found:
+                yield output
 
-    monkeypatch.setattr(Scoring, "_in_full", failing)
+    monkeypatch.setattr(process, "outputs", failing)
     scored = backend.run(backend.score_all(capital_ids, [(504,), (7,), (504, 3575)]))
     assert [one.token_ids for one in scored] == [(504,), (), (504, 3575)]
     assert str(scored[1].error) == "broken"

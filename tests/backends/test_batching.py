@@ -2,8 +2,8 @@
 
 import pytest
 
+from uq_llm_integrations import EngineError
 from uq_llm_integrations.backends.batching import HALVINGS, in_batches
-from uq_llm_integrations.errors import EngineError
 
 
 class FakePass:

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from vllm import SamplingParams
 
+from uq_llm_integrations import InvalidRequestError, PromptTooLongError, Request
 from uq_llm_integrations.backends.base import Capabilities
 from uq_llm_integrations.backends.capabilities import (
     MANAGED_PARAMETERS,
@@ -13,8 +14,6 @@ from uq_llm_integrations.backends.capabilities import (
     check_request,
     check_sampling,
 )
-from uq_llm_integrations.errors import InvalidRequestError, PromptTooLongError
-from uq_llm_integrations.records import Request
 
 CAPABILITIES = Capabilities("m", 100, 50, max_top_logprobs=20, max_n=8)
 

@@ -6,11 +6,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from uq_llm_integrations import errors
-from uq_llm_integrations.backends.huggingface.backend import HuggingFaceBackend
-from uq_llm_integrations.backends.hybrid import HybridBackend
-from uq_llm_integrations.backends.scripted import ScriptedBackend
-from uq_llm_integrations.records import Activations, Inspection, Request
+from tests.conftest import eventually
+from uq_llm_integrations import (
+    Activations,
+    HuggingFaceBackend,
+    HybridBackend,
+    Inspection,
+    Request,
+    ScriptedBackend,
+    errors,
+)
 
 TEXTS = [(1, 2, 3), (4,)]
 
@@ -54,8 +59,10 @@ class SleepingGenerator(ScriptedBackend):
 class Scorer(ScriptedBackend):
     """A scorer without a model: the log-probabilities of its activations are the token ids.
 
-    It fails at an empty text.
+    It fails at an empty text, and works for as long as it is `busy`.
     """
+
+    busy = False
 
     def __init__(self, log=None, **changes) -> None:
         super().__init__(["unused"])
@@ -67,7 +74,8 @@ class Scorer(ScriptedBackend):
 
     async def inspect_all(self, texts, inspection):
         self.log.append("score")
-        await asyncio.sleep(0.05)
+        while self.busy:
+            await asyncio.sleep(0.001)
         if () in texts:
             raise errors.EmptyPromptError
         return [Activations(np.array(ids, np.float32)) for ids in texts]
@@ -114,8 +122,17 @@ def test_backends_that_cannot_do_their_part_are_refused_at_once():
 
 
 def sequential(log, *, delay: float = 0.0, fails: str = "") -> HybridBackend:
-    generator = SleepingGenerator(log, delay=delay, fails=fails)
-    return HybridBackend(generator, Scorer(log), sequential=True)
+    return with_scorer(Scorer(log), delay=delay, fails=fails)
+
+
+def with_scorer(scorer: Scorer, **arguments) -> HybridBackend:
+    return HybridBackend(SleepingGenerator(scorer.log, **arguments), scorer, sequential=True)
+
+
+def busy_scorer(log: list[str]) -> Scorer:
+    scorer = Scorer(log)
+    scorer.busy = True
+    return scorer
 
 
 def inspected(hybrid, texts=TEXTS):
@@ -123,9 +140,7 @@ def inspected(hybrid, texts=TEXTS):
 
 
 async def noted(log: list[str], what: str) -> None:
-    async with asyncio.timeout(5):
-        while what not in log:
-            await asyncio.sleep(0.005)
+    await eventually(lambda: what in log)
 
 
 @pytest.mark.parametrize("texts", [TEXTS, [()]])
@@ -141,11 +156,14 @@ def test_the_generator_sleeps_while_the_scorer_works(texts):
 
 
 async def test_inspections_that_wait_at_the_same_time_share_one_sleep():
-    hybrid = sequential(log := [], delay=0.05)
+    hybrid = with_scorer(scorer := busy_scorer(log := []), delay=0.05)
     generation = asyncio.create_task(hybrid.generate(Request((65,))))
     await noted(log, "generate")
     texts = [[(number,)] for number in range(1, 6)]
-    found = await asyncio.gather(*(inspected(hybrid, one) for one in texts))
+    inspections = [asyncio.create_task(inspected(hybrid, one)) for one in texts]
+    await eventually(lambda: log.count("score") == 5)
+    scorer.busy = False
+    found = await asyncio.gather(*inspections)
     assert [[tuple(one.logprob) for one in each] for each in found] == texts
     await generation
     assert await hybrid.generate(Request((65,)))
@@ -154,32 +172,36 @@ async def test_inspections_that_wait_at_the_same_time_share_one_sleep():
 
 
 async def test_inspections_that_come_while_the_generator_sleeps_join_those_that_waited():
-    hybrid = sequential(log := [])
+    hybrid = with_scorer(scorer := busy_scorer(log := []))
     first = asyncio.create_task(inspected(hybrid))
     await noted(log, "score")
     generation = asyncio.create_task(hybrid.generate(Request((65,))))
-    await asyncio.gather(inspected(hybrid), first, generation)
+    second = asyncio.create_task(inspected(hybrid))
+    await eventually(lambda: log.count("score") == 2)
+    scorer.busy = False
+    await asyncio.gather(first, second, generation)
     assert log == ["sleep", "score", "score", "unload", "wake", "generate", "generated"]
 
 
 async def test_an_inspection_that_fails_or_is_cancelled_costs_the_others_nothing():
-    hybrid = sequential(log := [])
+    hybrid = with_scorer(scorer := busy_scorer(log := []))
     failing, cancelled, whole = (
         asyncio.create_task(inspected(hybrid, texts)) for texts in ([()], TEXTS, TEXTS)
     )
-    await noted(log, "score")
+    await eventually(lambda: log.count("score") == 3)
     cancelled.cancel()
-    with pytest.raises(errors.EmptyPromptError):
-        await failing
     with pytest.raises(asyncio.CancelledError):
         await cancelled
+    scorer.busy = False
+    with pytest.raises(errors.EmptyPromptError):
+        await failing
     assert len(await whole) == 2
     await hybrid.generate(Request((65,)))
     assert log == ["sleep", *["score"] * 3, "unload", "wake", "generate", "generated"]
 
 
 async def test_texts_are_read_and_written_while_the_generator_sleeps():
-    hybrid = sequential(log := [])
+    hybrid = with_scorer(scorer := busy_scorer(log := []))
     inspection = asyncio.create_task(inspected(hybrid))
     await noted(log, "score")
     assert await hybrid.encode("A") == (65,)
@@ -187,6 +209,7 @@ async def test_texts_are_read_and_written_while_the_generator_sleeps():
     assert await hybrid.decode((65,)) == "A"
     assert await hybrid.token_texts((65,)) == ["A"]
     assert log == ["sleep", "score"]
+    scorer.busy = False
     await inspection
 
 
@@ -210,10 +233,11 @@ async def test_where_the_generator_does_not_wake_generation_raises_and_the_next_
 
 
 async def test_a_generator_closed_while_it_sleeps_is_not_woken():
-    hybrid = sequential(log := [])
+    hybrid = with_scorer(scorer := busy_scorer(log := []))
     inspection = asyncio.create_task(inspected(hybrid))
     await noted(log, "score")
     hybrid.close()
+    scorer.busy = False
     await inspection
     await asyncio.sleep(0.05)
     assert log == ["sleep", "score"]
@@ -221,24 +245,18 @@ async def test_a_generator_closed_while_it_sleeps_is_not_woken():
 
 async def test_generation_waits_for_the_scorer_and_the_scorer_for_generation():
     hybrid = sequential(log := [], delay=0.05)
-
-    async def later(seconds, coroutine):
-        await asyncio.sleep(seconds)
-        return await coroutine
-
     await hybrid.encode("warm")
-    await asyncio.gather(
-        hybrid.generate(Request((65,))),
-        hybrid.generate(Request((65,))),
-        later(0.02, hybrid.inspect_all(TEXTS, Inspection())),
-        later(0.03, hybrid.generate(Request((65,)))),
-    )
+    first = [asyncio.create_task(hybrid.generate(Request((65,)))) for _ in range(2)]
+    await eventually(lambda: log == ["generate", "generate"])
+    inspection = asyncio.create_task(inspected(hybrid))
+    await noted(log, "score")
+    await asyncio.gather(*first, inspection, hybrid.generate(Request((65,))))
     together = ["generate", "generate", "generated", "generated"]
     assert log == [*together, *SWITCHES, "generate", "generated"]
 
 
 async def test_a_cancelled_scorer_leaves_the_generator_awake():
-    hybrid = sequential(log := [])
+    hybrid = with_scorer(busy_scorer(log := []))
     task = asyncio.create_task(inspected(hybrid))
     await noted(log, "score")
     task.cancel()

@@ -2,10 +2,15 @@
 
 import pytest
 
-from uq_llm_integrations import Request, ScriptedBackend
+from uq_llm_integrations import (
+    EngineError,
+    Inspection,
+    InvalidRequestError,
+    Request,
+    ScriptedBackend,
+    Usage,
+)
 from uq_llm_integrations.backends.metering import MeteredBackend
-from uq_llm_integrations.errors import EngineError, InvalidRequestError
-from uq_llm_integrations.records import Inspection, Usage
 
 PROMPT = (65, 66, 67)
 

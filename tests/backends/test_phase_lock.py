@@ -5,8 +5,8 @@ from functools import partial
 
 import pytest
 
+from uq_llm_integrations import EngineError
 from uq_llm_integrations.backends.phase_lock import Phase, PhaseLock
-from uq_llm_integrations.errors import EngineError
 
 
 class Recorder:
@@ -18,11 +18,11 @@ class Recorder:
     def __init__(self, **arguments) -> None:
         self.events: list[str] = []
         self.fails: set[str] = set()
-        to_inspection, to_generation = partial(self._switch, "sleep"), partial(self._switch, "wake")
+        to_inspection, to_generation = partial(self.switch, "sleep"), partial(self.switch, "wake")
         self.lock = PhaseLock(to_inspection, to_generation, **arguments)
         self.released: dict[str, asyncio.Event] = {}
 
-    async def _switch(self, name: str) -> None:
+    async def switch(self, name: str) -> None:
         self.events.append(name)
         if name in self.fails:
             raise EngineError(f"cannot {name}")
@@ -115,7 +115,7 @@ async def test_one_cancelled_during_the_switch_holds_up_nobody():
 
 async def test_a_switch_under_way_can_be_waited_for():
     recorder, woken = Recorder(), asyncio.Event()
-    lock = PhaseLock(partial(recorder._switch, "sleep"), woken.wait)
+    lock = PhaseLock(partial(recorder.switch, "sleep"), woken.wait)
     await lock.wait_for_switch()
     async with lock.hold(Phase.INSPECTION):
         pass

@@ -9,10 +9,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from uq_llm_integrations import EarlyStop, Request, ScriptedBackend
-from uq_llm_integrations.backends.scripted import ScriptedLine
+from uq_llm_integrations import (
+    ConfigurationError,
+    EarlyStop,
+    EngineError,
+    Request,
+    ScriptedBackend,
+    ScriptedLine,
+)
 from uq_llm_integrations.backends.token_statistics import dense_rows, exact_statistics
-from uq_llm_integrations.errors import ConfigurationError, EngineError
 
 PROMPT = Request((65,))
 

@@ -1,9 +1,10 @@
 """The sums of whole distributions, computed in blocks on their device."""
 
 import runpy
-from unittest.mock import patch
+from collections.abc import Callable
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -40,18 +41,22 @@ def test_the_sums_equal_those_of_the_whole_distribution(seed, rows, scale, mean)
     assert_statistics(row_statistics(logits), logits)
 
 
+@pytest.fixture(scope="module")
+def uncompiled() -> Callable[[torch.Tensor], RowStatistics]:
+    """What computes the sums where torch leaves functions as they are.
+
+    Compiled functions would then hold every term of every row at once, so none may be used.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TORCHDYNAMO_DISABLE", "1")
+        patch.setattr(torch, "compile", None)
+        return runpy.run_path(device_sums.__file__)["row_statistics"]
+
+
 @given(seed=st.integers(0, 2**32 - 1), scale=st.floats(0.01, 50))
-def test_they_do_so_without_a_compiler(seed, scale):
+def test_they_do_so_without_a_compiler(uncompiled, seed, scale):
     logits = logits_of(seed, 30, 40_000, scale)
-    with patch.object(device_sums, "_compiled", None):
-        assert_statistics(row_statistics(logits), logits)
-
-
-def test_nothing_is_compiled_where_torch_leaves_functions_alone(monkeypatch):
-    """It would run `_in_one_loop` as it is written, and hold every term of every row at once."""
-    monkeypatch.setenv("TORCHDYNAMO_DISABLE", "1")
-    fresh = runpy.run_path(device_sums.__file__)
-    assert fresh["_compiled"] is fresh["_compiled_find"] is None
+    assert_statistics(uncompiled(logits), logits)
 
 
 def test_forbidden_tokens_are_left_out():

@@ -1,6 +1,7 @@
 import importlib
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError
 
 import pytest
 
@@ -21,12 +22,24 @@ def believed() -> list[bool]:
     return [getattr(checks, f"is_{name}_available")() for name in vision_guard.COMPANIONS]
 
 
+def installed(monkeypatch: pytest.MonkeyPatch, versions: dict[str, str | None]) -> None:
+    """Let these packages have these versions, and the others be missing."""
+
+    def version(name: str) -> str:
+        found = versions.get(name)
+        if found is None:
+            raise PackageNotFoundError(name)
+        return found
+
+    monkeypatch.setattr(vision_guard, "version", version)
+
+
 def test_transformers_no_longer_believes_in_what_is_hidden(monkeypatch):
     checks = importlib.import_module(CHECKS)
     original = checks._is_package_available
     for name in vision_guard.COMPANIONS:
         getattr(checks, f"is_{name}_available").cache_clear()
-    monkeypatch.setattr(vision_guard, "_is_mismatched", lambda name: True)
+    installed(monkeypatch, {"torch": "2.13.0+cpu", **dict.fromkeys(vision_guard.COMPANIONS, "1.0")})
     assert vision_guard.hide_mismatched_builds() == list(vision_guard.COMPANIONS)
     assert believed() == [False] * 3
     assert checks._is_package_available is original
@@ -38,12 +51,11 @@ def test_transformers_no_longer_believes_in_what_is_hidden(monkeypatch):
         ("2.13.0+cpu", "0.28.0", True),
         ("2.13.0+cpu", "0.28.0+cpu", False),
         ("2.13.0", "0.28.0", False),
-        ("2.13.0+cpu", "", False),
+        ("2.13.0+cpu", None, False),
     ],
 )
 def test_only_builds_that_do_not_match_torch_are_hidden(monkeypatch, torch, torchvision, hidden):
-    versions = {"torch": torch, "torchvision": torchvision}
-    monkeypatch.setattr(vision_guard, "_version", lambda name: versions.get(name, ""))
+    installed(monkeypatch, {"torch": torch, "torchvision": torchvision})
     assert vision_guard.hide_mismatched_builds() == (["torchvision"] if hidden else [])
 
 

@@ -27,7 +27,7 @@ def leaves(value, path=""):
 
 
 def read(text: str, value):
-    """What stands at a field's place, which leaves out the quotes of a string."""
+    """What stands at the position of a field, which leaves out the quotes of a string."""
     return json.loads(f'"{text}"' if isinstance(value, str) and value else text)
 
 
@@ -57,7 +57,7 @@ def test_objects_within_text_that_only_looks_like_some():
     assert [found.value for found in json_values(text)] == [{"a": [1, {"b": "x"}]}, [2]]
 
 
-def test_nested_values_are_told_with_their_paths():
+def test_nested_values_are_returned_with_their_paths():
     (found,) = json_values('{"a": {"b": [10, "xy"]}, "c": true}')
     assert list(found.fields) == ["a.b[0]", "a.b[1]", "c"]
     assert [one.value for one in found.nested] == [{"b": [10, "xy"]}]

@@ -1,10 +1,11 @@
-"""Replies with tags, read without a tokenizer."""
+"""Replies with tags, read without a tokenizer, and the ways to choose a tool."""
 
 import json
 
 import pytest
 
-from uq_llm_integrations.chat.parsers import TagReader
+from uq_llm_integrations import errors
+from uq_llm_integrations.chat.parsers import TagReader, tool_choice_of
 from uq_llm_integrations.chat.reply import Reply
 
 CALL = '<tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call>'
@@ -26,7 +27,7 @@ def streamed(text: str, size: int, **tags) -> tuple[str, str, list[tuple[str, st
     )
 
 
-def test_text_calls_and_reasoning_are_told_apart():
+def test_text_calls_and_reasoning_are_separated():
     reply = read(f"<think>Hm.</think>Let me see. {CALL}")
     assert (reply.reasoning, reply.content) == ("Hm.", "Let me see.")
     (call,) = reply.tool_calls
@@ -49,7 +50,7 @@ def test_a_call_that_is_none_stays_in_the_content(inner):
     assert read(text) == Reply(text)
 
 
-def test_tags_that_were_not_asked_for_are_text():
+def test_tags_that_were_not_requested_are_text():
     assert read(CALL, calls=False).content == CALL
     assert read("<think>Hm.</think>So", thinks=False).content == "<think>Hm.</think>So"
 
@@ -94,3 +95,25 @@ def test_a_stream_shows_no_part_of_a_tag():
     reader = TagReader(calls=True, thinks=False)
     shown = [reader.part(piece, (), is_last=False).content for piece in ("So <", "tool_", "call>{")]
     assert shown == ["So", "", ""]
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        (None, "auto"),
+        ("none", "none"),
+        ("any", "required"),
+        (True, "required"),
+        ("required", "required"),
+        ("add", "add"),
+        ({"type": "function", "function": {"name": "add"}}, "add"),
+        ({"type": "tool", "name": "add"}, "add"),
+    ],
+)
+def test_there_are_many_ways_to_choose_a_tool(given, meant):
+    assert tool_choice_of(given) == meant
+
+
+def test_a_choice_that_means_nothing_is_refused():
+    with pytest.raises(errors.InvalidRequestError, match="tool_choice is 3"):
+        tool_choice_of(3)

@@ -11,7 +11,7 @@ METHODS = ("mean_nll", "maxprob")
 
 
 def parts(texts: list[str], logprobs: list[float] | None = None, methods=METHODS) -> SpanScores:
-    """Token i has the log-probability -i, so that a sum tells which tokens it is over."""
+    """Token i has the log-probability -i, so that a sum shows which tokens it is over."""
     values = np.array(logprobs or [-float(i) for i in range(len(texts))])
     candidate = Candidate((1,), tuple(range(len(texts))), "".join(texts), TokenTrace(9, values))
     return SpanScores(candidate, texts, methods)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import uq_llm_integrations
-from uq_llm_integrations.errors import MissingDependencyError
+from uq_llm_integrations import MissingDependencyError
 
 PACKAGE = Path(uq_llm_integrations.__path__[0])
 

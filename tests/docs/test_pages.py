@@ -9,8 +9,7 @@ from pathlib import Path
 import yaml
 
 import uq_llm_integrations
-from uq_llm_integrations import METHODS
-from uq_llm_integrations.errors import UncertaintyError
+from uq_llm_integrations import METHODS, UncertaintyError
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"

@@ -3,16 +3,15 @@
 import json
 from typing import Any
 
-from uq_llm_integrations import ScriptedBackend
+from uq_llm_integrations import ChatVLLMUncertainty, ScriptedBackend
 from uq_llm_integrations.backends.scripted import Line
-from uq_llm_integrations.langchain import ChatVLLMUncertainty
 
 
 def scripted(*script: Line, **arguments: Any) -> ChatVLLMUncertainty:
     return ChatVLLMUncertainty(backend=ScriptedBackend(list(script) or ["Paris."]), **arguments)
 
 
-def told(message: Any) -> dict[str, Any]:
+def metadata_of(message: Any) -> dict[str, Any]:
     return message.response_metadata["uncertainty"]
 
 

@@ -6,13 +6,16 @@ import math
 
 import pytest
 from langchain_core.caches import InMemoryCache
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.load import dumpd, dumps
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 from langchain_core.rate_limiters import InMemoryRateLimiter
 
-from tests.langchain.scripted_chat import scripted, told, whole
+from tests.conftest import Meeting
+from tests.langchain.scripted_chat import metadata_of, scripted, whole
 from uq_llm_integrations import (
     BestOfN,
+    ChatVLLMUncertainty,
     Retry,
     ScriptedBackend,
     ScriptedLine,
@@ -21,7 +24,6 @@ from uq_llm_integrations import (
     score,
     token_max,
 )
-from uq_llm_integrations.langchain import ChatVLLMUncertainty
 
 PERPLEXITY = 1 / 0.9  # of the scripted probability
 LOGPROB = math.log(0.9)
@@ -32,11 +34,11 @@ UNCERTAIN = score("mean_nll") > 0.5
 def test_an_answer_is_a_message_with_its_uncertainty():
     message = scripted().invoke("What is the capital of France?")
     assert message.content == "Paris."
-    assert told(message)["scores"]["perplexity"] == pytest.approx(PERPLEXITY)
+    assert metadata_of(message)["scores"]["perplexity"] == pytest.approx(PERPLEXITY)
     assert message.response_metadata["finish_reason"] == "stop"
     assert message.response_metadata["model_name"] == "scripted"
     assert message.response_metadata["model_provider"] == "uq_llm_integrations"
-    assert "by_token" not in told(message)
+    assert "by_token" not in metadata_of(message)
     json.dumps(message.response_metadata, allow_nan=False)
     assert "not_implemented" not in dumps(message)
 
@@ -75,10 +77,10 @@ def test_the_best_candidate_comes_first_and_none_is_lost():
     chat = scripted(UNSURE, SURE, strategy=BestOfN(2))
     (generations,) = chat.generate([[HumanMessage("?")]]).generations
     assert [one.text for one in generations] == ["sure", "unsure"]
-    assert all("scores" in told(one.message) for one in generations)
+    assert all("scores" in metadata_of(one.message) for one in generations)
 
 
-def test_what_is_drawn_and_not_kept_is_part_of_the_usage():
+def test_what_is_sampled_and_not_kept_is_part_of_the_usage():
     """One message, so that what was spent on it can stand nowhere else."""
     message = scripted(UNSURE, SURE, strategy=Retry(Single(), UNCERTAIN)).invoke("?")
     assert message.usage_metadata["output_tokens"] == len("unsure") + len("sure")
@@ -88,17 +90,17 @@ def test_a_stream_adds_up_to_what_invoke_returns():
     chat = scripted(token_scores=True, logprobs=True, top_logprobs=2)
     streamed, invoked = whole(chat.stream("?")), chat.invoke("?")
     for message in (streamed, invoked):
-        told(message)["usage"].pop("seconds")
+        metadata_of(message)["usage"].pop("seconds")
     assert streamed.content == invoked.content
     assert streamed.usage_metadata == invoked.usage_metadata
-    assert told(streamed) == told(invoked)
+    assert metadata_of(streamed) == metadata_of(invoked)
     assert streamed.response_metadata["logprobs"] == invoked.response_metadata["logprobs"]
 
 
 def test_each_chunk_has_the_scores_of_its_tokens_and_the_last_those_of_all():
     chunks = list(scripted(token_scores=True).stream("?"))
-    assert [told(chunk)["by_token"]["token"] for chunk in chunks] == [[c] for c in "Paris."]
-    assert ["scores" in told(chunk) for chunk in chunks] == [False] * 5 + [True]
+    assert [metadata_of(chunk)["by_token"]["token"] for chunk in chunks] == [[c] for c in "Paris."]
+    assert ["scores" in metadata_of(chunk) for chunk in chunks] == [False] * 5 + [True]
     assert [chunk.chunk_position for chunk in chunks] == [None] * 5 + ["last"]
     assert [bool(chunk.usage_metadata) for chunk in chunks] == [False] * 5 + [True]
 
@@ -114,7 +116,7 @@ def test_logprobs_have_the_shape_of_openais():
     }
 
 
-def test_reasoning_is_told_and_scored_apart():
+def test_reasoning_is_returned_and_scored_apart():
     chat = scripted("<think>France, so...</think>Paris.", reasoning_parser="think")
     message = chat.invoke("?")
     assert message.content == "Paris."
@@ -122,8 +124,8 @@ def test_reasoning_is_told_and_scored_apart():
         {"type": "reasoning", "reasoning": "France, so..."},
         {"type": "text", "text": "Paris."},
     ]
-    assert told(message)["answer"]["tokens"] == [28, 34]
-    assert told(message)["reasoning"]["tokens"] == [7, 20]
+    assert metadata_of(message)["answer"]["tokens"] == [28, 34]
+    assert metadata_of(message)["reasoning"]["tokens"] == [7, 20]
     streamed = whole(chat.stream("?"))
     assert streamed.content_blocks == message.content_blocks
 
@@ -136,10 +138,9 @@ async def test_all_async_twins():
 
 
 async def test_async_calls_run_at_once():
-    """Ten answers that take 0.2 seconds each do not take two seconds."""
-    chat = ChatVLLMUncertainty(backend=ScriptedBackend(["Paris."], delay=0.2))
-    async with asyncio.timeout(1.5):
-        await asyncio.gather(*(chat.ainvoke("?") for _ in range(10)))
+    chat = ChatVLLMUncertainty(backend=Meeting(["Paris."], 10))
+    answers = await asyncio.gather(*(chat.ainvoke("?") for _ in range(10)))
+    assert [one.content for one in answers] == ["Paris."] * 10
 
 
 def test_any_parameter_can_be_given_here_at_the_call_or_bound():
@@ -156,7 +157,7 @@ def test_any_parameter_can_be_given_here_at_the_call_or_bound():
 
 
 def test_methods_can_be_chosen_at_the_call():
-    assert list(told(scripted().invoke("?", methods=("entropy",)))["scores"]) == ["entropy"]
+    assert list(metadata_of(scripted().invoke("?", methods=("entropy",)))["scores"]) == ["entropy"]
 
 
 def test_a_stream_can_be_cut_off_where_it_becomes_uncertain():
@@ -166,7 +167,7 @@ def test_a_stream_can_be_cut_off_where_it_becomes_uncertain():
     message = whole(chat.stream("?"))
     assert message.content == "a"
     assert message.response_metadata["finish_reason"] == "early_stop"
-    assert told(message)["sampling"] == "stopped_early"
+    assert metadata_of(message)["sampling"] == "stopped_early"
 
 
 @pytest.mark.parametrize(
@@ -193,11 +194,11 @@ def test_a_stream_of_several_answers_is_refused():
 
 def test_an_uncertain_answer_is_annotated_replaced_or_refused():
     annotated = scripted(UNSURE, uncertain_when=UNCERTAIN).invoke("?")
-    assert (annotated.content, told(annotated)["uncertain"]) == ("unsure", True)
+    assert (annotated.content, metadata_of(annotated)["uncertain"]) == ("unsure", True)
     abstaining = scripted(UNSURE, uncertain_when=UNCERTAIN, on_high_uncertainty="abstain")
     for message in (abstaining.invoke("?"), whole(abstaining.stream("?"))):
         assert message.content == abstaining.abstention_text
-        assert told(message)["original_text"] == "unsure"
+        assert metadata_of(message)["original_text"] == "unsure"
     with pytest.raises(errors.HighUncertaintyError) as caught:
         scripted(UNSURE, uncertain_when=UNCERTAIN, on_high_uncertainty="raise").invoke("?")
     assert caught.value.result.text == "unsure"
@@ -207,11 +208,11 @@ def test_a_cached_answer_keeps_its_scores_and_its_usage():
     chat = scripted("one", "two", cache=InMemoryCache())
     first, second = chat.invoke("?"), chat.invoke("?")
     assert len(chat.backend.requests) == 1
-    assert told(second) == told(first)
+    assert metadata_of(second) == metadata_of(first)
     assert second.usage_metadata["total_tokens"] == first.usage_metadata["total_tokens"]
 
 
-def test_a_cache_tells_apart_all_that_an_answer_depends_on():
+def test_a_cache_has_a_key_for_all_that_an_answer_depends_on():
     chat = scripted("1", "2", "3", "4", "5", cache=InMemoryCache())
     calls = [{}, {"seed": 1}, {"methods": ("entropy",)}, {"stop": ["x"]}, {"top_logprobs": 1}]
     assert [chat.invoke("?", **call).content for call in calls] == ["1", "2", "3", "4", "5"]
@@ -220,7 +221,7 @@ def test_a_cache_tells_apart_all_that_an_answer_depends_on():
     assert other.invoke("?").content == "1" and len(chat.backend.requests) == 6
 
 
-def test_a_rate_limiter_is_asked_before_each_call():
+def test_a_rate_limiter_is_consulted_before_each_call():
     limiter = InMemoryRateLimiter(requests_per_second=0.001, check_every_n_seconds=0.01)
     limiter.available_tokens = 1
     chat = scripted(rate_limiter=limiter)
@@ -228,7 +229,7 @@ def test_a_rate_limiter_is_asked_before_each_call():
     assert limiter.acquire(blocking=False) is False
 
 
-def test_an_engine_that_failed_is_asked_again():
+def test_an_engine_that_failed_is_tried_again():
     chat = scripted(errors.EngineDeadError("gone"), "Paris.", max_retries=1)
     assert chat.invoke("?").content == "Paris."
     with pytest.raises(errors.EngineDeadError):
@@ -241,10 +242,19 @@ def test_an_answer_that_takes_too_long_is_an_error():
         chat.invoke("?")
 
 
+class StartRecorder(BaseCallbackHandler):
+    """Keeps what tracers get of a call when it starts."""
+
+    def on_chat_model_start(self, serialized, messages, *, metadata, **others):
+        self.metadata = metadata
+
+
 def test_what_tracers_and_agents_read_of_the_model():
-    chat = scripted(temperature=0.5, max_tokens=9)
-    params = chat._get_ls_params(stop=["x"])
-    assert params == {
+    chat, tracer = scripted(temperature=0.5, max_tokens=9), StartRecorder()
+    chat.invoke("?", stop=["x"], config={"callbacks": [tracer]})
+    # LangChain itself adds ls_integration.
+    params = {name: one for name, one in tracer.metadata.items() if name.startswith("ls_")}
+    assert {name: one for name, one in params.items() if name != "ls_integration"} == {
         "ls_provider": "vllm",
         "ls_model_name": "scripted",
         "ls_model_type": "chat",

@@ -7,9 +7,12 @@ from langchain_core.tools import tool
 from pydantic import BaseModel
 
 from tests.conftest import ENGINE_ARGUMENTS
-from tests.langchain.scripted_chat import told, whole
-from uq_llm_integrations import InvalidRequestError
-from uq_llm_integrations.langchain import ChatHuggingFaceUncertainty, ChatHybridUncertainty
+from tests.langchain.scripted_chat import metadata_of, whole
+from uq_llm_integrations import (
+    ChatHuggingFaceUncertainty,
+    ChatHybridUncertainty,
+    InvalidRequestError,
+)
 
 pytestmark = pytest.mark.engine
 
@@ -36,14 +39,15 @@ def test_both_give_the_same_answer_with_the_same_scores(chat, hybrid):
     assert "Paris" in one.content
     assert one.content == other.content
     assert one.usage_metadata == other.usage_metadata
-    assert told(one)["scores"] == pytest.approx(told(other)["scores"], rel=1e-3)
+    assert metadata_of(one)["scores"] == pytest.approx(metadata_of(other)["scores"], rel=1e-3)
 
 
 async def test_transformers_answers_are_streamed_with_their_scores(chat):
     streamed = whole([chunk async for chunk in chat.astream(QUESTION)])
     invoked = await chat.ainvoke(QUESTION)
     assert streamed.content == invoked.content
-    assert told(streamed)["scores"] == pytest.approx(told(invoked)["scores"], rel=1e-3)
+    expected = metadata_of(invoked)["scores"]
+    assert metadata_of(streamed)["scores"] == pytest.approx(expected, rel=1e-3)
 
 
 @tool

@@ -8,8 +8,8 @@ from langchain_core.tools import tool
 from pydantic import BaseModel
 
 from tests.conftest import ENGINE_ARGUMENTS
-from tests.langchain.scripted_chat import told, whole
-from uq_llm_integrations.langchain import ChatVLLMUncertainty
+from tests.langchain.scripted_chat import metadata_of, whole
+from uq_llm_integrations import ChatVLLMUncertainty
 
 pytestmark = pytest.mark.engine
 
@@ -28,8 +28,8 @@ def test_a_question_is_answered_in_the_models_chat_template(chat, capital_ids):
     message = chat.invoke(QUESTION)
     assert "Paris" in message.content
     assert message.usage_metadata["input_tokens"] == len(capital_ids)
-    assert 0 < told(message)["scores"]["perplexity"] < 1
-    assert told(message)["exact"] and not told(message)["grammar"]
+    assert 0 < metadata_of(message)["scores"]["perplexity"] < 1
+    assert metadata_of(message)["exact"] and not metadata_of(message)["grammar"]
 
 
 async def test_a_stream_adds_up_to_the_answer_with_live_scores(chat):
@@ -37,20 +37,21 @@ async def test_a_stream_adds_up_to_the_answer_with_live_scores(chat):
     invoked = await chat.ainvoke(QUESTION, token_scores=True)
     streamed = whole(chunks)
     assert streamed.content == invoked.content
-    assert told(streamed)["by_token"]["token"] == told(invoked)["by_token"]["token"]
+    expected, metadata = metadata_of(invoked), metadata_of(streamed)
+    assert metadata["by_token"]["token"] == expected["by_token"]["token"]
     for name in ("logprob", "entropy"):
-        live = told(streamed)["by_token"][name]
-        assert live == pytest.approx(told(invoked)["by_token"][name], abs=1e-3)
-    assert told(streamed)["scores"] == pytest.approx(told(invoked)["scores"], abs=1e-3)
+        live = metadata["by_token"][name]
+        assert live == pytest.approx(expected["by_token"][name], abs=1e-3)
+    assert metadata["scores"] == pytest.approx(expected["scores"], abs=1e-3)
     content = streamed.response_metadata["logprobs"]["content"]
-    assert [len(entry["top_logprobs"]) for entry in content] == [2] * told(streamed)["tokens"]
+    assert [len(entry["top_logprobs"]) for entry in content] == [2] * metadata["tokens"]
     assert content[0]["top_logprobs"][0]["token"] == content[0]["token"]  # greedy
-    assert len(chunks) > 2 and told(chunks[1])["by_token"]["entropy"]
+    assert len(chunks) > 2 and metadata_of(chunks[1])["by_token"]["entropy"]
 
 
 def test_several_answers(chat):
     (answers,) = chat.generate([[HumanMessage("Name a colour.")]], n=3, temperature=1.0).generations
-    assert [told(one.message)["tokens"] for one in answers] == [
+    assert [metadata_of(one.message)["tokens"] for one in answers] == [
         one.message.usage_metadata["output_tokens"] for one in answers
     ]
     assert [bool(one.message.usage_metadata["input_tokens"]) for one in answers] == [
@@ -69,11 +70,11 @@ def multiply(a: int, b: int) -> int:
 def test_a_call_that_must_come_is_valid_and_has_scores(chat):
     forced = chat.bind_tools([multiply], tool_choice="multiply", max_tokens=64)
     message = forced.invoke("What is 6 times 7?")
-    (asked,) = message.tool_calls
-    assert set(asked["args"]) == {"a", "b"}
-    (scored,) = told(message)["tool_calls"]
-    assert scored["id"] == asked["id"] and set(scored["fields"]) == {"a", "b"}
-    assert told(message)["grammar"] is True
+    (tool_call,) = message.tool_calls
+    assert set(tool_call["args"]) == {"a", "b"}
+    (scored,) = metadata_of(message)["tool_calls"]
+    assert scored["id"] == tool_call["id"] and set(scored["fields"]) == {"a", "b"}
+    assert metadata_of(message)["grammar"] is True
 
 
 class Capital(BaseModel):
@@ -85,5 +86,5 @@ def test_an_answer_by_schema_has_a_score_for_each_field(chat):
     structured = chat.with_structured_output(Capital, include_raw=True, max_tokens=64)
     answer = structured.invoke(QUESTION + " Answer in JSON.")
     assert answer["parsed"] == Capital(**json.loads(answer["raw"].content))
-    assert set(told(answer["raw"])["fields"]) == {"city", "country"}
-    assert told(answer["raw"])["grammar"] is True
+    assert set(metadata_of(answer["raw"])["fields"]) == {"city", "country"}
+    assert metadata_of(answer["raw"])["grammar"] is True

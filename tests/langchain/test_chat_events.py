@@ -5,7 +5,7 @@ from langchain_core._api import LangChainBetaWarning
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 
-from tests.langchain.scripted_chat import call, scripted, told
+from tests.langchain.scripted_chat import call, metadata_of, scripted
 from uq_llm_integrations import ScriptedLine, errors, score
 from uq_llm_integrations.langchain import UncertaintyCallbackHandler
 
@@ -48,10 +48,10 @@ async def test_events_of_a_chain():
     events = [event async for event in chain.astream_events("?", version="v2")]
     chunks = [e["data"]["chunk"] for e in events if e["event"] == "on_chat_model_stream"]
     assert "".join(chunk.content for chunk in chunks) == "Paris."
-    assert all(told(chunk)["by_token"]["entropy"] for chunk in chunks)
+    assert all(metadata_of(chunk)["by_token"]["entropy"] for chunk in chunks)
     (end,) = (e for e in events if e["event"] == "on_chat_model_end")
-    assert told(end["data"]["output"])["scores"]["entropy"]
-    assert len(told(end["data"]["output"])["by_token"]["token"]) == 6
+    assert metadata_of(end["data"]["output"])["scores"]["entropy"]
+    assert len(metadata_of(end["data"]["output"])["by_token"]["token"]) == 6
 
 
 async def test_the_event_protocols_message_has_the_scores_of_all_tokens():
@@ -59,13 +59,14 @@ async def test_the_event_protocols_message_has_the_scores_of_all_tokens():
     stream = await chat.astream_events("?", version="v3")
     for message in (await stream.output, chat.stream_events("?", version="v3").output):
         assert message.text == "Paris."
-        assert len(told(message)["by_token"]["token"]) == 6
+        assert len(metadata_of(message)["by_token"]["token"]) == 6
         assert len(message.response_metadata["logprobs"]["content"]) == 6
-        assert told(message)["scores"]["entropy"] and message.usage_metadata["output_tokens"] == 6
+        assert metadata_of(message)["scores"]["entropy"]
+        assert message.usage_metadata["output_tokens"] == 6
         assert message.id.startswith("lc_run-")
 
 
-def test_the_event_protocol_tells_reasoning_text_and_calls_apart():
+def test_the_event_protocol_separates_reasoning_text_and_calls():
     said = "<think>Hm.</think>Let me see." + call("add", a=1)
     tool = {"title": "add", "description": "Add.", "properties": {"a": {"type": "integer"}}}
     chat = scripted(said, reasoning_parser="think").bind_tools([tool])

@@ -13,7 +13,7 @@ from langchain_core.tools import tool
 from pydantic import BaseModel, Field
 from pydantic.v1 import BaseModel as BaseModelV1
 
-from tests.langchain.scripted_chat import call, scripted, told, whole
+from tests.langchain.scripted_chat import call, metadata_of, scripted, whole
 from uq_llm_integrations import errors
 
 
@@ -23,25 +23,25 @@ def add(a: int, b: int) -> int:
     return a + b
 
 
-@pytest.mark.parametrize("ask", ["invoke", "stream"])
-def test_a_call_is_read_and_scored_with_each_of_its_arguments(ask):
+@pytest.mark.parametrize("verb", ["invoke", "stream"])
+def test_a_call_is_read_and_scored_with_each_of_its_arguments(verb):
     chat = scripted("Let me see. " + call("add", a=1, b=2)).bind_tools([add])
-    message = whole(chat.stream("?")) if ask == "stream" else chat.invoke("?")
+    message = whole(chat.stream("?")) if verb == "stream" else chat.invoke("?")
     assert message.content.strip() == "Let me see."
-    (asked,) = message.tool_calls
-    assert (asked["name"], asked["args"]) == ("add", {"a": 1, "b": 2})
-    (scored,) = told(message)["tool_calls"]
-    assert (scored["name"], scored["id"]) == ("add", asked["id"])
+    (tool_call,) = message.tool_calls
+    assert (tool_call["name"], tool_call["args"]) == ("add", {"a": 1, "b": 2})
+    (scored,) = metadata_of(message)["tool_calls"]
+    assert (scored["name"], scored["id"]) == ("add", tool_call["id"])
     assert scored["scores"]["perplexity"] == pytest.approx(1 / 0.9)
     assert set(scored["fields"]) == {"a", "b"}
-    assert told(message)["answer"]["tokens"] == [0, 11]
+    assert metadata_of(message)["answer"]["tokens"] == [0, 11]
 
 
 def test_several_calls_have_scores_of_their_own():
     chat = scripted(call("add", a=1, b=2) + "\n" + call("add", a=30, b=4)).bind_tools([add])
     message = chat.invoke("?")
     assert [one["args"]["a"] for one in message.tool_calls] == [1, 30]
-    first, second = told(message)["tool_calls"]
+    first, second = metadata_of(message)["tool_calls"]
     assert first["tokens"][1] <= second["tokens"][0]
     streamed = whole(chat.stream("?"))
     assert [one["args"] for one in streamed.tool_calls] == [
@@ -50,7 +50,7 @@ def test_several_calls_have_scores_of_their_own():
     assert [one["index"] for one in streamed.tool_call_chunks] == [0, 1]
 
 
-def test_the_tools_are_part_of_what_is_asked():
+def test_the_tools_are_part_of_the_request():
     chat = scripted("Hi.")
     chat.bind_tools([add, {"title": "odd", "description": "x", "properties": {}}]).invoke("?")
     (request,) = chat.backend.requests
@@ -71,8 +71,8 @@ def test_a_conversation_goes_on_from_a_call_and_its_result():
     result = ToolMessage("3", tool_call_id="x", status="error")
     chat.invoke([HumanMessage("1+2?"), calling, result])
     (request,) = chat.backend.requests
-    _, asked, answered = request.conversation.messages
-    assert json.loads(asked["tool_calls"][0]["function"]["arguments"]) == {"a": 1, "b": 2}
+    _, tool_call, answered = request.conversation.messages
+    assert json.loads(tool_call["tool_calls"][0]["function"]["arguments"]) == {"a": 1, "b": 2}
     assert (answered["role"], answered["tool_call_id"]) == ("tool", "x")
 
 
@@ -128,7 +128,7 @@ def test_each_field_has_a_score():
     schema = {"title": "person", "type": "object", "properties": {}}
     answer = chat.with_structured_output(schema, include_raw=True).invoke("Who?")
     assert answer["parsed"]["home"] == {"city": "Oslo"}
-    fields = told(answer["raw"])["fields"]
+    fields = metadata_of(answer["raw"])["fields"]
     assert set(fields) == {"name", "home.city", "age"}
     assert fields["name"]["maxprob"] == pytest.approx(-3 * math.log(0.9))
     assert fields["age"]["maxprob"] == pytest.approx(-math.log(0.9))
@@ -138,7 +138,7 @@ def test_an_answer_that_does_not_fit_is_kept_with_the_error():
     chat = scripted('{"name": "Ann"}').with_structured_output(Person, include_raw=True)
     answer = chat.invoke("Who?")
     assert answer["parsed"] is None and "age" in str(answer["parsing_error"])
-    assert told(answer["raw"])["fields"].keys() == {"name"}
+    assert metadata_of(answer["raw"])["fields"].keys() == {"name"}
 
 
 def test_the_schema_is_the_engines_grammar():

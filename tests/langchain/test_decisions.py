@@ -14,11 +14,11 @@ from uq_llm_integrations import (
     SelfConsistency,
     Single,
     Stepwise,
+    VLLMUncertaintyLLM,
     agreement,
     errors,
     score,
 )
-from uq_llm_integrations.langchain import VLLMUncertaintyLLM
 
 SURE, UNSURE = ScriptedLine("sure", 0.9), ScriptedLine("unsure", 0.5)
 UNCERTAIN = score("mean_nll") > 0.5
@@ -41,26 +41,26 @@ def test_the_strategys_choice_is_the_answer():
 def test_an_uncertain_answer_is_annotated_by_default():
     llm = scripted(UNSURE, uncertain_when=UNCERTAIN)
     assert llm.invoke("?") == "unsure"
-    told = uncertainty(llm)
-    assert (told["uncertain"], told["condition"]) == (True, "mean_nll > 0.5")
+    metadata = uncertainty(llm)
+    assert (metadata["uncertain"], metadata["condition"]) == (True, "mean_nll > 0.5")
     assert uncertainty(scripted(SURE, uncertain_when=UNCERTAIN))["uncertain"] is False
 
 
-@pytest.mark.parametrize("ask", ["invoke", "stream"])
-def test_an_abstention_takes_the_answers_place_and_keeps_it(ask):
+@pytest.mark.parametrize("verb", ["invoke", "stream"])
+def test_an_abstention_takes_the_answers_place_and_keeps_it(verb):
     llm = scripted(
         UNSURE, uncertain_when=UNCERTAIN, on_high_uncertainty="abstain", abstention_text="I pass."
     )
-    assert "".join(getattr(llm, ask)("?")) == "I pass."
-    told = uncertainty(llm)
-    assert (told["decision"], told["original_text"]) == ("abstained", "unsure")
+    assert "".join(getattr(llm, verb)("?")) == "I pass."
+    metadata = uncertainty(llm)
+    assert (metadata["decision"], metadata["original_text"]) == ("abstained", "unsure")
 
 
-@pytest.mark.parametrize("ask", ["invoke", "stream"])
-def test_an_error_carries_the_result(ask):
+@pytest.mark.parametrize("verb", ["invoke", "stream"])
+def test_an_error_carries_the_result(verb):
     llm = scripted(UNSURE, uncertain_when=UNCERTAIN, on_high_uncertainty="raise")
     with pytest.raises(errors.HighUncertaintyError) as caught:
-        "".join(getattr(llm, ask)("?"))
+        "".join(getattr(llm, verb)("?"))
     assert caught.value.result.candidate.text == "unsure"
 
 
@@ -75,11 +75,11 @@ def test_a_batch_keeps_what_was_finished_before_an_error():
     assert [result.text for result in caught.value.completed.values()] == ["sure"]
 
 
-def test_a_retry_tells_its_attempts():
+def test_a_retry_returns_its_attempts():
     llm = scripted(UNSURE, SURE, strategy=Retry(Single(), UNCERTAIN, stop_after_attempt(2)))
-    told = uncertainty(llm)
-    assert told["decision"] == "retried"
-    assert [attempt["text"] for attempt in told["attempts"]] == ["unsure"]
+    metadata = uncertainty(llm)
+    assert metadata["decision"] == "retried"
+    assert [attempt["text"] for attempt in metadata["attempts"]] == ["unsure"]
 
 
 def test_a_bigger_model_gets_the_prompts_text():
@@ -88,13 +88,13 @@ def test_a_bigger_model_gets_the_prompts_text():
     assert scripted(UNSURE, strategy=strategy).invoke("?") == "the bigger one knows"
 
 
-def test_a_stopped_vote_tells_what_it_saved():
-    told = uncertainty(scripted("Paris", strategy=SelfConsistency(8), max_tokens=10))
-    assert told["sampling"] == "stopped_early"
-    assert told["usage"]["saved_tokens"] == 40
+def test_a_stopped_vote_reports_what_it_saved():
+    metadata = uncertainty(scripted("Paris", strategy=SelfConsistency(8), max_tokens=10))
+    assert metadata["sampling"] == "stopped_early"
+    assert metadata["usage"]["saved_tokens"] == 40
 
 
-def test_an_early_stop_is_told_in_the_finish_reason():
+def test_an_early_stop_is_given_in_the_finish_reason():
     llm = scripted(
         ScriptedLine("a long and doubtful answer", 0.5), early_stop=EarlyStop(1.0, window=4)
     )
@@ -107,12 +107,13 @@ def test_an_answer_that_came_to_no_end_of_its_own_is_marked_as_uncertain():
     """Also where all samples were stopped, so that one of them has to stand for the answer."""
     script = ScriptedLine("a long and doubtful answer", 0.5)
     for strategy in (Single(), BestOfN(2), SelfConsistency(2)):
-        told = uncertainty(scripted(script, strategy=strategy, early_stop=EarlyStop(1.0, window=4)))
-        assert (told["sampling"], told["uncertain"]) == ("stopped_early", True)
-        assert told["condition"] == "the answer ended by early_stop"
+        llm = scripted(script, strategy=strategy, early_stop=EarlyStop(1.0, window=4))
+        metadata = uncertainty(llm)
+        assert (metadata["sampling"], metadata["uncertain"]) == ("stopped_early", True)
+        assert metadata["condition"] == "the answer ended by early_stop"
 
 
-def test_a_stream_tells_what_a_call_tells():
+def test_a_stream_returns_what_a_call_returns():
     class End(BaseCallbackHandler):
         def on_llm_end(self, response, **kwargs):
             self.info = response.generations[0][0].generation_info
@@ -149,9 +150,9 @@ def test_what_can_never_work_is_refused_at_construction(arguments):
         scripted(SURE, **arguments)
 
 
-def test_caches_tell_strategies_apart():
+def test_caches_have_a_key_for_each_strategy():
     keys = [
-        scripted(SURE, strategy=strategy)._identifying_params["strategy"]
+        scripted(SURE, strategy=strategy).asdict()["strategy"]
         for strategy in (Single(), BestOfN(2), BestOfN(3))
     ]
     assert len(set(keys)) == 3

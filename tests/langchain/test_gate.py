@@ -5,16 +5,17 @@ from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableLambda
 from pydantic import BaseModel
 
-from tests.langchain.scripted_chat import scripted, told
+from tests.langchain.scripted_chat import metadata_of, scripted
 from uq_llm_integrations import (
     ScriptedBackend,
     ScriptedLine,
+    VLLMUncertaintyLLM,
     agreement,
     errors,
     score,
     worst_window,
 )
-from uq_llm_integrations.langchain import UncertaintyGate, VLLMUncertaintyLLM
+from uq_llm_integrations.langchain import UncertaintyGate
 
 SURE, UNSURE = ScriptedLine("sure", 0.9), ScriptedLine("unsure", 0.5)
 UNCERTAIN = score("perplexity") > 1.65
@@ -23,14 +24,14 @@ GATE = UncertaintyGate(UNCERTAIN)
 
 def test_a_certain_answer_passes_as_it_is():
     message = (scripted(SURE) | GATE).invoke("?")
-    assert message.content == "sure" and told(message)["scores"]
+    assert message.content == "sure" and metadata_of(message)["scores"]
 
 
-@pytest.mark.parametrize("ask", ["invoke", "stream"])
-def test_an_uncertain_answer_does_not_pass(ask):
+@pytest.mark.parametrize("verb", ["invoke", "stream"])
+def test_an_uncertain_answer_does_not_pass(verb):
     chain = scripted(UNSURE) | GATE
     with pytest.raises(errors.HighUncertaintyError, match=r"perplexity > 1\.65") as caught:
-        list(getattr(chain, ask)("?"))
+        list(getattr(chain, verb)("?"))
     assert caught.value.text == "unsure"
     assert caught.value.uncertainty["scores"]["perplexity"] > 0.5
     assert caught.value.is_retryable
@@ -63,7 +64,7 @@ def test_without_a_condition_the_models_own_decision_counts():
                 chain.invoke("?")
 
 
-def test_a_score_that_was_not_told_counts_as_uncertain():
+def test_a_score_that_was_not_returned_counts_as_uncertain():
     chain = scripted(SURE, methods=("entropy",)) | GATE
     with pytest.raises(errors.HighUncertaintyError):
         chain.invoke("?")
@@ -74,7 +75,7 @@ def test_a_method_is_known_by_all_its_names():
     assert (scripted(SURE, methods=("entropy",)) | gate).invoke("?").content == "sure"
 
 
-def test_windows_over_tokens_are_told_with_token_scores():
+def test_windows_over_tokens_are_computed_from_token_scores():
     gate = UncertaintyGate(worst_window("entropy", 2) > 1.5)
     assert (scripted(SURE, token_scores=True) | gate).invoke("?").content == "sure"
     with pytest.raises(errors.HighUncertaintyError):
@@ -83,7 +84,7 @@ def test_windows_over_tokens_are_told_with_token_scores():
         (scripted(SURE) | gate).invoke("?")
 
 
-def test_a_window_over_what_messages_do_not_tell_counts_as_uncertain():
+def test_a_window_over_what_messages_do_not_hold_counts_as_uncertain():
     gate = UncertaintyGate(worst_window("self_certainty", 2) > 100)
     with pytest.raises(errors.HighUncertaintyError):
         (scripted(SURE, token_scores=True) | gate).invoke("?")

@@ -9,8 +9,8 @@ from langchain_core.caches import InMemoryCache
 from langchain_core.load import dumps
 from langchain_core.prompts import PromptTemplate
 
-from uq_llm_integrations import ScriptedBackend, errors
-from uq_llm_integrations.langchain import UncertaintyCallbackHandler, VLLMUncertaintyLLM
+from uq_llm_integrations import ScriptedBackend, VLLMUncertaintyLLM, errors
+from uq_llm_integrations.langchain import UncertaintyCallbackHandler
 
 PERPLEXITY = 1 / 0.9  # of the scripted probability
 LOGPROB = math.log(0.9)
@@ -38,7 +38,7 @@ def test_the_scores_are_in_generation_info_as_plain_numbers():
     assert "not_implemented" not in dumps(result.generations[0][0])
 
 
-def test_only_the_summary_is_told_unless_asked():
+def test_only_the_summary_is_returned_by_default():
     info = scripted().generate(["?"]).generations[0][0].generation_info
     assert "by_token" not in info["uncertainty"]
 
@@ -110,7 +110,7 @@ def test_any_sampling_parameter_can_be_given_here_and_at_the_call():
     assert request.sampling == {"top_p": 0.7, "seed": 1, "temperature": 0.3, "max_tokens": 256}
 
 
-def test_a_cache_tells_calls_with_other_parameters_apart():
+def test_a_cache_has_a_key_for_each_set_of_parameters():
     llm = scripted(["one", "two", "three"], cache=InMemoryCache())
     assert [llm.invoke("?", seed=seed) for seed in (1, 2, 1)] == ["one", "two", "one"]
     other = llm.model_copy(update={"methods": ("entropy",)})
@@ -118,7 +118,7 @@ def test_a_cache_tells_calls_with_other_parameters_apart():
 
 
 def test_what_an_answer_depends_on_identifies_the_model():
-    one = scripted(top_k=3)._identifying_params
+    one = scripted(top_k=3).asdict()
     for changed in (
         {"top_k": 4},
         {"n": 2},
@@ -129,7 +129,7 @@ def test_what_an_answer_depends_on_identifies_the_model():
         {"top_logprobs": 2},
         {"stop": ["x"]},
     ):
-        assert scripted(**{"top_k": 3} | changed)._identifying_params != one
+        assert scripted(**{"top_k": 3} | changed).asdict() != one
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,8 @@
 import pytest
 
 from tests.conftest import ENGINE_ARGUMENTS
-from uq_llm_integrations.langchain import UncertaintyCallbackHandler, VLLMUncertaintyLLM
+from uq_llm_integrations import VLLMUncertaintyLLM
+from uq_llm_integrations.langchain import UncertaintyCallbackHandler
 
 pytestmark = pytest.mark.engine
 

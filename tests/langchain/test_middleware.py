@@ -10,9 +10,16 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
 from pydantic import BaseModel
 
-from tests.langchain.scripted_chat import call, told
-from uq_llm_integrations import ScriptedBackend, ScriptedLine, agreement, errors, score
-from uq_llm_integrations.langchain import ChatVLLMUncertainty, UncertaintyGateMiddleware
+from tests.langchain.scripted_chat import call, metadata_of
+from uq_llm_integrations import (
+    ChatVLLMUncertainty,
+    ScriptedBackend,
+    ScriptedLine,
+    agreement,
+    errors,
+    score,
+)
+from uq_llm_integrations.langchain import UncertaintyGateMiddleware
 
 SURE, UNSURE = ScriptedLine("sure", 0.9), ScriptedLine("unsure", 0.5)
 UNCERTAIN = score("perplexity") > 1.65
@@ -42,30 +49,30 @@ def agent(script, *middleware, checkpointer=None, **gate):
     return built
 
 
-def asked(text="?"):
+def question(text="?"):
     return {"messages": [("user", text)]}
 
 
 def test_a_certain_agent_works_as_any_other():
     built = agent({"?": [ADD], "user: ?\nassistant: \ntool: 3": ["It is 3."]})
-    messages = built.invoke(asked())["messages"]
+    messages = built.invoke(question())["messages"]
     assert messages[-1].content == "It is 3."
     assert ran == [(1, 2)]
-    assert told(messages[-1])["scores"]
+    assert metadata_of(messages[-1])["scores"]
 
 
-def test_an_uncertain_answer_is_drawn_again_with_another_seed():
+def test_an_uncertain_answer_is_sampled_again_with_another_seed():
     built = agent([UNSURE, UNSURE, SURE], retries=2, temperature=0.3)
-    assert built.invoke(asked())["messages"][-1].content == "sure"
-    drawn = [
+    assert built.invoke(question())["messages"][-1].content == "sure"
+    retries = [
         (r.sampling.get("seed"), r.sampling.get("temperature")) for r in built.backend.requests
     ]
-    assert drawn == [(None, None), (1, 0.3), (2, 0.3)]
+    assert retries == [(None, None), (1, 0.3), (2, 0.3)]
 
 
-async def test_an_uncertain_answer_is_drawn_again_async():
+async def test_an_uncertain_answer_is_sampled_again_async():
     built = agent([UNSURE, SURE])
-    assert (await built.ainvoke(asked()))["messages"][-1].content == "sure"
+    assert (await built.ainvoke(question()))["messages"][-1].content == "sure"
 
 
 class Elsewhere(GenericFakeChatModel):
@@ -74,35 +81,35 @@ class Elsewhere(GenericFakeChatModel):
 
 
 def test_then_another_model_answers():
-    """One without scores is believed: it was asked because it knows more."""
+    """One without scores is believed: it was called because it knows more."""
     bigger = Elsewhere(messages=iter([AIMessage("the bigger one knows")]))
     built = agent([UNSURE], fallback=bigger)
-    assert built.invoke(asked())["messages"][-1].content == "the bigger one knows"
+    assert built.invoke(question())["messages"][-1].content == "the bigger one knows"
     assert len(built.backend.requests) == 2
 
 
 def test_what_stays_uncertain_is_an_error_or_annotated():
     with pytest.raises(errors.HighUncertaintyError, match=r"perplexity > 1\.65"):
-        agent([UNSURE]).invoke(asked())
-    assert agent([UNSURE], then="annotate").invoke(asked())["messages"][-1].content == "unsure"
+        agent([UNSURE]).invoke(question())
+    assert agent([UNSURE], then="annotate").invoke(question())["messages"][-1].content == "unsure"
 
 
 def test_the_error_is_one_that_langchains_own_middleware_acts_upon():
     again = ModelRetryMiddleware(max_retries=2, initial_delay=0, jitter=False, on_failure="error")
     built = agent([UNSURE, UNSURE, SURE], again, retries=0)
-    assert built.invoke(asked())["messages"][-1].content == "sure"
+    assert built.invoke(question())["messages"][-1].content == "sure"
     bigger = ChatVLLMUncertainty(backend=ScriptedBackend([SURE]))
     built = agent([UNSURE], ModelFallbackMiddleware(bigger), retries=0)
-    assert built.invoke(asked())["messages"][-1].content == "sure"
+    assert built.invoke(question())["messages"][-1].content == "sure"
 
 
 THREAD = {"configurable": {"thread_id": "1"}}
 
 
 @pytest.mark.parametrize(("decision", "content"), [("approve", "unsure"), ("It is 3.", "It is 3.")])
-def test_a_person_is_asked_and_the_model_is_not_asked_again(decision, content):
+def test_a_person_decides_and_the_model_does_not_answer_again(decision, content):
     built = agent([UNSURE], retries=1, then="ask", checkpointer=InMemorySaver())
-    (interrupt,) = built.invoke(asked(), THREAD)["__interrupt__"]
+    (interrupt,) = built.invoke(question(), THREAD)["__interrupt__"]
     assert interrupt.value["text"] == "unsure"
     assert interrupt.value["uncertainty"]["scores"]["perplexity"] > 0.5
     messages = built.invoke(Command(resume=decision), THREAD)["messages"]
@@ -110,9 +117,9 @@ def test_a_person_is_asked_and_the_model_is_not_asked_again(decision, content):
     assert len(built.backend.requests) == 2
 
 
-async def test_a_person_is_asked_async():
+async def test_a_person_decides_async():
     built = agent([UNSURE], then="ask", checkpointer=InMemorySaver())
-    assert "__interrupt__" in await built.ainvoke(asked(), THREAD)
+    assert "__interrupt__" in await built.ainvoke(question(), THREAD)
     messages = (await built.ainvoke(Command(resume="approve"), THREAD))["messages"]
     assert messages[-1].content == "unsure"
 
@@ -120,12 +127,12 @@ async def test_a_person_is_asked_async():
 REFUSED = "add was not run: you were too uncertain of this call."
 
 
-def test_a_tool_whose_call_is_uncertain_is_not_run_and_the_model_is_told():
+def test_a_tool_whose_call_is_uncertain_is_not_run_and_the_model_gets_the_reason():
     script = {
         "?": [ScriptedLine(ADD, 0.5)],
         f"user: ?\nassistant: \ntool: {REFUSED}": ["I gave up."],
     }
-    messages = agent(script, then="annotate").invoke(asked())["messages"]
+    messages = agent(script, then="annotate").invoke(question())["messages"]
     assert (messages[-2].status, messages[-2].content) == ("error", REFUSED)
     assert messages[-1].content == "I gave up."
     assert ran == []
@@ -134,16 +141,16 @@ def test_a_tool_whose_call_is_uncertain_is_not_run_and_the_model_is_told():
 def test_a_tool_whose_call_is_uncertain_runs_where_that_is_wanted():
     script = {"?": [ScriptedLine(ADD, 0.5)], "user: ?\nassistant: \ntool: 3": ["It is 3."]}
     built = agent(script, then="annotate", guard_tools=False)
-    assert built.invoke(asked())["messages"][-1].content == "It is 3."
+    assert built.invoke(question())["messages"][-1].content == "It is 3."
     assert ran == [(1, 2)]
 
 
 @pytest.mark.parametrize(("decision", "runs"), [("approve", [(1, 2)]), ("Better not.", [])])
 def test_a_person_decides_on_an_uncertain_call(decision, runs):
-    """It is uncertain, is drawn again, and is then shown to a person before the tool runs."""
+    """It is uncertain, is sampled again, and is then shown to a person before the tool runs."""
     script = {"?": [ScriptedLine(ADD, 0.5)], "user: ?\nassistant: \ntool: 3": ["It is 3."]}
     built = agent(script, retries=1, then="ask", checkpointer=InMemorySaver())
-    (interrupt,) = built.invoke(asked(), THREAD)["__interrupt__"]
+    (interrupt,) = built.invoke(question(), THREAD)["__interrupt__"]
     assert interrupt.value["tool_calls"][0]["args"] == {"a": 1, "b": 2}
     assert len(built.backend.requests) == 2 and ran == []
     messages = built.invoke(Command(resume=decision), THREAD)["messages"]
@@ -159,7 +166,7 @@ def test_an_agents_answer_by_schema_is_a_tool_beside_its_tools():
 
     backend = ScriptedBackend({"?": [call("Sum", value=3)]})
     built = create_agent(ChatVLLMUncertainty(backend=backend), [add], response_format=Sum)
-    assert built.invoke(asked())["structured_response"] == Sum(value=3)
+    assert built.invoke(question())["structured_response"] == Sum(value=3)
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,7 @@ from langchain_tests.integration_tests import ChatModelIntegrationTests
 from langchain_tests.unit_tests import ChatModelUnitTests
 
 from tests.langchain.scripted_chat import call, scripted
-from uq_llm_integrations import ScriptedBackend
-from uq_llm_integrations.langchain import ChatVLLMUncertainty
+from uq_llm_integrations import ChatVLLMUncertainty, ScriptedBackend
 
 
 class TestWithoutAnEngine(ChatModelUnitTests):
@@ -50,7 +49,7 @@ class TestOnTheEngine(OnTheEngine):
         super().test_agent_loop(model)
 
     @pytest.mark.xfail(
-        reason="the model of 135M parameters gives some JSON, but not with the keys asked for",
+        reason="the model of 135M parameters gives some JSON, but not with the requested keys",
         strict=True,
     )
     def test_json_mode(self, model):
@@ -62,5 +61,5 @@ def test_the_agent_loop_with_a_model_that_calls_tools():
     OnTheEngine().test_agent_loop(scripted(said))
 
 
-def test_json_mode_with_a_model_that_does_as_told():
+def test_json_mode_with_a_model_that_follows_instructions():
     OnTheEngine().test_json_mode(scripted('{"setup": "A cat?", "punchline": "Meow."}'))

@@ -1,15 +1,15 @@
-"""A model that answers from a script, and what the tests ask it and call with it."""
+"""A model that answers from a script, and what the tests send it and call with it."""
 
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 from llama_index.core.base.llms.types import ChatMessage, MessageRole
 from llama_index.core.tools import FunctionTool
 
-from uq_llm_integrations import Candidate, Request, ScriptedBackend
+from uq_llm_integrations import ScriptedBackend
 from uq_llm_integrations.backends.scripted import Line
 from uq_llm_integrations.llama_index import VLLMUncertaintyLLM
 
@@ -21,19 +21,27 @@ def scripted(script: Any = ("Paris.",), **arguments: Any) -> VLLMUncertaintyLLM:
     return VLLMUncertaintyLLM(backend=ScriptedBackend(script), **arguments)
 
 
-class InOrder(ScriptedBackend):
-    """Gives the script's answers in their order, whatever the prompts are."""
+class InOrder(Mapping[str, Sequence[Line]]):
+    """A script that gives its lines in their order, whatever the prompts are."""
 
-    def _next_candidate(self, request: Request) -> Candidate:
-        candidate = super()._next_candidate(replace(request, prompt_ids=()))
-        return replace(candidate, prompt_ids=request.prompt_ids)
+    def __init__(self, lines: Sequence[Line]) -> None:
+        self._lines = cycle(lines)
+
+    def __getitem__(self, prompt: str) -> Sequence[Line]:
+        return [next(self._lines)]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
 
 
 def in_order(*script: Line, **arguments: Any) -> VLLMUncertaintyLLM:
-    return VLLMUncertaintyLLM(backend=InOrder(script), **arguments)
+    return scripted(InOrder(script), **arguments)
 
 
-def asked(text: str = "?") -> list[ChatMessage]:
+def question(text: str = "?") -> list[ChatMessage]:
     return [ChatMessage(role=MessageRole.USER, content=text)]
 
 
@@ -56,5 +64,5 @@ ADD = FunctionTool.from_defaults(add)
 
 
 def tokens_of(parts: Sequence[Any]) -> list[list[str]]:
-    """The tokens whose scores each response of a stream tells."""
+    """The tokens whose scores each response of a stream holds."""
     return [part.additional_kwargs["uncertainty"]["by_token"]["token"] for part in parts]

@@ -18,7 +18,7 @@ async def outputs(agent) -> list[AgentOutput]:
     return [event for event in events if isinstance(event, AgentOutput)]
 
 
-async def test_a_function_agent_calls_a_tool_and_tells_the_scores_of_each_step(registered):
+async def test_a_function_agent_calls_a_tool_and_returns_the_scores_of_each_step(registered):
     handler = registered(UncertaintyEventHandler())
     llm = in_order(call("add", a=1, b=2), "It is 3.")
     calling, answering = await outputs(FunctionAgent(tools=[ADD], llm=llm))

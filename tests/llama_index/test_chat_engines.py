@@ -1,13 +1,12 @@
 """LlamaIndex's chat engines with our class, on a backend that answers from a script."""
 
-import asyncio
-
 import pytest
 from llama_index.core import MockEmbedding, VectorStoreIndex
 from llama_index.core.chat_engine import CondensePlusContextChatEngine, SimpleChatEngine
 from llama_index.core.memory import ChatMemoryBuffer
 from llama_index.core.schema import TextNode
 
+from tests.conftest import eventually
 from tests.llama_index.scripted import prompts, scripted
 from uq_llm_integrations.llama_index import UncertaintyEventHandler
 
@@ -36,9 +35,7 @@ async def test_a_streamed_turn_is_kept_too(handler):
     assert "".join(engine.stream_chat("Where?").response_gen) == "Paris."
     response = await engine.astream_chat("Sure?")
     assert "".join([token async for token in response.async_response_gen()]) == "Paris."
-    async with asyncio.timeout(5):
-        while len(handler.calls) < 2:
-            await asyncio.sleep(0.01)
+    await eventually(lambda: len(handler.calls) == 2)
     assert prompts(llm)[-1] == "user: Where?\nassistant: Paris.\nuser: Sure?"
 
 

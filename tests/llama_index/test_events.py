@@ -9,7 +9,7 @@ from llama_index.core.llms import MockLLM
 from llama_index.core.llms.callbacks import dispatcher
 from pydantic import Field
 
-from tests.llama_index.scripted import PERPLEXITY, asked, scripted
+from tests.llama_index.scripted import PERPLEXITY, question, scripted
 from uq_llm_integrations import errors, score
 from uq_llm_integrations.llama_index import UncertaintyEventHandler, VLLMUncertaintyLLM
 from uq_llm_integrations.llama_index.events import Collection
@@ -29,7 +29,8 @@ class Names(BaseEventHandler):
 @pytest.mark.parametrize("is_async", [False, True])
 async def test_each_call_has_one_start_and_one_end(verb, is_async, registered):
     names = registered(Names())
-    answer = getattr(scripted(), f"{'a' * is_async}{verb}")("?" if "complete" in verb else asked())
+    given = "?" if "complete" in verb else question()
+    answer = getattr(scripted(), f"{'a' * is_async}{verb}")(given)
     answer = await answer if is_async else answer
     if "stream" in verb:
         _ = [part async for part in answer] if is_async else list(answer)
@@ -37,7 +38,7 @@ async def test_each_call_has_one_start_and_one_end(verb, is_async, registered):
     assert names.names == [f"{kind}StartEvent", f"{kind}EndEvent"]
 
 
-def test_events_do_not_start_the_engine_and_tell_no_engine_arguments():
+def test_events_do_not_start_the_engine_and_hold_no_engine_arguments():
     """Async calls send their first event on the caller's event loop."""
     llm = VLLMUncertaintyLLM(model="org/name", temperature=0.5, download_dir="secret")
     payload = llm.to_payload()
@@ -49,7 +50,7 @@ def test_the_handler_collects_the_scores_of_all_calls(registered):
     handler = registered(UncertaintyEventHandler())
     llm = scripted()
     with instrument_tags({"user": "ann"}):
-        llm.chat(asked())
+        llm.chat(question())
     list(llm.stream_complete("?"))
     assert [call.text for call in handler.calls] == ["Paris.", "Paris."]
     assert [call.tags for call in handler.calls] == [{"user": "ann"}, {}]

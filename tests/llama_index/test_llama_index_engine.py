@@ -6,10 +6,11 @@ from llama_index.core.prompts import PromptTemplate
 from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.core.schema import TextNode
 from llama_index.core.tools import FunctionTool
+from llama_index.retrievers.bm25 import BM25Retriever
 from pydantic import BaseModel
 
 from tests.conftest import ENGINE_ARGUMENTS
-from tests.llama_index.scripted import asked
+from tests.llama_index.scripted import question
 from uq_llm_integrations import score
 from uq_llm_integrations.llama_index import (
     UncertaintyEventHandler,
@@ -36,7 +37,7 @@ def test_metadata_are_the_engines(llm):
 
 
 def test_a_question_is_answered_with_its_uncertainty(llm):
-    response = llm.chat(asked(QUESTION))
+    response = llm.chat(question(QUESTION))
     assert "Paris" in response.message.content
     uncertainty = response.additional_kwargs["uncertainty"]
     assert uncertainty["exact"]
@@ -45,20 +46,20 @@ def test_a_question_is_answered_with_its_uncertainty(llm):
 
 
 def test_a_conversation_goes_on_from_an_answer(llm):
-    answer = llm.chat(asked(QUESTION)).message
+    answer = llm.chat(question(QUESTION)).message
     system = ChatMessage(role=MessageRole.SYSTEM, content="Be brief.")
-    again = llm.chat([system, *asked(QUESTION), answer, *asked("And of Italy?")])
+    again = llm.chat([system, *question(QUESTION), answer, *question("And of Italy?")])
     assert "Rome" in again.message.content
 
 
 async def test_a_stream_is_followed_token_by_token(llm):
-    stream = await llm.astream_chat(asked(QUESTION), token_scores=True, top_logprobs=2)
+    stream = await llm.astream_chat(question(QUESTION), token_scores=True, top_logprobs=2)
     *parts, last = [part async for part in stream]
     assert len(parts) > 2
-    whole = await llm.achat(asked(QUESTION), token_scores=True)
+    whole = await llm.achat(question(QUESTION), token_scores=True)
     assert last.message.content == whole.message.content
-    streamed, drawn = (one.additional_kwargs["uncertainty"] for one in (last, whole))
-    assert streamed["scores"] == pytest.approx(drawn["scores"], abs=1e-3)
+    streamed, returned = (one.additional_kwargs["uncertainty"] for one in (last, whole))
+    assert streamed["scores"] == pytest.approx(returned["scores"], abs=1e-3)
     live = [
         value
         for part in parts
@@ -75,7 +76,7 @@ def test_a_stream_is_cut_off_where_it_becomes_too_uncertain(llm):
 
 
 def weather(city: str, celsius: bool) -> str:
-    """Tell the weather in a city."""
+    """Return the weather in a city."""
     return f"sunny in {city}, {celsius}"
 
 
@@ -103,7 +104,7 @@ class Country(BaseModel):
 
 def test_an_object_follows_its_schema_and_each_field_is_scored(llm, registered):
     handler = registered(UncertaintyEventHandler())
-    prompt = PromptTemplate("Tell me about {name} as JSON.")
+    prompt = PromptTemplate("Write about {name} as JSON.")
     country = llm.structured_predict(
         Country, prompt, name="Italy", llm_kwargs={"max_tokens": 80, "seed": 1}
     )
@@ -113,18 +114,17 @@ def test_an_object_follows_its_schema_and_each_field_is_scored(llm, registered):
     assert all(one["entropy"] >= 0 for one in fields.values())
 
 
-def test_a_query_engine_tells_how_sure_the_answer_is(llm):
+def test_a_query_engine_returns_how_sure_the_answer_is(llm):
     nodes = [
         TextNode(text="The module zipfile reads and writes ZIP archives."),
         TextNode(text="The module statistics computes medians."),
     ]
-    bm25 = pytest.importorskip("llama_index.retrievers.bm25")
-    retriever = bm25.BM25Retriever.from_defaults(nodes=nodes, similarity_top_k=1)
+    retriever = BM25Retriever.from_defaults(nodes=nodes, similarity_top_k=1)
     inner = RetrieverQueryEngine.from_args(retriever, llm=llm)
     response = UncertaintyQueryEngine(inner).query("Which module reads ZIP archives?")
     assert "zipfile" in str(response)
-    told = response.metadata["uncertainty"]
-    assert (len(told["calls"]), told["decision"]) == (1, "accepted")
-    perplexity = told["final"]["scores"]["perplexity"]
+    metadata = response.metadata["uncertainty"]
+    assert (len(metadata["calls"]), metadata["decision"]) == (1, "accepted")
+    perplexity = metadata["final"]["scores"]["perplexity"]
     careful = UncertaintyQueryEngine(inner, score("mean_nll") > perplexity / 2, "abstain")
     assert careful.query("Which module reads ZIP archives?").metadata["uncertainty"]["uncertain"]

@@ -8,7 +8,8 @@ from llama_index.core import Settings
 from llama_index.core.base.llms.types import ChatMessage, MessageRole, TextBlock, ThinkingBlock
 from llama_index.core.prompts import PromptTemplate
 
-from tests.llama_index.scripted import LOGPROB, PERPLEXITY, asked, prompts, scripted, tokens_of
+from tests.conftest import Meeting, eventually
+from tests.llama_index.scripted import LOGPROB, PERPLEXITY, prompts, question, scripted, tokens_of
 from uq_llm_integrations import BestOfN, ScriptedBackend, ScriptedLine, errors, score
 from uq_llm_integrations.llama_index import HuggingFaceUncertaintyLLM, VLLMUncertaintyLLM
 
@@ -17,18 +18,18 @@ UNCERTAIN = score("perplexity") > 1.05
 
 def blocking_verbs(llm: VLLMUncertaintyLLM) -> list[str]:
     return [
-        llm.chat(asked()).message.content,
+        llm.chat(question()).message.content,
         llm.complete("?").text,
-        list(llm.stream_chat(asked()))[-1].message.content,
+        list(llm.stream_chat(question()))[-1].message.content,
         list(llm.stream_complete("?"))[-1].text,
     ]
 
 
 async def async_verbs(llm: VLLMUncertaintyLLM) -> list[str]:
     return [
-        (await llm.achat(asked())).message.content,
+        (await llm.achat(question())).message.content,
         (await llm.acomplete("?")).text,
-        [part async for part in await llm.astream_chat(asked())][-1].message.content,
+        [part async for part in await llm.astream_chat(question())][-1].message.content,
         [part async for part in await llm.astream_complete("?")][-1].text,
     ]
 
@@ -40,18 +41,18 @@ async def test_all_eight_verbs_answer():
 
 @pytest.mark.parametrize("verb", ["achat", "acomplete", "astream_chat", "astream_complete"])
 async def test_calls_of_one_loop_run_at_once(verb):
-    llm = VLLMUncertaintyLLM(backend=ScriptedBackend(["Paris."], delay=0.2))
+    llm = VLLMUncertaintyLLM(backend=Meeting(["Paris."], 20))
 
-    async def ask():
-        answer = await getattr(llm, verb)("?" if "complete" in verb else asked())
+    async def send():
+        answer = await getattr(llm, verb)("?" if "complete" in verb else question())
         return [part async for part in answer] if "stream" in verb else answer
 
-    async with asyncio.timeout(1.5):
-        await asyncio.gather(*(ask() for _ in range(20)))
+    answers = await asyncio.gather(*(send() for _ in range(20)))
+    assert len(answers) == len(llm.backend.requests) == 20
 
 
 def test_scores_are_on_the_response_and_never_on_the_message():
-    response = scripted(token_scores=True).chat(asked())
+    response = scripted(token_scores=True).chat(question())
     uncertainty = response.additional_kwargs["uncertainty"]
     assert uncertainty["scores"]["perplexity"] == pytest.approx(PERPLEXITY)
     assert "".join(uncertainty["by_token"]["token"]) == "Paris."
@@ -63,13 +64,13 @@ def test_scores_are_on_the_response_and_never_on_the_message():
 
 def test_scores_of_an_earlier_answer_never_reach_the_prompt():
     llm = scripted(token_scores=True, logprobs=True)
-    answer = llm.chat(asked()).message
-    llm.chat([*asked(), answer, *asked("Sure?")])
+    answer = llm.chat(question()).message
+    llm.chat([*question(), answer, *question("Sure?")])
     assert prompts(llm)[-1] == "user: ?\nassistant: Paris.\nuser: Sure?"
 
 
-def test_a_stream_grows_and_each_response_tells_the_scores_of_what_it_adds():
-    parts = list(scripted(token_scores=True).stream_chat(asked()))
+def test_a_stream_grows_and_each_response_has_the_scores_of_what_it_adds():
+    parts = list(scripted(token_scores=True).stream_chat(question()))
     assert [part.delta for part in parts] == list("Paris.")
     assert [part.message.content for part in parts][:2] == ["P", "Pa"]
     *added, whole = tokens_of(parts)
@@ -80,14 +81,14 @@ def test_a_stream_grows_and_each_response_tells_the_scores_of_what_it_adds():
 
 
 @pytest.mark.parametrize("verb", ["chat", "complete"])
-def test_the_last_response_of_a_stream_tells_what_a_call_tells(verb):
+def test_the_last_response_of_a_stream_returns_what_a_call_returns(verb):
     llm, prompt = scripted(token_scores=True, top_logprobs=2), "?"
-    given = asked() if verb == "chat" else prompt
+    given = question() if verb == "chat" else prompt
     *_, last = getattr(llm, f"stream_{verb}")(given)
     whole = getattr(llm, verb)(given)
-    for told in (last, whole):
-        told.delta = None
-        told.additional_kwargs["uncertainty"]["usage"].pop("seconds")
+    for response in (last, whole):
+        response.delta = None
+        response.additional_kwargs["uncertainty"]["usage"].pop("seconds")
     assert last == whole
 
 
@@ -99,8 +100,8 @@ def test_a_stream_can_be_cut_off_by_its_class_and_by_a_call():
     ):
         *_, last = stream
         assert last.text == "Par"
-        told = last.additional_kwargs["uncertainty"]
-        assert (told["sampling"], told["condition"]) == ("stopped_early", "maxprob > 0.25")
+        metadata = last.additional_kwargs["uncertainty"]
+        assert (metadata["sampling"], metadata["condition"]) == ("stopped_early", "maxprob > 0.25")
 
 
 async def test_a_stream_that_is_left_ends_the_work_on_it():
@@ -119,13 +120,11 @@ async def test_a_stream_that_is_left_ends_the_work_on_it():
     stream = llm.stream_complete("?")
     next(stream)
     stream.close()
-    stream = await llm.astream_chat(asked())
+    stream = await llm.astream_chat(question())
     await anext(stream)
     await stream.aclose()
     del stream
-    async with asyncio.timeout(5):
-        while backend.closed < 2:
-            await asyncio.sleep(0.01)
+    await eventually(lambda: backend.closed == 2)
 
 
 def test_the_sampled_token_is_first_at_every_position():
@@ -137,8 +136,8 @@ def test_the_sampled_token_is_first_at_every_position():
 
 def test_a_streams_log_probabilities_are_those_of_what_it_adds():
     parts = list(scripted(logprobs=True).stream_complete("?"))
-    told = ["".join(position[0].token for position in part.logprobs) for part in parts]
-    assert told == ["P", "a", "r", "i", "s", "Paris."]
+    tokens = ["".join(position[0].token for position in part.logprobs) for part in parts]
+    assert tokens == ["P", "a", "r", "i", "s", "Paris."]
 
 
 def test_the_best_candidate_answers_and_the_others_are_in_raw():
@@ -161,12 +160,12 @@ def test_metadata_come_from_the_backend():
     assert metadata.model_name == "scripted"
 
 
-def test_metadata_do_not_start_an_engine_whose_arguments_tell_them():
+def test_metadata_do_not_start_an_engine_whose_arguments_hold_them():
     llm = VLLMUncertaintyLLM(model="org/name", max_model_len=512)
     assert llm.metadata.context_window == 512
 
 
-def test_what_is_asked_can_be_said_with_each_call():
+def test_settings_can_be_given_with_each_call():
     llm = scripted(stop=["A"])
     llm.complete("?", temperature=0.3, seed=4, stop=["B"])
     llm.complete("?")
@@ -180,7 +179,7 @@ def test_what_is_asked_can_be_said_with_each_call():
 @pytest.mark.parametrize("verb", ["chat", "complete"])
 def test_arguments_that_mean_nothing_are_refused(verb):
     with pytest.raises(errors.InvalidRequestError, match="unknown option"):
-        getattr(scripted(), verb)(asked() if verb == "chat" else "?", nonsense=1)
+        getattr(scripted(), verb)(question() if verb == "chat" else "?", nonsense=1)
 
 
 def test_a_formatted_prompt_stays_outside_the_template():
@@ -197,7 +196,7 @@ def test_without_a_template_llama_index_writes_the_prompts():
     assert not llm.metadata.is_chat_model and not llm.metadata.is_function_calling_model
     llm.complete("hello")
     llm.complete("hello", formatted=True)
-    llm.chat(asked("hello"))
+    llm.chat(question("hello"))
     assert prompts(llm) == ["Q: hello", "hello", "user: hello\nassistant: "]
     assert not any(request.chat for request in llm.backend.requests)
 
@@ -215,11 +214,11 @@ def test_an_abstention_keeps_what_would_have_been_said(verb):
     llm = scripted(
         uncertain_when=UNCERTAIN, on_high_uncertainty="abstain", abstention_text="No idea."
     )
-    answer = getattr(llm, verb)(asked())
+    answer = getattr(llm, verb)(question())
     last = answer if verb == "chat" else list(answer)[-1]
     assert last.message.content == "No idea."
-    told = last.additional_kwargs["uncertainty"]
-    assert (told["decision"], told["original_text"]) == ("abstained", "Paris.")
+    metadata = last.additional_kwargs["uncertainty"]
+    assert (metadata["decision"], metadata["original_text"]) == ("abstained", "Paris.")
 
 
 @pytest.mark.parametrize("verb", ["complete", "stream_complete"])
@@ -236,15 +235,15 @@ def test_too_uncertain_an_answer_can_be_noted_or_raised(verb):
 
 def test_reasoning_is_a_block_of_its_own():
     llm = scripted(["<think>so</think>Fine."], reasoning_parser="qwen3")
-    response = llm.chat(asked())
+    response = llm.chat(question())
     assert response.message.blocks == [ThinkingBlock(content="so"), TextBlock(text="Fine.")]
     assert response.message.content == "Fine."
     assert set(response.additional_kwargs["uncertainty"]) >= {"reasoning", "answer"}
 
 
-def test_a_stream_tells_reasoning_where_agents_look_for_it():
+def test_a_stream_returns_reasoning_where_agents_look_for_it():
     llm = scripted(["<think>so</think>Fine."], reasoning_parser="qwen3")
-    parts = list(llm.stream_chat(asked()))
+    parts = list(llm.stream_chat(question()))
     thought = "".join(part.additional_kwargs.get("thinking_delta", "") for part in parts)
     assert (thought, "".join(part.delta for part in parts)) == ("so", "Fine.")
 
@@ -261,7 +260,7 @@ def test_it_can_be_the_default_llm():
 
 def test_a_system_message_comes_first_in_the_conversation():
     llm = scripted()
-    llm.chat([ChatMessage(role=MessageRole.SYSTEM, content="Be brief."), *asked()])
+    llm.chat([ChatMessage(role=MessageRole.SYSTEM, content="Be brief."), *question()])
     assert prompts(llm) == ["system: Be brief.\nuser: ?"]
 
 

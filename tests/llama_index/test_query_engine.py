@@ -1,4 +1,4 @@
-"""Query engines that tell how sure the model was, on a backend that answers from a script."""
+"""Query engines that return how sure the model was, on a backend that answers from a script."""
 
 import asyncio
 import json
@@ -11,6 +11,7 @@ from llama_index.core.question_gen import LLMQuestionGenerator
 from llama_index.core.response_synthesizers import ResponseMode, get_response_synthesizer
 from llama_index.core.schema import Document, TextNode
 from llama_index.core.tools import QueryEngineTool
+from llama_index.retrievers.bm25 import BM25Retriever
 from pydantic import BaseModel
 
 from tests.llama_index.scripted import PERPLEXITY, in_order, scripted
@@ -30,11 +31,11 @@ def engine(
     return RetrieverQueryEngine(index.as_retriever(), synthesizer)
 
 
-def told(response: Any) -> dict[str, Any]:
+def metadata_of(response: Any) -> dict[str, Any]:
     return response.metadata["uncertainty"]
 
 
-async def asked(scored: UncertaintyQueryEngine, is_async: bool) -> Any:
+async def query(scored: UncertaintyQueryEngine, is_async: bool) -> Any:
     return await scored.aquery("?") if is_async else scored.query("?")
 
 
@@ -49,31 +50,31 @@ BOTH_WAYS = pytest.mark.parametrize("is_async", [False, True])
 
 @BOTH_WAYS
 async def test_the_metadata_have_the_scores_of_the_answer(is_async):
-    response = await asked(UncertaintyQueryEngine(engine(scripted())), is_async)
+    response = await query(UncertaintyQueryEngine(engine(scripted())), is_async)
     assert str(response) == "Paris."
-    assert told(response)["final"]["scores"]["perplexity"] == pytest.approx(PERPLEXITY)
-    assert (told(response)["decision"], told(response)["uncertain"]) == ("accepted", False)
+    assert metadata_of(response)["final"]["scores"]["perplexity"] == pytest.approx(PERPLEXITY)
+    assert metadata_of(response)["decision"] == "accepted"
+    assert metadata_of(response)["uncertain"] is False
     assert len(response.source_nodes) == 1
-    json.dumps(told(response), allow_nan=False)
+    json.dumps(metadata_of(response), allow_nan=False)
 
 
 def test_what_is_retrieved_is_what_the_inner_engine_retrieves():
-    bm25 = pytest.importorskip("llama_index.retrievers.bm25")
     nodes = [TextNode(text="Paris is in France."), TextNode(text="Oslo is in Norway.")]
-    retriever = bm25.BM25Retriever.from_defaults(nodes=nodes, similarity_top_k=1)
+    retriever = BM25Retriever.from_defaults(nodes=nodes, similarity_top_k=1)
     inner = RetrieverQueryEngine.from_args(retriever, llm=scripted())
     response = UncertaintyQueryEngine(inner).query("Where is Oslo?")
     assert [node.text for node in response.source_nodes] == ["Oslo is in Norway."]
-    assert told(response)["calls"][0]["text"] == "Paris."
+    assert metadata_of(response)["calls"][0]["text"] == "Paris."
 
 
-def test_every_call_is_told_and_the_highest_scores_of_all():
+def test_every_call_is_returned_with_the_highest_scores_of_all():
     llm = in_order(ScriptedLine("unsure", 0.2), ScriptedLine("sure", 0.9))
     response = UncertaintyQueryEngine(engine(llm, ("a", "b"), "refine")).query("?")
-    first, last = told(response)["calls"]
+    first, last = metadata_of(response)["calls"]
     assert (first["text"], last["text"]) == ("unsure", "sure")
-    assert told(response)["final"] == last["uncertainty"]
-    assert told(response)["aggregate"]["perplexity"] == pytest.approx(5.0)
+    assert metadata_of(response)["final"] == last["uncertainty"]
+    assert metadata_of(response)["aggregate"]["perplexity"] == pytest.approx(5.0)
 
 
 def test_the_final_scores_are_those_of_the_call_that_said_the_answer():
@@ -82,15 +83,14 @@ def test_the_final_scores_are_those_of_the_call_that_said_the_answer():
     class Checked(RetrieverQueryEngine):
         def _query(self, query_bundle):
             response = super()._query(query_bundle)
-            self._response_synthesizer._llm.complete("Is that right?")
+            llm.complete("Is that right?")
             return response
 
     llm = in_order(ScriptedLine("Paris.", 0.9), ScriptedLine("yes", 0.2))
-    plain = engine(llm)
-    checked = Checked(plain.retriever, plain._response_synthesizer)
+    checked = Checked.from_args(engine(llm).retriever, llm)
     response = UncertaintyQueryEngine(checked).query("?")
-    assert len(told(response)["calls"]) == 2
-    assert told(response)["final"]["scores"]["perplexity"] == pytest.approx(PERPLEXITY)
+    assert len(metadata_of(response)["calls"]) == 2
+    assert metadata_of(response)["final"]["scores"]["perplexity"] == pytest.approx(PERPLEXITY)
 
 
 async def test_queries_at_once_do_not_mix():
@@ -102,8 +102,8 @@ async def test_queries_at_once_do_not_mix():
         *(one.aquery("?") for one in [sure, unsure] * 5),
         *(asyncio.to_thread(one.query, "?") for one in [sure, unsure] * 5),
     )
-    finals = [told(answer)["final"]["scores"]["perplexity"] for answer in answers]
-    assert [len(told(answer)["calls"]) for answer in answers] == [1] * 20
+    finals = [metadata_of(answer)["final"]["scores"]["perplexity"] for answer in answers]
+    assert [len(metadata_of(answer)["calls"]) for answer in answers] == [1] * 20
     assert finals == [pytest.approx(1 / 0.9), pytest.approx(5.0)] * 10
 
 
@@ -115,20 +115,22 @@ async def test_an_uncertain_answer_gives_way_to_another_text(is_async):
         on_high_uncertainty="abstain",
         abstention_text="No idea.",
     )
-    response = await asked(scored, is_async)
+    response = await query(scored, is_async)
     assert str(response) == "No idea."
-    assert told(response)["uncertain"] is True
-    assert (told(response)["decision"], told(response)["original_text"]) == ("abstained", "Rome?")
+    assert metadata_of(response)["uncertain"] is True
+    assert metadata_of(response)["decision"] == "abstained"
+    assert metadata_of(response)["original_text"] == "Rome?"
 
 
 @BOTH_WAYS
-async def test_it_is_drawn_again_with_another_seed(is_async):
+async def test_it_is_sampled_again_with_another_seed(is_async):
     llm = scripted([DOUBTFUL, "Paris."])
     scored = UncertaintyQueryEngine(engine(llm), UNCERTAIN, retries=2, temperature=0.4)
-    response = await asked(scored, is_async)
+    response = await query(scored, is_async)
     assert str(response) == "Paris."
-    assert (told(response)["decision"], told(response)["uncertain"]) == ("retried", False)
-    assert [attempt["text"] for attempt in told(response)["attempts"]] == ["Rome?"]
+    assert metadata_of(response)["decision"] == "retried"
+    assert metadata_of(response)["uncertain"] is False
+    assert [attempt["text"] for attempt in metadata_of(response)["attempts"]] == ["Rome?"]
     first, second = (request.sampling for request in llm.backend.requests)
     assert "seed" not in first
     assert (second["seed"], second["temperature"]) == (1, 0.4)
@@ -137,13 +139,13 @@ async def test_it_is_drawn_again_with_another_seed(is_async):
 def test_what_stays_uncertain_after_all_retries_is_acted_on():
     llm = scripted([DOUBTFUL])
     response = UncertaintyQueryEngine(engine(llm), UNCERTAIN, "abstain", retries=2).query("?")
-    assert told(response)["decision"] == "abstained"
-    assert len(told(response)["attempts"]) == 2
+    assert metadata_of(response)["decision"] == "abstained"
+    assert len(metadata_of(response)["attempts"]) == 2
     seeds = [request.sampling.get("seed") for request in llm.backend.requests]
     assert seeds == [None, 1, 2]
 
 
-def test_one_engine_within_another_is_drawn_again_with_the_outer_ones_seed():
+def test_one_engine_within_another_is_sampled_again_with_the_outer_ones_seed():
     llm = scripted([DOUBTFUL, "Paris."])
     inner = UncertaintyQueryEngine(engine(llm))
     response = UncertaintyQueryEngine(inner, UNCERTAIN, retries=1).query("?")
@@ -157,14 +159,14 @@ async def test_it_can_be_an_error(is_async):
         engine(scripted([DOUBTFUL])), UNCERTAIN, on_high_uncertainty="raise"
     )
     with pytest.raises(errors.HighUncertaintyError, match=r"perplexity > 1\.65") as caught:
-        await asked(scored, is_async)
+        await query(scored, is_async)
     assert caught.value.text == "Rome?"
     assert caught.value.uncertainty["final"]["scores"]["perplexity"] > 0.5
 
 
 def test_without_a_condition_the_models_own_decision_counts():
     llm = scripted([DOUBTFUL], uncertain_when=UNCERTAIN)
-    assert told(UncertaintyQueryEngine(engine(llm)).query("?"))["uncertain"] is True
+    assert metadata_of(UncertaintyQueryEngine(engine(llm)).query("?"))["uncertain"] is True
     abstaining = UncertaintyQueryEngine(engine(llm), None, "abstain", "No idea.")
     assert str(abstaining.query("?")) == "No idea."
 
@@ -173,11 +175,11 @@ def test_without_a_condition_the_models_own_decision_counts():
 async def test_a_stream_has_its_scores_when_it_has_been_read(is_async):
     llm = scripted([DOUBTFUL])
     scored = UncertaintyQueryEngine(engine(llm, streaming=True), UNCERTAIN)
-    response = await asked(scored, is_async)
+    response = await query(scored, is_async)
     assert "uncertainty" not in response.metadata
     assert await read(response, is_async) == "Rome?"
-    assert told(response)["final"]["scores"]["entropy"] > 0
-    assert (told(response)["uncertain"], len(told(response)["calls"])) == (True, 1)
+    assert metadata_of(response)["final"]["scores"]["entropy"] > 0
+    assert (metadata_of(response)["uncertain"], len(metadata_of(response)["calls"])) == (True, 1)
 
 
 async def test_streams_at_once_do_not_mix():
@@ -189,7 +191,7 @@ async def test_streams_at_once_do_not_mix():
     ]
     responses = [await one.aquery("?") for one in engines]
     await asyncio.gather(*(read(response, True) for response in responses))
-    finals = [told(response)["final"]["scores"]["perplexity"] for response in responses]
+    finals = [metadata_of(response)["final"]["scores"]["perplexity"] for response in responses]
     assert finals == [pytest.approx(1 / 0.9), pytest.approx(5.0)]
 
 
@@ -197,7 +199,7 @@ async def test_streams_at_once_do_not_mix():
 async def test_a_stream_is_read_before_it_is_acted_on(is_async):
     inner = engine(scripted([DOUBTFUL]), streaming=True)
     scored = UncertaintyQueryEngine(inner, UNCERTAIN, "abstain", "No idea.")
-    assert str(await asked(scored, is_async)) == "No idea."
+    assert str(await query(scored, is_async)) == "No idea."
 
 
 class City(BaseModel):
@@ -211,7 +213,7 @@ def test_an_object_has_scores_and_no_place_for_an_abstention():
     inner = engine(scripted([ScriptedLine('{"name": "Rome"}', 0.3)]), output_cls=City)
     response = UncertaintyQueryEngine(inner).query("?")
     assert response.response == City(name="Rome")
-    assert "name" in told(response)["final"]["fields"]
+    assert "name" in metadata_of(response)["final"]["fields"]
     with pytest.raises(errors.HighUncertaintyError):
         UncertaintyQueryEngine(inner, UNCERTAIN, "abstain").query("?")
 
@@ -234,12 +236,12 @@ def test_what_is_not_known_counts_as_uncertain():
     when = token_max("entropy") > 99
     for known, uncertain in ((False, True), (True, False)):
         scored = UncertaintyQueryEngine(engine(scripted(token_scores=known)), when)
-        assert told(scored.query("?"))["uncertain"] is uncertain
+        assert metadata_of(scored.query("?"))["uncertain"] is uncertain
 
 
 @BOTH_WAYS
 @pytest.mark.parametrize("use_async", [False, True])
-async def test_sub_questions_tell_the_scores_of_all_their_calls(use_async, is_async):
+async def test_sub_questions_return_the_scores_of_all_their_calls(use_async, is_async):
     """Also where LlamaIndex answers them in tasks of their own."""
     Settings.llm = llm = scripted()
     questions = [{"sub_question": f"{i}?", "tool_name": "cities"} for i in range(2)]
@@ -255,7 +257,8 @@ async def test_sub_questions_tell_the_scores_of_all_their_calls(use_async, is_as
     scored = UncertaintyQueryEngine(sub_questions)
     response = await (scored.aquery("?") if is_async else asyncio.to_thread(scored.query, "?"))
     assert str(response) == "Paris."
-    assert len(told(response)["calls"]) == 4  # the questions, two answers, and the last answer
+    calls = metadata_of(response)["calls"]
+    assert len(calls) == 4  # the questions, two answers, and the last answer
 
 
 def test_the_prompts_are_those_of_the_inner_engine():

@@ -5,7 +5,7 @@ from llama_index.core.prompts import PromptTemplate
 from llama_index.core.types import PydanticProgramMode
 from pydantic import BaseModel, ValidationError
 
-from tests.llama_index.scripted import asked, call, scripted
+from tests.llama_index.scripted import call, question, scripted
 from uq_llm_integrations import errors, score
 from uq_llm_integrations.llama_index import UncertaintyEventHandler
 
@@ -19,7 +19,7 @@ class Country(BaseModel):
 
 SAID = '{"name": "Italy", "capital": "Rome"}'
 ITALY = Country(name="Italy", capital="Rome")
-PROMPT = PromptTemplate("Tell of {name}.")
+PROMPT = PromptTemplate("Write about {name}.")
 
 
 async def predicted(llm, kind: str, **arguments):
@@ -48,7 +48,7 @@ async def test_an_object_is_predicted_by_a_grammar_with_scores_of_its_fields(kin
     assert request.sampling["structured_outputs"] == {"json": Country.model_json_schema()}
     assert request.sampling["seed"] == 3
     said = [one["content"] for one in request.conversation.messages]
-    assert said == ["Be exact.", "Tell of Italy."]
+    assert said == ["Be exact.", "Write about Italy."]
     (one,) = handler.calls
     assert set(one.uncertainty["fields"]) == {"name", "capital"}
 
@@ -91,11 +91,11 @@ async def test_an_object_can_be_parsed_from_text_without_a_grammar(kind):
 async def test_a_structured_llm_answers_with_objects():
     llm = scripted([SAID]).as_structured_llm(Country)
     assert llm.complete("?").raw == ITALY
-    assert (await llm.achat(asked())).raw == ITALY
-    assert list(llm.stream_chat(asked()))[-1].raw == ITALY
+    assert (await llm.achat(question())).raw == ITALY
+    assert list(llm.stream_chat(question()))[-1].raw == ITALY
 
 
 def test_a_reply_follows_a_schema_or_calls_tools():
     tool = {"type": "function", "function": {"name": "f", "parameters": {}}}
     with pytest.raises(errors.InvalidRequestError, match="not both"):
-        scripted().chat(asked(), tools=[tool], response_schema={})
+        scripted().chat(question(), tools=[tool], response_schema={})

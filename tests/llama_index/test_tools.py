@@ -8,25 +8,25 @@ from llama_index.core.base.llms.types import ChatMessage, MessageRole
 from llama_index.core.program import FunctionCallingProgram
 from pydantic import BaseModel
 
-from tests.llama_index.scripted import ADD, LOGPROB, asked, call, scripted
+from tests.llama_index.scripted import ADD, LOGPROB, call, question, scripted
 from uq_llm_integrations import errors
 
 CALL = call("add", a=1, b=2)
 
 
-async def answered(llm, ask: str, **arguments):
+async def answered(llm, verb: str, **arguments):
     """The response of one of the four ways to chat with tools, the last one of a stream."""
-    answer = getattr(llm, f"{ask}_with_tools")([ADD], "1 + 2?", **arguments)
-    answer = await answer if ask.startswith("a") else answer
-    if "stream" not in ask:
+    answer = getattr(llm, f"{verb}_with_tools")([ADD], "1 + 2?", **arguments)
+    answer = await answer if verb.startswith("a") else answer
+    if "stream" not in verb:
         return answer
-    return [part async for part in answer][-1] if ask.startswith("a") else list(answer)[-1]
+    return [part async for part in answer][-1] if verb.startswith("a") else list(answer)[-1]
 
 
-@pytest.mark.parametrize("ask", ["chat", "achat", "stream_chat", "astream_chat"])
-async def test_a_call_is_read_and_scored_with_each_of_its_arguments(ask):
+@pytest.mark.parametrize("verb", ["chat", "achat", "stream_chat", "astream_chat"])
+async def test_a_call_is_read_and_scored_with_each_of_its_arguments(verb):
     llm = scripted([f"Let me see. {CALL}"])
-    response = await answered(llm, ask)
+    response = await answered(llm, verb)
     assert response.message.content.strip() == "Let me see."
     (selection,) = llm.get_tool_calls_from_response(response)
     assert (selection.tool_name, selection.tool_kwargs) == ("add", {"a": 1, "b": 2})
@@ -35,18 +35,18 @@ async def test_a_call_is_read_and_scored_with_each_of_its_arguments(ask):
     assert scored["fields"]["a"]["maxprob"] == pytest.approx(-LOGPROB)
 
 
-@pytest.mark.parametrize("ask", ["chat", "stream_chat"])
-async def test_one_call_is_kept_unless_more_are_allowed(ask):
+@pytest.mark.parametrize("verb", ["chat", "stream_chat"])
+async def test_one_call_is_kept_unless_more_are_allowed(verb):
     llm = scripted([CALL + CALL])
-    one = await answered(llm, ask)
+    one = await answered(llm, verb)
     assert len(llm.get_tool_calls_from_response(one)) == 1
-    both = await answered(llm, ask, allow_parallel_tool_calls=True)
+    both = await answered(llm, verb, allow_parallel_tool_calls=True)
     assert len(llm.get_tool_calls_from_response(both)) == 2
 
 
-def test_the_tools_are_part_of_what_is_asked():
+def test_the_tools_are_part_of_the_request():
     llm = scripted(["Hi."])
-    llm.chat_with_tools([ADD], "?", chat_history=asked("Hello."))
+    llm.chat_with_tools([ADD], "?", chat_history=question("Hello."))
     (request,) = llm.backend.requests
     assert [one["content"] for one in request.conversation.messages] == ["Hello.", "?"]
     assert [one["function"]["name"] for one in request.conversation.tools] == ["add"]
@@ -63,6 +63,7 @@ def test_the_tools_are_part_of_what_is_asked():
     ],
 )
 def test_a_tool_can_be_required(given, choice):
+    # LlamaIndex's own name for what each class has to define.
     assert scripted()._prepare_chat_with_tools([ADD], "?", **given)["tool_choice"] == choice
 
 
@@ -91,7 +92,7 @@ def test_a_conversation_goes_on_from_a_call_and_its_result():
     call_id = calling.blocks[0].tool_call_id
     kwargs = {"tool_call_id": call_id}
     result = ChatMessage(role=MessageRole.TOOL, content="3", additional_kwargs=kwargs)
-    llm.chat_with_tools([ADD], chat_history=[*asked("1 + 2?"), calling, result])
+    llm.chat_with_tools([ADD], chat_history=[*question("1 + 2?"), calling, result])
     _, said, answered = llm.backend.requests[-1].conversation.messages
     assert said["tool_calls"][0]["id"] == answered["tool_call_id"] == call_id
 
@@ -104,7 +105,7 @@ class Country(BaseModel):
 
 async def test_llama_indexs_program_of_function_calls_works():
     llm = scripted([call("Country", name="Mali")])
-    program = FunctionCallingProgram.from_defaults(Country, "Tell of a country.", llm=llm)
+    program = FunctionCallingProgram.from_defaults(Country, "Write about a country.", llm=llm)
     mali = Country(name="Mali")
     assert program() == mali
     assert await program.acall() == mali

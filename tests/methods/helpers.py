@@ -4,8 +4,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from uq_llm_integrations import Candidate, MethodOptions, Request, Result, ScriptedBackend, Usage
-from uq_llm_integrations.backends.base import Backend
+from uq_llm_integrations import (
+    Backend,
+    Candidate,
+    MethodOptions,
+    Request,
+    Result,
+    ScriptedBackend,
+    Usage,
+)
 from uq_llm_integrations.backends.metering import MeteredBackend
 from uq_llm_integrations.methods.scoring import add_evidence_scores, score_candidate
 

@@ -7,9 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uq_llm_integrations import MethodOptions, Request, ScriptedBackend, TokenTrace
+from uq_llm_integrations import (
+    ConfigurationError,
+    Context,
+    MethodOptions,
+    MethodUnavailableError,
+    Request,
+    ScriptedBackend,
+    TokenTrace,
+)
 from uq_llm_integrations.backends.metering import MeteredBackend
-from uq_llm_integrations.errors import ConfigurationError, MethodUnavailableError
 from uq_llm_integrations.methods.attention import (
     METHODS,
     attention_score,
@@ -18,7 +25,6 @@ from uq_llm_integrations.methods.attention import (
     eliciting_prompt,
     rauq,
 )
-from uq_llm_integrations.methods.context import Context
 
 PROMPT = 4
 VOCABULARY = 50

@@ -104,7 +104,7 @@ async def test_what_the_trace_knows_of_each_claim_as_of_the_whole():
 
 
 async def test_attention_of_each_claims_tokens_to_themselves():
-    """The scripted model attends evenly, so the token at place p attends 1 / (p + 1) to itself."""
+    """The scripted model attends evenly, so the token at index p attends 1 / (p + 1) to itself."""
     found = (await scores("No. Yes.", "claim_attention_score"))["claim_attention_score"]
     expected = [np.log([2, 3, 4]).sum(), np.log([6, 7, 8, 9]).sum()]
     assert values(found) == pytest.approx(expected)

@@ -15,8 +15,8 @@ from uq_llm_integrations import (
     ServedJudge,
     fit_density,
     fit_head,
+    missing_requirements,
 )
-from uq_llm_integrations.methods.registry import missing_requirements
 
 pytestmark = pytest.mark.engine
 

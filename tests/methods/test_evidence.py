@@ -5,29 +5,23 @@ import asyncio
 import numpy as np
 import pytest
 
+from tests.conftest import Meeting
 from tests.methods.helpers import Lookup, add_scores, request, scored, values
-from uq_llm_integrations import MethodOptions, ScriptedBackend
+from uq_llm_integrations import (
+    ConfigurationError,
+    Context,
+    EngineError,
+    EvidenceError,
+    MethodOptions,
+    ScriptedBackend,
+    evidence_method,
+    register_method,
+)
 from uq_llm_integrations.backends.event_loop import together
 from uq_llm_integrations.backends.metering import MeteredBackend
-from uq_llm_integrations.errors import ConfigurationError, EngineError, EvidenceError
-from uq_llm_integrations.methods.base import evidence_method
-from uq_llm_integrations.methods.context import Context
-from uq_llm_integrations.methods.registry import affordable_methods, list_methods, register_method
+from uq_llm_integrations.methods.registry import affordable_methods, list_methods
 
 SCRIPT = ["Paris it is.", "Rome I think", "Paris it is", "probably Oslo, confidence 0.4"]
-
-
-class Meeting(ScriptedBackend):
-    """Answers only once so many generations are under way at the same time."""
-
-    def __init__(self, script, calls: int) -> None:
-        super().__init__(script)
-        self.barrier = asyncio.Barrier(calls)
-
-    async def generate(self, request, monitor=None):
-        async with asyncio.timeout(20):
-            await self.barrier.wait()
-        return await super().generate(request, monitor)
 
 
 class Stuck(ScriptedBackend):
@@ -42,16 +36,6 @@ class Stuck(ScriptedBackend):
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
-
-
-@pytest.fixture
-def registered(monkeypatch):
-    """Registers methods for one test only."""
-    from uq_llm_integrations.methods import registry
-
-    monkeypatch.setattr(registry, "METHODS", dict(registry.METHODS))
-    monkeypatch.setattr(registry, "_by_name", dict(registry._by_name))
-    return register_method
 
 
 async def context(**options) -> Context:
@@ -132,8 +116,8 @@ async def test_evidence_that_fails_is_a_reason_and_loses_no_other_score():
     assert scores["perplexity"].is_known and scores["mc_entropy"].is_known
 
 
-async def test_a_method_that_breaks_is_a_reason_and_a_line_in_the_log(registered, caplog):
-    @registered
+async def test_a_method_that_breaks_is_a_reason_and_a_line_in_the_log(own_registry, caplog):
+    @register_method
     @evidence_method("breaks", summary="Nothing.", reference="none")
     async def breaks(context):
         return 1 / 0
@@ -144,8 +128,8 @@ async def test_a_method_that_breaks_is_a_reason_and_a_line_in_the_log(registered
     assert "breaks failed" in caplog.text
 
 
-async def test_one_candidate_without_a_value_spoils_no_other(registered):
-    @registered
+async def test_one_candidate_without_a_value_spoils_no_other(own_registry):
+    @register_method
     @evidence_method("picky", summary="Nothing.", reference="none")
     async def picky(context):
         return [0.5, EvidenceError("nothing to see"), np.nan]
@@ -156,8 +140,8 @@ async def test_one_candidate_without_a_value_spoils_no_other(registered):
     assert "not finite" in result.scores[2]["picky"].reason
 
 
-async def test_a_method_must_give_each_candidate_a_value(registered):
-    @registered
+async def test_a_method_must_give_each_candidate_a_value(own_registry):
+    @register_method
     @evidence_method("stingy", summary="Nothing.", reference="none")
     async def stingy(context):
         return [0.5]

@@ -7,12 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uq_llm_integrations import MethodOptions, Request, ScriptedBackend, UncertaintyHead
+from uq_llm_integrations import (
+    ConfigurationError,
+    Context,
+    EvidenceError,
+    Inspection,
+    MethodOptions,
+    Request,
+    ScriptedBackend,
+    UncertaintyHead,
+)
 from uq_llm_integrations.backends.metering import MeteredBackend
-from uq_llm_integrations.errors import ConfigurationError, EvidenceError
-from uq_llm_integrations.methods.context import Context
 from uq_llm_integrations.methods.hidden_states import METHODS, eigen_score
-from uq_llm_integrations.records import Inspection
 
 CAPABILITIES = ScriptedBackend([]).capabilities
 BY_ALIAS = {method.alias: method for method in METHODS}

@@ -10,17 +10,21 @@ import numpy as np
 import pytest
 
 from tests.methods.helpers import add_scores, request, scored
-from uq_llm_integrations import METHODS, Candidate, MethodOptions, ScriptedBackend, TokenTrace
-from uq_llm_integrations.backends.metering import MeteredBackend
-from uq_llm_integrations.backends.token_statistics import dense_rows, exact_statistics
-from uq_llm_integrations.errors import (
+from uq_llm_integrations import (
+    METHODS,
+    Candidate,
     ConfigurationError,
+    Context,
+    MethodOptions,
     MethodUnavailableError,
     MissingDependencyError,
+    ScriptedBackend,
+    TokenTrace,
     UnknownMethodError,
 )
-from uq_llm_integrations.methods import polygraph, registry
-from uq_llm_integrations.methods.context import Context
+from uq_llm_integrations.backends.metering import MeteredBackend
+from uq_llm_integrations.backends.token_statistics import dense_rows, exact_statistics
+from uq_llm_integrations.methods import polygraph
 from uq_llm_integrations.methods.polygraph import STATISTICS, batch_statistics
 from uq_llm_integrations.methods.registry import find_method
 
@@ -152,8 +156,9 @@ class Blocked:
 
 sys.meta_path.insert(0, Blocked())
 from tests.methods.helpers import scored
-from uq_llm_integrations import METHODS, ScriptedBackend
-from uq_llm_integrations.errors import MethodUnavailableError, UnknownMethodError
+from uq_llm_integrations import (
+    METHODS, MethodUnavailableError, ScriptedBackend, UnknownMethodError
+)
 from uq_llm_integrations.methods.registry import affordable_methods, check_available, find_method
 
 capabilities = ScriptedBackend([]).capabilities
@@ -269,14 +274,13 @@ class Broken(Longest):
 
 
 @pytest.fixture
-def later(estimators, tmp_path, monkeypatch):
+def later(estimators, own_registry, tmp_path, monkeypatch):
     """A later lm-polygraph, with estimators that nobody here has seen."""
     (tmp_path / "later_ones.py").write_text(LATER)
     monkeypatch.syspath_prepend(tmp_path)
     kinds = {name: one for name, one in vars(import_module("later_ones")).items() if name[0] != "_"}
     for name in kinds.keys() - {"np", "Estimator"}:
         monkeypatch.setattr(estimators, name, kinds[name], raising=False)
-    monkeypatch.setattr(registry, "_by_name", dict(registry._by_name))
     yield
     sys.modules.pop("later_ones")
 

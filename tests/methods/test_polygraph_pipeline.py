@@ -60,7 +60,11 @@ def theirs(folder, classifier) -> dict:
         SemanticClassesClaimToSamplesCalculator,
     )
     from lm_polygraph.utils.generation_parameters import GenerationParameters
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import (
+        AutoModelForCausalLM,
+        AutoModelForSequenceClassification,
+        AutoTokenizer,
+    )
 
     model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -75,12 +79,11 @@ def theirs(folder, classifier) -> dict:
         model, tokenizer, folder, generation_parameters=GenerationParameters(top_k=0)
     )
     torch.manual_seed(7)
-    loaded = Classifier(classifier)._loaded
     nli = SimpleNamespace(
         batch_size=16,
         device="cpu",
-        deberta=loaded[1],
-        deberta_tokenizer=loaded[0],
+        deberta=AutoModelForSequenceClassification.from_pretrained(classifier).eval(),
+        deberta_tokenizer=AutoTokenizer.from_pretrained(classifier),
         setup=lambda: None,
     )
     stats = {"input_texts": [PROMPT], "no_fewshot_input_texts": [PROMPT], "model": whitebox}

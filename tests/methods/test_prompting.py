@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 
 from tests.methods.helpers import NATS, add_scores, request, scored, values
-from uq_llm_integrations import ScriptedBackend
-from uq_llm_integrations.backends.scripted import ScriptedLine
-from uq_llm_integrations.errors import EngineError
+from uq_llm_integrations import EngineError, ScriptedBackend, ScriptedLine
 
 
 class Wordy(ScriptedBackend):

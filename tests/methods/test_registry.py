@@ -7,23 +7,25 @@ import sys
 import pytest
 
 from tests.methods.helpers import scored, values
-from uq_llm_integrations import MethodOptions, ScriptedBackend, UncertaintyModel
-from uq_llm_integrations.errors import (
-    ConfigurationError,
-    MethodUnavailableError,
-    UnknownMethodError,
-)
-from uq_llm_integrations.methods import registry
-from uq_llm_integrations.methods.base import evidence_method, trace_method
-from uq_llm_integrations.methods.registry import (
+from uq_llm_integrations import (
     METHODS,
+    ConfigurationError,
+    MethodOptions,
+    MethodUnavailableError,
+    ScriptedBackend,
+    UncertaintyModel,
+    UnknownMethodError,
+    evidence_method,
+    missing_requirements,
+    register_method,
+    trace_method,
+)
+from uq_llm_integrations.methods.registry import (
     affordable_methods,
     check_available,
     check_methods,
     find_method,
     list_methods,
-    missing_requirements,
-    register_method,
 )
 
 SOURCE_DOCUMENT = """
@@ -38,7 +40,7 @@ BACKEND = ScriptedBackend(["Paris"])
 STRANGER = '''
 """A method of a package that nobody here has heard of."""
 
-from uq_llm_integrations.methods.base import evidence_method
+from uq_llm_integrations import evidence_method
 
 
 async def mean_length(context):
@@ -56,17 +58,7 @@ async def brevity(context):
     mean = await context.of(mean_length)
     return [mean - len(one.text) for one in context.candidates]
 '''
-REGISTERS = (
-    "\nfrom uq_llm_integrations.methods.registry import register_method\nregister_method(brevity)\n"
-)
-
-
-@pytest.fixture
-def own_registry(monkeypatch):
-    """A registry of this test alone."""
-    monkeypatch.setattr(registry, "METHODS", dict(registry.METHODS))
-    monkeypatch.setattr(registry, "_by_name", dict(registry._by_name))
-    monkeypatch.setattr(registry, "_loaded", set())
+REGISTERS = "\nfrom uq_llm_integrations import register_method\nregister_method(brevity)\n"
 
 
 @pytest.fixture

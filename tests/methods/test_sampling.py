@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from tests.methods.helpers import Lookup, scored, values
-from uq_llm_integrations import ScriptedBackend
-from uq_llm_integrations.backends.scripted import ScriptedLine
+from uq_llm_integrations import ScriptedBackend, ScriptedLine
 
 
 async def test_one_candidate_is_compared_with_samples_generated_for_it():

@@ -8,7 +8,7 @@ from uq_llm_integrations.cli import app
 from uq_llm_integrations.report.methods import rows
 
 
-def told(*arguments: str) -> str:
+def printed(*arguments: str) -> str:
     result = CliRunner().invoke(app, ["methods", *arguments])
     return " ".join(result.output.split())
 
@@ -25,9 +25,9 @@ def test_every_method_has_a_row_and_works_somewhere():
         ("vllm,parallel", "RAUQ needs hidden states or attention, which cannot be had"),
     ],
 )
-def test_what_is_missing_is_told_with_where_it_can_be_had(backend, message):
-    assert message in told("--backend", backend)
+def test_what_is_missing_is_said_with_where_it_can_be_had(backend, message):
+    assert message in printed("--backend", backend)
 
 
 def test_an_unknown_backend_is_refused():
-    assert "unknown backend 'tpu'" in told("--backend", "tpu")
+    assert "unknown backend 'tpu'" in printed("--backend", "tpu")

@@ -1,7 +1,8 @@
+import pytest
 from rich.console import Console
 
-from uq_llm_integrations import ScriptedBackend, UncertaintyModel
-from uq_llm_integrations.report.terminal import colour_of, heat_text, render
+from uq_llm_integrations import Claim, Score, ScriptedBackend, UncertaintyModel
+from uq_llm_integrations.report.terminal import colour_of, heat_text, render, score_table
 
 
 def test_each_token_has_the_colour_of_its_entropy():
@@ -23,3 +24,18 @@ def test_the_report_shows_answer_scores_and_cost():
     shown = console.export_text()
     for wanted in ("Paris", "perplexity", "1.1111", "5 generated"):
         assert wanted in shown
+
+
+@pytest.mark.parametrize(
+    ("score", "shown"),
+    [
+        (Score("method", lower=0.5, upper=1.25), "0.5000 to 1.2500"),
+        (Score("method", claims=(Claim("Paris", (0,), 0.3),)), "'Paris' 0.30"),
+        (Score("method", tokens=(0.1, 0.25)), "0.10 0.25"),
+        (Score("method", reason="it is far away"), "unknown  it is far away"),
+    ],
+)
+def test_a_score_without_a_value_shows_what_is_known(score, shown):
+    console = Console(record=True, width=100)
+    console.print(score_table([("method", score)]))
+    assert shown in console.export_text()

@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 
-from uq_llm_integrations import MethodOptions, Request, Result, run_strategy
-from uq_llm_integrations.backends.base import Backend
+from uq_llm_integrations import Backend, MethodOptions, Request, Result, run_strategy
 from uq_llm_integrations.methods.registry import DEFAULT_METHODS
 from uq_llm_integrations.strategies.base import Strategy
 

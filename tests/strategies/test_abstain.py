@@ -11,10 +11,10 @@ from uq_llm_integrations import (
     Policy,
     Request,
     ScriptedBackend,
+    ScriptedLine,
     Single,
     score,
 )
-from uq_llm_integrations.backends.scripted import ScriptedLine
 
 UNCERTAIN = score("mean_nll") > 0.5
 SURE, UNSURE = ScriptedLine("sure", 0.9), ScriptedLine("unsure", 0.5)

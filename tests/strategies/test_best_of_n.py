@@ -17,12 +17,12 @@ from uq_llm_integrations import (
     Request,
     SamplingEnd,
     ScriptedBackend,
+    ScriptedLine,
     SelfConsistency,
     Single,
     UnknownMethodError,
     run_strategy,
 )
-from uq_llm_integrations.backends.scripted import ScriptedLine
 
 sure = st.sampled_from([0.3, 0.5, 0.8, 0.9, 0.99])
 lines = st.lists(

@@ -16,6 +16,7 @@ from uq_llm_integrations import (
     Request,
     Score,
     ScriptedBackend,
+    ScriptedLine,
     Single,
     TokenTrace,
     UnknownMethodError,
@@ -26,7 +27,6 @@ from uq_llm_integrations import (
     token_mean,
     worst_window,
 )
-from uq_llm_integrations.backends.scripted import ScriptedLine
 from uq_llm_integrations.strategies.conditions import Comparison, Custom
 
 

@@ -21,6 +21,7 @@ from uq_llm_integrations import (
     Retry,
     RetryErrors,
     ScriptedBackend,
+    ScriptedLine,
     SelfConsistency,
     Single,
     Stepwise,
@@ -28,7 +29,6 @@ from uq_llm_integrations import (
     run_strategy,
     score,
 )
-from uq_llm_integrations.backends.scripted import ScriptedLine
 
 UNCERTAIN = score("mean_nll") > 0.5
 SURE, UNSURE = ScriptedLine("sure", 0.9), ScriptedLine("unsure", 0.5)

@@ -18,13 +18,13 @@ from uq_llm_integrations import (
     Request,
     SamplingEnd,
     ScriptedBackend,
+    ScriptedLine,
     StepState,
     Stepwise,
     agreement,
     run_strategy,
 )
 from uq_llm_integrations.backends.metering import MeteredBackend
-from uq_llm_integrations.backends.scripted import ScriptedLine
 from uq_llm_integrations.strategies.base import Run
 
 LINE = Boundary(strings=("\n",))

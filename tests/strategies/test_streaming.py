@@ -14,6 +14,7 @@ from uq_llm_integrations import (
     Request,
     SamplingEnd,
     ScriptedBackend,
+    ScriptedLine,
     Single,
     agreement,
     score,
@@ -21,7 +22,6 @@ from uq_llm_integrations import (
     worst_window,
 )
 from uq_llm_integrations.backends.metering import MeteredBackend
-from uq_llm_integrations.backends.scripted import ScriptedLine
 from uq_llm_integrations.strategies.base import Run
 from uq_llm_integrations.strategies.streaming import stream_strategy
 

@@ -5,9 +5,7 @@ import pytest
 import torch
 import transformers
 
-from uq_llm_integrations import errors
-from uq_llm_integrations.backends.huggingface.backend import HuggingFaceBackend
-from uq_llm_integrations.records import Inspection, Request
+from uq_llm_integrations import HuggingFaceBackend, Inspection, Request, errors
 
 SIZES = {
     "vocab_size": 300,
@@ -44,16 +42,23 @@ class ByteTokenizer:
 
     eos_token_id = 0
 
+    def encode(self, text, **options) -> list[int]:
+        return list(text.encode())
+
     def decode(self, ids, **options) -> str:
         return bytes(min(token, 255) for token in ids).decode("latin-1")
 
 
-def random_backend(name: str) -> HuggingFaceBackend:
+def random_model(name: str) -> transformers.PreTrainedModel:
     torch.manual_seed(0)
     model = transformers.AutoModelForCausalLM.from_config(CONFIGS[name]).eval()
     for weights in model.parameters():
         if weights.dim() > 1:
             weights.data.mul_(3)  # else the distributions are nearly even
+    return model
+
+
+def backend_of(model: transformers.PreTrainedModel) -> HuggingFaceBackend:
     return HuggingFaceBackend(model, tokenizer=ByteTokenizer())
 
 
@@ -61,7 +66,7 @@ def random_backend(name: str) -> HuggingFaceBackend:
 def test_samples_of_other_architectures_are_scored_as_they_were_generated(name):
     """Of five samples some end early, so that rows are dropped from the cache."""
     sampling = {"max_tokens": 12, "seed": 3, "stop_token_ids": list(range(60, 120))}
-    with random_backend(name) as backend:
+    with backend_of(random_model(name)) as backend:
         candidates = backend.run(backend.generate(Request(PROMPT, n=5, sampling=sampling)))
         lengths = [len(one.token_ids) for one in candidates]
         assert len(set(lengths)) > 1
@@ -74,7 +79,7 @@ def test_samples_of_other_architectures_are_scored_as_they_were_generated(name):
 @pytest.mark.parametrize(("name", "layers"), [("gemma2", 3), ("qwen3_next", 1)])
 def test_the_layers_that_attend_return_their_weights(name, layers):
     texts = [PROMPT, PROMPT[:7]]
-    with random_backend(name) as backend:
+    with backend_of(random_model(name)) as backend:
         found = backend.run(backend.inspect_all(texts, Inspection((1,), "maps")))
     for text, activations in zip(texts, found, strict=True):
         size = len(text)
@@ -85,7 +90,7 @@ def test_the_layers_that_attend_return_their_weights(name, layers):
 
 def test_a_model_that_does_not_attend_has_no_attention_weights():
     with (
-        random_backend("mamba") as backend,
+        backend_of(random_model("mamba")) as backend,
         pytest.raises(errors.MethodUnavailableError, match="none of the model's layers"),
     ):
         backend.run(backend.inspect_all([PROMPT], Inspection(attention="bands")))

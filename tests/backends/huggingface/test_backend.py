@@ -1,19 +1,27 @@
 """The Hugging Face backend with the real model."""
 
 import asyncio
+import gc
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from tests.conftest import full_vocabulary, full_vocabulary_entropy
-from uq_llm_integrations import errors
-from uq_llm_integrations.backends.huggingface.backend import HuggingFaceBackend
+from uq_llm_integrations import (
+    EarlyStop,
+    HuggingFaceBackend,
+    Inspection,
+    Request,
+    SampleMonitor,
+    errors,
+)
 from uq_llm_integrations.backends.huggingface.generation import TokenBatch
 from uq_llm_integrations.backends.huggingface.inspection import eager_attention
 from uq_llm_integrations.backends.token_statistics import dense_rows, exact_statistics
-from uq_llm_integrations.records import EarlyStop, Inspection, Request, SampleMonitor
+from uq_llm_integrations.checkpoints import resolve_model
 
 pytestmark = pytest.mark.engine
 
@@ -34,9 +42,10 @@ def ids(hf) -> tuple[int, ...]:
 
 
 @pytest.fixture(scope="module")
-def model(hf):
-    """The very model, for passes without the backend."""
-    return hf._thread.run(hf._thread.model)[0]
+def model():
+    """The same model, for passes without the backend."""
+    path = resolve_model("smollm2").path
+    return AutoModelForCausalLM.from_pretrained(path, dtype="auto").eval()
 
 
 def plain_pass(model, ids, **arguments):
@@ -80,7 +89,7 @@ def test_statistics_are_those_of_the_whole_vocabulary_before_any_filter(hf, ids)
 def test_samples_repeat_with_their_seed_together_or_one_by_one(hf, ids, model):
     request = Request(ids, n=3, sampling=SAMPLED)
     together, again = (hf.run(hf.generate(request)) for _ in range(2))
-    tokenizer = hf._thread.description.tokenizer
+    tokenizer = hf.run(hf.tokenizer())
     with HuggingFaceBackend(model, tokenizer=tokenizer, sequential_generation=True) as sequential:
         one_by_one = sequential.run(sequential.generate(request))
     tokens = [one.token_ids for one in together]
@@ -105,7 +114,6 @@ def test_activations_are_those_of_a_plain_pass(hf, ids, model):
     texts, layers = [ids[:9], ids, ids[:20]], (0, "middle", -1)
     maps = hf.run(hf.inspect_all(texts, Inspection(layers, "maps")))
     bands = hf.run(hf.inspect_all(texts, Inspection(attention="bands")))
-    assert model.config._attn_implementation == "sdpa"
     for text, found, band in zip(texts, maps, bands, strict=True):
         with eager_attention(model):
             plain = plain_pass(model, text, output_hidden_states=True, output_attentions=True)
@@ -244,12 +252,22 @@ def test_inspections_that_can_never_work_are_refused(hf):
             hf.run(hf.inspect_all(texts, inspection))
 
 
+def test_attention_maps_leave_a_models_own_attention_as_it_was(hf, ids, model):
+    with HuggingFaceBackend(model, tokenizer=hf.run(hf.tokenizer())) as own:
+        own.run(own.inspect_all([ids], Inspection(attention="maps")))
+    # transformers has no public name for it.
+    assert model.config._attn_implementation == "sdpa"
+
+
 @pytest.mark.parametrize("quantization", ["int8", "int4"])
-def test_an_unloaded_model_is_loaded_again_and_quantized_ones_are_inspected(ids, quantization):
+def test_an_unloaded_model_is_loaded_again_and_quantized_ones_are_inspected(
+    ids, quantization, loaded
+):
     with HuggingFaceBackend("smollm2", quantization=quantization) as quantized:
         before = quantized.run(quantized.inspect_all([ids], Inspection((-1,))))[0]
         quantized.unload()
-        assert quantized._thread._weights is None
+        gc.collect()
+        assert [model() for model in loaded] == [None]
         after = quantized.run(quantized.inspect_all([ids], Inspection((-1,))))[0]
     np.testing.assert_array_equal(before.hidden[-1], after.hidden[-1])
     assert before.hidden[-1].shape == (len(ids), 576)

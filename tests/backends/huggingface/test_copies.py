@@ -2,17 +2,34 @@
 
 import asyncio
 import copy
+import gc
 import os
 import pickle
+from dataclasses import replace
 
 import pytest
 
-from tests.backends.huggingface.test_architectures import PROMPT, ByteTokenizer, random_backend
-from uq_llm_integrations import HuggingFaceBackend, HybridBackend, Request, ScriptedBackend
-from uq_llm_integrations.errors import EngineError
-from uq_llm_integrations.records import Inspection
+from tests.backends.huggingface.test_architectures import PROMPT, ByteTokenizer, random_model
+from uq_llm_integrations import (
+    EngineError,
+    HuggingFaceBackend,
+    HybridBackend,
+    Inspection,
+    Request,
+    ScriptedBackend,
+)
 
 REQUEST = Request(PROMPT, sampling={"max_tokens": 3, "temperature": 0})
+
+
+class Generator(ScriptedBackend):
+    """A generator that can sleep and has the tokens of the model on disk."""
+
+    capabilities = replace(ScriptedBackend.capabilities, vocabulary_size=300)
+
+    async def sleep(self) -> None: ...
+
+    async def wake(self) -> None: ...
 
 
 def pickled(backend):
@@ -22,9 +39,7 @@ def pickled(backend):
 @pytest.fixture
 def folder(tmp_path):
     """A small model on disk, which any process can load."""
-    with random_backend("llama") as backend:
-        model, _ = backend._thread.run(backend._thread.model)
-        model.save_pretrained(tmp_path)
+    random_model("llama").save_pretrained(tmp_path)
     return str(tmp_path)
 
 
@@ -33,14 +48,14 @@ def generated(backend) -> tuple[int, ...]:
 
 
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickled])
-def test_a_copy_is_equal_and_shares_the_loaded_model(folder, copied):
+def test_a_copy_is_equal_and_shares_the_loaded_model(folder, copied, loaded):
     with HuggingFaceBackend(folder, tokenizer=ByteTokenizer()) as original:
         tokens = generated(original)
         with copied(original) as twin:
             assert twin == original and twin.loop is not original.loop
-            assert twin._thread is original._thread
             assert generated(twin) == tokens
         assert generated(original) == tokens
+    assert len(loaded) == 1
 
 
 def test_a_copy_goes_on_after_its_original_is_closed(folder):
@@ -54,12 +69,13 @@ def test_a_copy_goes_on_after_its_original_is_closed(folder):
         generated(twin)
 
 
-def test_a_copy_that_nothing_refers_to_keeps_no_model(folder):
+def test_a_copy_that_nothing_refers_to_keeps_no_model(folder, loaded):
     original = HuggingFaceBackend(folder, tokenizer=ByteTokenizer())
     generated(original)
     copy.deepcopy(original)
     original.close()
-    assert original._thread._weights is None
+    gc.collect()
+    assert [model() for model in loaded] == [None]
 
 
 def test_backends_made_differently_are_not_equal(folder):
@@ -103,26 +119,28 @@ def test_a_copy_has_a_model_of_its_own_in_another_process(folder):
         backend.run(backend.decode((65,)))
         data = pickle.dumps(backend)
 
-        hybrid = HybridBackend(ScriptedBackend(["yes"]), backend)
+        # Its scorer reads and writes, since its generator may sleep.
+        hybrid = HybridBackend(Generator(["yes"]), backend, sequential=True)
 
-        def load() -> int:
+        def use() -> int:
             copies = [pickle.loads(data), copy.copy(backend), copy.deepcopy(backend)]
-            copies += [one(hybrid)._pair.scorer for one in (copy.copy, copy.deepcopy, pickled)]
-            return any(one._thread._pid != os.getpid() for one in copies)
+            copies += [one(hybrid) for one in (copy.copy, copy.deepcopy, pickled)]
+            return any(one.run(one.decode((65,))) != "A" for one in copies)
 
-        assert in_child(load) == 0
+        assert in_child(use) == 0
 
 
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickled])
-def test_a_copy_of_a_hybrid_backend_shares_both_sides(folder, copied):
+def test_a_copy_of_a_hybrid_backend_shares_both_sides(folder, copied, loaded):
     tokenizer = ByteTokenizer()
-    generator, scorer = ScriptedBackend(["yes"]), HuggingFaceBackend(folder, tokenizer=tokenizer)
-    original = HybridBackend(generator, scorer)
-    original._pair.is_checked = True  # the tokenizers differ
+    scorer = HuggingFaceBackend(folder, tokenizer=tokenizer)
+    original = HybridBackend(Generator(["yes"]), scorer)
+    assert len(original.run(original.inspect_all([PROMPT], Inspection()))) == 1
     twin = copied(original)
-    assert twin == original and twin._pair is original._pair
+    assert twin == original
     original.close()
     assert len(twin.run(twin.inspect_all([PROMPT], Inspection()))) == 1
+    assert len(loaded) == 1
     twin.close()
     with pytest.raises(EngineError, match="is closed"):
         twin.run(twin.inspect_all([PROMPT], Inspection()))

@@ -5,9 +5,8 @@ import os
 import pytest
 import torch
 
-from uq_llm_integrations import errors
+from uq_llm_integrations import HuggingFaceBackend, errors
 from uq_llm_integrations.backends.huggingface import loading
-from uq_llm_integrations.backends.huggingface.backend import HuggingFaceBackend
 
 
 @pytest.mark.parametrize(
@@ -45,6 +44,12 @@ def test_what_cannot_be_loaded_is_an_error_of_ours(tmp_path):
         HuggingFaceBackend("/no/such/folder")
 
 
+def nothing(folder, **options) -> loading.ModelOptions:
+    """Options of a model that cannot be loaded, because its folder has no weights."""
+    (folder / "config.json").write_text("{}")
+    return loading.ModelOptions(name=str(folder), path=str(folder), **options)
+
+
 @pytest.mark.parametrize(
     ("before", "after"),
     [
@@ -53,15 +58,17 @@ def test_what_cannot_be_loaded_is_an_error_of_ours(tmp_path):
         ("expandable_segments:False", "expandable_segments:False"),
     ],
 )
-def test_expandable_segments_keep_what_is_set(monkeypatch, before, after):
+def test_expandable_segments_keep_what_is_set(monkeypatch, tmp_path, before, after):
     monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", before)
-    loading._expand_segments()
+    with pytest.raises(errors.EngineStartError):
+        loading.load_weights(nothing(tmp_path, expandable_segments=True))
     assert os.environ["PYTORCH_CUDA_ALLOC_CONF"] == after
 
 
-def test_the_share_of_memory_is_set_on_each_cuda_device(monkeypatch, caplog):
-    shares = {}
-    loading._hold_memory(0.5)
+def test_the_share_of_memory_is_set_on_each_cuda_device(monkeypatch, tmp_path, caplog):
+    shares, options = {}, nothing(tmp_path, device="cpu", gpu_memory_utilization=0.5)
+    with pytest.raises(errors.EngineStartError):
+        loading.load_weights(options)
     assert "there is no CUDA device" in caplog.text or torch.cuda.is_available()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
@@ -70,5 +77,6 @@ def test_the_share_of_memory_is_set_on_each_cuda_device(monkeypatch, caplog):
         "set_per_process_memory_fraction",
         lambda share, device: shares.update({device: share}),
     )
-    loading._hold_memory(0.5)
+    with pytest.raises(errors.EngineStartError):
+        loading.load_weights(options)
     assert shares == {0: 0.5, 1: 0.5}

@@ -6,11 +6,11 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 import torch
+from transformers import PreTrainedModel
 
-from tests.backends.huggingface.test_architectures import PROMPT, random_backend
+from tests.backends.huggingface.test_architectures import PROMPT, backend_of, random_model
+from uq_llm_integrations import Candidate, HuggingFaceBackend
 from uq_llm_integrations.backends.batching import TOKENS_AT_ONCE
-from uq_llm_integrations.backends.huggingface.backend import HuggingFaceBackend
-from uq_llm_integrations.records import Candidate
 
 CONTINUATIONS = [(30, 31, 32, 33, 34, 35, 36, 37), (40,), (), (50, 51, 52)]
 
@@ -21,9 +21,8 @@ def scored_alone(backend: HuggingFaceBackend, continuations) -> list[Candidate]:
 
 
 @contextmanager
-def passes(backend: HuggingFaceBackend) -> Iterator[list[tuple[int, int]]]:
+def passes(model: PreTrainedModel) -> Iterator[list[tuple[int, int]]]:
     """Note the rows and the columns of all that passes through the model."""
-    model, _ = backend._thread.run(backend._thread.model)
     shapes: list[tuple[int, int]] = []
     hook = model.register_forward_pre_hook(lambda _, given: shapes.append(tuple(given[0].shape)))
     yield shapes
@@ -33,7 +32,8 @@ def passes(backend: HuggingFaceBackend) -> Iterator[list[tuple[int, int]]]:
 @pytest.mark.parametrize("name", ["llama", "gemma2", "gpt2"])
 def test_the_prompt_passes_once_and_the_numbers_are_those_of_whole_passes(name):
     """The window of gemma2 is shorter than the prompt. Behind a last token nothing is scored."""
-    with random_backend(name) as backend, passes(backend) as shapes:
+    model = random_model(name)
+    with backend_of(model) as backend, passes(model) as shapes:
         found = backend.run(backend.score_all(PROMPT, CONTINUATIONS, top_logprobs=3))
         assert shapes == [(1, len(PROMPT)), (4, 7)]
         expected = scored_alone(backend, CONTINUATIONS)
@@ -47,7 +47,8 @@ def test_the_prompt_passes_once_and_the_numbers_are_those_of_whole_passes(name):
 
 @pytest.mark.parametrize("name", ["mamba", "qwen3_next"])
 def test_behind_a_model_that_keeps_a_state_whole_texts_pass(name):
-    with random_backend(name) as backend, passes(backend) as shapes:
+    model = random_model(name)
+    with backend_of(model) as backend, passes(model) as shapes:
         found = backend.run(backend.score_all(PROMPT, CONTINUATIONS))
         assert shapes == [(4, len(PROMPT) + 8)]
         expected = scored_alone(backend, CONTINUATIONS)
@@ -56,7 +57,8 @@ def test_behind_a_model_that_keeps_a_state_whole_texts_pass(name):
 
 
 def test_single_tokens_are_scored_by_the_pass_of_the_prompt():
-    with random_backend("llama") as backend, passes(backend) as shapes:
+    model = random_model("llama")
+    with backend_of(model) as backend, passes(model) as shapes:
         found = backend.run(backend.score_all(PROMPT, [(7,), (8,), ()]))
         assert shapes == [(1, len(PROMPT))]
         expected = scored_alone(backend, [(7,), (8,), ()])
@@ -66,17 +68,18 @@ def test_single_tokens_are_scored_by_the_pass_of_the_prompt():
 
 def test_what_is_kept_of_the_prompt_counts_towards_a_batch():
     long = tuple(range(3, 259)) * 4
-    with random_backend("llama") as backend, passes(backend) as shapes:
+    model = random_model("llama")
+    with backend_of(model) as backend, passes(model) as shapes:
         backend.run(backend.score_all(long, [(7, 8, 9)] * 20))
     rows = TOKENS_AT_ONCE // (len(long) // 4 + 3)
     assert shapes == [(1, len(long)), *[(rows, 2)] * (20 // rows), (20 % rows, 2)]
 
 
 def test_too_little_memory_halves_the_continuations_that_pass_together():
-    with random_backend("llama") as backend, passes(backend) as shapes:
+    model = random_model("llama")
+    with backend_of(model) as backend, passes(model) as shapes:
         expected = backend.run(backend.score_all(PROMPT, CONTINUATIONS))
         shapes.clear()
-        model, _ = backend._thread.run(backend._thread.model)
         model.register_forward_pre_hook(at_most_two_rows)
         found = backend.run(backend.score_all(PROMPT, CONTINUATIONS))
     assert shapes == [(1, len(PROMPT)), (4, 7), (2, 7)]

@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from uq_llm_integrations import EarlyStop, EngineError, InvalidRequestError, Request
 from uq_llm_integrations.backends.huggingface.forward import trace_of
 from uq_llm_integrations.backends.huggingface.loading import EndTokens
 from uq_llm_integrations.backends.huggingface.token_sampling import HFSampling, Sample
-from uq_llm_integrations.errors import EngineError, InvalidRequestError
-from uq_llm_integrations.records import EarlyStop, Request
 
 EOS, OTHER_END = 0, 1
 

@@ -10,9 +10,7 @@ import time
 
 import psutil
 
-from uq_llm_integrations.backends.vllm.backend import VLLMEngineBackend
-from uq_llm_integrations.errors import EngineStartError
-from uq_llm_integrations.records import Request
+from uq_llm_integrations import EngineStartError, Request, VLLMEngineBackend
 
 REQUEST = Request((1, 100), sampling={"max_tokens": 2})
 

@@ -9,10 +9,8 @@ import pytest
 from vllm.v1.metrics.reader import get_metrics_snapshot
 
 from tests.conftest import ENGINE_ARGUMENTS, eventually
-from uq_llm_integrations import errors
-from uq_llm_integrations.backends.vllm.backend import VLLMEngineBackend
+from uq_llm_integrations import EarlyStop, Request, VLLMEngineBackend, errors
 from uq_llm_integrations.methods.bounds import bounded
-from uq_llm_integrations.records import EarlyStop, Request
 
 pytestmark = pytest.mark.engine
 

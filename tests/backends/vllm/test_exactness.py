@@ -9,11 +9,10 @@ import pytest
 from vllm.v1.metrics.reader import get_metrics_snapshot
 
 from tests.conftest import eventually, full_vocabulary, full_vocabulary_entropy
+from uq_llm_integrations import Candidate, Request, Single, token_max
 from uq_llm_integrations.backends.metering import MeteredBackend
 from uq_llm_integrations.backends.token_statistics import dense_rows, exact_statistics
-from uq_llm_integrations.records import Candidate, Request
-from uq_llm_integrations.strategies.base import Run, Single
-from uq_llm_integrations.strategies.quantities import token_max
+from uq_llm_integrations.strategies.base import Run
 from uq_llm_integrations.strategies.streaming import stream_strategy
 
 pytestmark = pytest.mark.engine
@@ -110,7 +109,7 @@ def test_entropies_while_streaming(backend, capital_ids):
     np.testing.assert_array_equal(streamed, candidate.trace.logprob)
 
 
-def test_a_live_stream_tells_each_tokens_entropy_at_once(backend, capital_ids):
+def test_a_live_stream_returns_each_tokens_entropy_at_once(backend, capital_ids):
     sampling = {"temperature": 0.7, "max_tokens": 5, "seed": 2}
     request = Request(capital_ids, sampling=sampling, live=True)
     pieces = list(backend.iterate(backend.stream(request)))

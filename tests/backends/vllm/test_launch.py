@@ -1,7 +1,6 @@
 import pytest
 
-from uq_llm_integrations.backends.vllm.backend import VLLMEngineBackend
-from uq_llm_integrations.errors import ConfigurationError
+from uq_llm_integrations import ConfigurationError, VLLMEngineBackend
 
 
 def test_an_unknown_engine_argument_is_refused_before_anything_is_loaded():

@@ -11,9 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from uq_llm_integrations.backends.vllm.backend import VLLMEngineBackend
-from uq_llm_integrations.errors import ConfigurationError, EngineError
-from uq_llm_integrations.records import Request
+from uq_llm_integrations import ConfigurationError, EngineError, Request, VLLMEngineBackend
 
 GREEDY = {"temperature": 0, "max_tokens": 4}
 

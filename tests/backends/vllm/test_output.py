@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from vllm.logprobs import FlatLogprobs
 
+from uq_llm_integrations import EngineError
 from uq_llm_integrations.backends.token_statistics import COLUMNS
 from uq_llm_integrations.backends.vllm.output import LogprobTable, candidate_of
-from uq_llm_integrations.errors import EngineError
 
 
 def flat(*rows: list[tuple[int, float, int]] | None) -> FlatLogprobs:
@@ -33,7 +33,7 @@ def output(token_ids: list[int], logprobs: FlatLogprobs) -> SimpleNamespace:
 def kept(*tokens: tuple[int, float, int], stopped: tuple[int, ...] = ()) -> np.ndarray:
     """What the probe keeps of tokens sampled from four that are as likely as each other."""
     rows = np.ones((len(tokens), len(COLUMNS)))
-    rows[:, COLUMNS.index("stopped")] = [place in stopped for place in range(len(tokens))]
+    rows[:, COLUMNS.index("stopped")] = [index in stopped for index in range(len(tokens))]
     rows[:, -3:] = tokens
     return rows
 

@@ -5,15 +5,15 @@ import threading
 
 import pytest
 
-from uq_llm_integrations.backends.vllm import pool as pooling
-from uq_llm_integrations.backends.vllm.process import translated_errors
-from uq_llm_integrations.errors import (
+from uq_llm_integrations import (
     EngineDeadError,
     EngineError,
     EngineStartError,
     EngineTimeoutError,
     InvalidRequestError,
 )
+from uq_llm_integrations.backends.vllm import pool as pooling
+from uq_llm_integrations.backends.vllm.process import translated_errors
 
 ARGUMENTS = {"model": "org/name"}
 

@@ -58,8 +58,8 @@ def test_a_row_computed_again_replaces_its_first_version(recorder):
 
 
 def test_rows_with_a_hole_are_not_given_out(recorder):
-    for place in (0, 2):
-        recorder.observe(logits_of(1), [(0, "a", place)], has_forbidden=False)
+    for index in (0, 2):
+        recorder.observe(logits_of(1), [(0, "a", index)], has_forbidden=False)
     assert len(taken(recorder, "a")) == 0
 
 
@@ -77,7 +77,7 @@ def test_v1_follows_requests_through_the_batch(recorder):
     assert probe.apply(logits) is logits
     for name in "ac":
         outputs[name].append(7)
-    # Request a leaves, c moves into its place, b enters behind it.
+    # Request a leaves, c moves to its index, b enters behind it.
     probe.update_state(
         BatchUpdate(
             2,
@@ -139,8 +139,8 @@ def test_v2_ends_a_sample_where_its_window_is_too_uncertain(recorder):
     probe.add_request(0, SamplingParams(extra_args=extra))
     flat, peaked = torch.zeros(1, SIZE), 20.0 * torch.eye(SIZE)[:1]
     forced = []
-    for place, logits in enumerate([flat, peaked, peaked, flat, flat]):
-        after = probe.apply(logits.clone(), context([0], [5 + place]))
+    for index, logits in enumerate([flat, peaked, peaked, flat, flat]):
+        after = probe.apply(logits.clone(), context([0], [5 + index]))
         forced.append(not torch.equal(after, logits))
     # Entropies of log 31 = 3.4 and 0: the mean of the last two is above 1 but for the middle one.
     assert forced == [False, True, False, True, True]

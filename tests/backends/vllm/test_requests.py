@@ -5,6 +5,7 @@ import json
 import pytest
 from vllm.sampling_params import StructuredOutputsParams
 
+from uq_llm_integrations import InvalidRequestError, Request
 from uq_llm_integrations.backends.vllm.requests import (
     check_seed,
     generation_params,
@@ -13,8 +14,6 @@ from uq_llm_integrations.backends.vllm.requests import (
     with_little_space,
 )
 from uq_llm_integrations.backends.vllm.worker.protocol import REQUEST_KEY
-from uq_llm_integrations.errors import InvalidRequestError
-from uq_llm_integrations.records import Request
 
 SCHEMA = {"type": "object", "properties": {"name": {"type": "string"}}}
 

@@ -152,9 +152,9 @@ def test_every_family_of_models_is_the_same_on_vllms_layers(name, tmp_path):
 def test_no_weight_is_there_twice(tmp_path):
     _, engine, shared = load_both("mixtral", tmp_path)
     theirs = {tensor.data_ptr() for tensor in engine.parameters()}
-    ours = list(shared._decoder.parameters())
+    ours = list(shared.decoder.parameters())
     assert ours and all(tensor.data_ptr() in theirs for tensor in ours)
-    kinds = [type(module) for module in shared._decoder.modules()]
+    kinds = [type(module) for module in shared.decoder.modules()]
     assert kinds.count(EngineBlock) == DEPTH and kinds.count(EnginePart) == 3 * DEPTH
 
 
@@ -168,15 +168,16 @@ def test_a_fused_layer_is_called_once_for_its_parts(tmp_path):
 
 
 def test_memory_that_runs_out_is_reported_and_nothing_stays_behind(tmp_path, monkeypatch):
-    _, _, shared = load_both("llama", tmp_path)
+    _, engine, shared = load_both("llama", tmp_path)
 
     def full(*_):
         raise torch.OutOfMemoryError
 
     with monkeypatch.context() as patch:
-        patch.setattr(shared, "_logprobs", full)
+        patch.setattr(engine, "compute_logits", full)
         assert shared.inspect(texts_of(4), [1], "bands") == b""
-    assert all(not layer._forward_pre_hooks for layer in shared._layers)
+    # torch has no public name for them.
+    assert not any(layer._forward_pre_hooks for layer in shared.decoder.modules())
     assert load(shared.inspect(texts_of(4), [1], "bands")).keys() == {
         "0.logprob",
         "0.hidden.1",
@@ -202,7 +203,7 @@ def test_what_has_no_counterpart_is_named(tmp_path):
 @pytest.mark.parametrize(("name", "returns_tuple"), [("gpt-oss", True), ("mixtral", False)])
 def test_a_block_returns_a_tuple_where_its_definition_unpacks_one(name, returns_tuple, tmp_path):
     _, _, shared = load_both(name, tmp_path)
-    blocks = [one for one in shared._decoder.modules() if isinstance(one, EngineBlock)]
+    blocks = [one for one in shared.decoder.modules() if isinstance(one, EngineBlock)]
     assert [block.returns_tuple for block in blocks] == [returns_tuple] * DEPTH
     assert not any(block.is_on_trial for block in blocks)
 

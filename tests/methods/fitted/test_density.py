@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
-from uq_llm_integrations import DensityFit
-from uq_llm_integrations.errors import ConfigurationError
+from uq_llm_integrations import ConfigurationError, DensityFit
 from uq_llm_integrations.methods.fitted.density import COMPONENTS
 from uq_llm_integrations.methods.fitted.embeddings import MINIMUM_TEXTS
 from uq_llm_integrations.methods.fitted.storage import save_fit

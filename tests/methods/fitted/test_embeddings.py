@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from uq_llm_integrations.errors import ConfigurationError
+from uq_llm_integrations import ConfigurationError
 from uq_llm_integrations.methods.fitted.embeddings import mean_embedding, sample_embedding
 
 

@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 
 from uq_llm_integrations import (
+    ConfigurationError,
+    MethodUnavailableError,
     ScriptedBackend,
+    ScriptedLine,
     afit_density,
     afit_head,
     fit_density,
     fit_head,
 )
-from uq_llm_integrations.backends.scripted import ScriptedLine
-from uq_llm_integrations.errors import ConfigurationError, MethodUnavailableError
 
 CHARACTERS = list("aKn3?~éßЖ中 ")
 

@@ -10,8 +10,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from uq_llm_integrations import DensityFit, UncertaintyHead
-from uq_llm_integrations.errors import ConfigurationError, MissingDependencyError
+from uq_llm_integrations import (
+    ConfigurationError,
+    DensityFit,
+    MissingDependencyError,
+    UncertaintyHead,
+)
 
 ORIGIN = {"model": "smollm2", "layer": 15}
 

@@ -12,9 +12,13 @@ from uq_llm_integrations import (
     METHODS,
     Activations,
     Candidate,
+    ConfigurationError,
     Inspection,
     LuhHead,
     MethodOptions,
+    MethodUnavailableError,
+    MissingDependencyError,
+    ModelNotFoundError,
     Request,
     Result,
     ScriptedBackend,
@@ -22,12 +26,6 @@ from uq_llm_integrations import (
     UncertaintyHead,
 )
 from uq_llm_integrations.backends.metering import MeteredBackend
-from uq_llm_integrations.errors import (
-    ConfigurationError,
-    MethodUnavailableError,
-    MissingDependencyError,
-    ModelNotFoundError,
-)
 from uq_llm_integrations.methods.scoring import add_evidence_scores
 
 LAYERS, HEADS, WIDTH, TOP = 3, 2, 4, 2

@@ -153,7 +153,7 @@ class InspectionPass:
         except EngineError as error:
             return f"the pass on the engine's layers fails: {error}"
         difference = float(np.abs(found.logprob - expected).mean())
-        kind, allowed = _tolerance(self._config)
+        kind, allowed = tolerance(self._config)
         if difference <= allowed:  # False for a difference that is not a number
             return None
         return (
@@ -163,7 +163,7 @@ class InspectionPass:
         )
 
 
-def _tolerance(config: ModelConfig) -> tuple[str, float]:
+def tolerance(config: ModelConfig) -> tuple[str, float]:
     """Return what the engine computes in, and how far from it may be taken for rounding."""
     if config.quantization:
         return str(config.quantization), QUANTISED_TOLERANCE

@@ -91,13 +91,14 @@ class SharedModel:
         self._engine, self._config, self._device = engine, config, device
         definition = _definition(config)
         _fill_buffers(definition, device)
-        self._decoder = definition.base_model
-        if self._decoder is definition:
+        self.decoder: nn.Module = definition.base_model
+        """The definition without its head; its weights are the engine's."""
+        if self.decoder is definition:
             raise NotShareableError(f"{type(definition).__name__} has no decoder of its own")
-        Binder(definition, engine).bind(self._decoder, definition.base_model_prefix)
-        self._decoder.eval()
+        Binder(definition, engine).bind(self.decoder, definition.base_model_prefix)
+        self.decoder.eval()
         count = definition.config.num_hidden_layers
-        self._layers = _layers(self._decoder, count)
+        self._layers = _layers(self.decoder, count)
         self._try_blocks()
 
     def inspect(
@@ -133,7 +134,7 @@ class SharedModel:
 
     def _try_blocks(self) -> None:
         """Find out in a pass over two tokens which of the engine's blocks must return tuples."""
-        blocks = [one for one in self._decoder.modules() if isinstance(one, EngineBlock)]
+        blocks = [one for one in self.decoder.modules() if isinstance(one, EngineBlock)]
         if not blocks:
             return
         for block in blocks:
@@ -156,7 +157,7 @@ class SharedModel:
         _taking[:] = [weights] if weights else []
         try:
             with compat.forward_context(self._config, ids.numel()):
-                output = self._decoder(input_ids=ids.to(self._device), use_cache=False, **arguments)
+                output = self.decoder(input_ids=ids.to(self._device), use_cache=False, **arguments)
         finally:
             _taking.clear()
         states: torch.Tensor = output.last_hidden_state

@@ -6,12 +6,11 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from tests.langchain.scripted_chat import scripted
-from uq_llm_integrations import ScriptedBackend
+from uq_llm_integrations import ScriptedBackend, VLLMUncertaintyLLM
 from uq_llm_integrations.langchain import (
     LangSmithFeedbackHandler,
     OpenTelemetryHandler,
     UncertaintyCallbackHandler,
-    VLLMUncertaintyLLM,
 )
 
 

@@ -2,8 +2,7 @@
 
 import pytest
 
-from uq_llm_integrations import Classifier
-from uq_llm_integrations.errors import MissingDependencyError, ModelNotFoundError
+from uq_llm_integrations import Classifier, MissingDependencyError, ModelNotFoundError
 from uq_llm_integrations.methods import entailment as meaning
 
 

@@ -8,19 +8,21 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from uq_llm_integrations.backends.event_loop import LoopThread
-from uq_llm_integrations.backends.vllm import inspection as vllm_inspect
-from uq_llm_integrations.backends.vllm.backend import VLLMEngineBackend
-from uq_llm_integrations.backends.vllm.process import EngineProcess
-from uq_llm_integrations.checkpoints import resolve_model
-from uq_llm_integrations.errors import (
+from uq_llm_integrations import (
+    Activations,
     EmptyPromptError,
     EngineDeadError,
     EngineTimeoutError,
+    Inspection,
     InvalidRequestError,
     MethodUnavailableError,
+    Request,
+    VLLMEngineBackend,
 )
-from uq_llm_integrations.records import Activations, Inspection, Request
+from uq_llm_integrations.backends.event_loop import LoopThread
+from uq_llm_integrations.backends.vllm import inspection as vllm_inspect
+from uq_llm_integrations.backends.vllm.process import EngineProcess
+from uq_llm_integrations.checkpoints import resolve_model
 
 pytestmark = pytest.mark.engine
 
@@ -195,7 +197,7 @@ def test_what_may_be_rounding_follows_from_what_the_engine_computes_in(
     dtype, quantization, expected
 ):
     config = SimpleNamespace(dtype=dtype, quantization=quantization)
-    assert vllm_inspect._tolerance(config) == expected
+    assert vllm_inspect.tolerance(config) == expected
 
 
 @pytest.mark.parametrize(

@@ -26,18 +26,18 @@ def test_a_model_is_plain_data_and_back():
 
 
 def test_a_ready_backend_is_left_out_and_given_again():
-    told = scripted(temperature=0.3).to_dict()
-    assert "backend" not in told and told["class_name"] == "VLLMUncertaintyLLM"
-    back = VLLMUncertaintyLLM.from_dict(told, backend=ScriptedBackend(["Oslo."]))
+    data = scripted(temperature=0.3).to_dict()
+    assert "backend" not in data and data["class_name"] == "VLLMUncertaintyLLM"
+    back = VLLMUncertaintyLLM.from_dict(data, backend=ScriptedBackend(["Oslo."]))
     assert (back.temperature, back.complete("?").text) == (0.3, "Oslo.")
 
 
 def test_what_is_no_plain_data_is_described_and_has_to_be_given_again():
     given = {"strategy": BestOfN(2), "uncertain_when": score("perplexity") > 1.65}
-    told = json.loads(scripted(**given).to_json())
-    assert told["not_plain"]["uncertain_when"] == "perplexity > 1.65"
+    data = json.loads(scripted(**given).to_json())
+    assert data["not_plain"]["uncertain_when"] == "perplexity > 1.65"
     backend = ScriptedBackend(["Oslo."])
     with pytest.raises(errors.ConfigurationError, match="strategy, uncertain_when cannot be read"):
-        VLLMUncertaintyLLM.from_dict(told, backend=backend)
-    back = VLLMUncertaintyLLM.from_dict(told, backend=backend, **given)
+        VLLMUncertaintyLLM.from_dict(data, backend=backend)
+    back = VLLMUncertaintyLLM.from_dict(data, backend=backend, **given)
     assert back.strategy == BestOfN(2)

@@ -11,12 +11,13 @@ from uq_llm_integrations import (
     BestOfN,
     Retry,
     ScriptedBackend,
+    ScriptedLine,
     Single,
     langchain,
     llama_index,
     score,
 )
-from uq_llm_integrations.backends.scripted import Line, ScriptedLine
+from uq_llm_integrations.backends.scripted import Line
 
 UNCERTAIN = score("perplexity") > 2.0
 SETTINGS: dict[str, dict[str, Any]] = {

@@ -86,8 +86,8 @@ def test_a_reply_becomes_blocks_in_the_order_in_which_it_was_said():
 
 def test_calls_are_also_where_llama_indexs_programs_look():
     message = chat_message(Reply("", None, (ToolCall("add", '{"a": 1}', "1"),)))
-    (told,) = message.additional_kwargs["tool_calls"]
-    assert json.loads(told["function"]["arguments"]) == {"a": 1}
+    (tool_call,) = message.additional_kwargs["tool_calls"]
+    assert json.loads(tool_call["function"]["arguments"]) == {"a": 1}
     assert chat_message(Reply("Hi.")).additional_kwargs == {}
 
 
