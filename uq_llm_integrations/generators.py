@@ -69,16 +69,16 @@ class VLLMStepGenerator:
         given = {"strategy": configuration.strategy, **configuration.given}
         return cls(configuration.generator.backend(), **given)
 
-    def generate(self, prompt: str, **options: Any) -> Result:
+    def generate(self, prompt: str, **options: object) -> Result:
         """Return the whole answer. All calls take the options of the class, too."""
         return self.model.backend.run(self.agenerate(prompt, **options))
 
-    async def agenerate(self, prompt: str, **options: Any) -> Result:
+    async def agenerate(self, prompt: str, **options: object) -> Result:
         """Return what `generate` does."""
         model = self.model.with_options(**options)
         return await self._finished(model, await _started(model, prompt), prompt)
 
-    def stream(self, prompt: str, **options: Any) -> Iterator[Step]:
+    def stream(self, prompt: str, **options: object) -> Iterator[Step]:
         """Yield the steps as they are kept, and raise or abstain as the policy says in the end.
 
         Where it may abstain, nothing is shown before the last step, since it could not be taken
@@ -86,7 +86,7 @@ class VLLMStepGenerator:
         """
         return self.model.backend.iterate(self.astream(prompt, **options))
 
-    async def astream(self, prompt: str, **options: Any) -> AsyncIterator[Step]:
+    async def astream(self, prompt: str, **options: object) -> AsyncIterator[Step]:
         """Yield what `stream` does."""
         model = self.model.with_options(**options)
         policy, state = model.settings.policy, await _started(model, prompt)
@@ -106,7 +106,7 @@ class VLLMStepGenerator:
         """Return the state before the first step."""
         return await _started(self.model, prompt)
 
-    async def astates(self, state: StepState, **options: Any) -> AsyncIterator[StepState]:
+    async def astates(self, state: StepState, **options: object) -> AsyncIterator[StepState]:
         """Go on from a state, which may have been saved, and yield the state after each step."""
         model = self.model.with_options(**options)
         stepwise, run = _stepwise_of(model), model.run_of(model.request(state.prompt_ids))
@@ -115,19 +115,19 @@ class VLLMStepGenerator:
             self._remember(state.candidate())
             yield state
 
-    def resume(self, state: StepState, **options: Any) -> Result:
+    def resume(self, state: StepState, **options: object) -> Result:
         """Go on from a saved state to the end."""
         return self.model.backend.run(self.aresume(state, **options))
 
-    async def aresume(self, state: StepState, **options: Any) -> Result:
+    async def aresume(self, state: StepState, **options: object) -> Result:
         """Return what `resume` does."""
         return await self._finished(self.model.with_options(**options), state)
 
-    def result(self, state: StepState, **options: Any) -> Result:
+    def result(self, state: StepState, **options: object) -> Result:
         """Return the steps of a state as one scored result, decided about."""
         return self.model.backend.run(self.aresult(state, **options))
 
-    async def aresult(self, state: StepState, **options: Any) -> Result:
+    async def aresult(self, state: StepState, **options: object) -> Result:
         """Return what `result` does."""
         model = self.model.with_options(**options)
         policy = model.settings.policy

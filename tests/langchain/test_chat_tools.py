@@ -166,3 +166,31 @@ def test_a_schema_and_tools_at_once_are_refused():
 def test_an_unknown_method_is_refused():
     with pytest.raises(errors.ConfigurationError, match="allowed are json_schema"):
         scripted().with_structured_output(Person, method="xml")
+
+
+DOUBTED = {"uncertain_when": "mean_nll > 0", "on_high_uncertainty": "abstain"}
+
+
+@pytest.mark.parametrize("method", ["json_schema", "json_mode", "function_calling"])
+async def test_an_abstention_is_no_object(method):
+    said = call("Person", name="Ann") if method == "function_calling" else '{"name": "Ann"}'
+    chat = scripted(said, **DOUBTED).with_structured_output(Person, method=method)
+    with pytest.raises(errors.HighUncertaintyError):
+        chat.invoke("Who?")
+    with pytest.raises(errors.HighUncertaintyError):
+        await chat.ainvoke("Who?")
+    with pytest.raises(errors.HighUncertaintyError):
+        list(chat.stream("Who?"))
+
+
+def test_an_abstention_is_the_reason_why_there_is_no_object():
+    chat = scripted('{"name": "Ann"}', **DOUBTED).with_structured_output(Person, include_raw=True)
+    answer = chat.invoke("Who?")
+    assert isinstance(answer["parsing_error"], errors.HighUncertaintyError)
+    assert answer["parsed"] is None
+
+
+def test_an_object_is_streamed_as_it_grows():
+    schema = Person.model_json_schema()
+    chat = scripted('{"name": "Ann"}').with_structured_output(schema)
+    assert {"name": "A"} in list(chat.stream("Who?"))

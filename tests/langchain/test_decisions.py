@@ -7,7 +7,9 @@ from tenacity import stop_after_attempt
 from uq_llm_integrations import (
     BestOfN,
     Boundary,
+    ChatHybridUncertainty,
     EarlyStop,
+    HybridUncertaintyLLM,
     Retry,
     ScriptedBackend,
     ScriptedLine,
@@ -155,4 +157,11 @@ def test_caches_have_a_key_for_each_strategy():
         scripted(SURE, strategy=strategy).asdict()["strategy"]
         for strategy in (Single(), BestOfN(2), BestOfN(3))
     ]
+    assert len(set(keys)) == 3
+
+
+@pytest.mark.parametrize("kind", [ChatHybridUncertainty, HybridUncertaintyLLM])
+def test_caches_keep_hybrids_with_other_engines_apart(kind):
+    kinds = [{}, {"vllm": {"max_model_len": 64}}, {"mode": "resident"}]
+    keys = [repr(kind(model="smollm2", **given)._identifying_params) for given in kinds]
     assert len(set(keys)) == 3

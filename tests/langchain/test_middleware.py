@@ -171,7 +171,7 @@ def test_an_agents_answer_by_schema_is_a_tool_beside_its_tools():
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"retries": -1}, {"then": "shrug"}, {"uncertain_when": agreement() < 0.5}],
+    [{"retries": -1}, {"retries": "2"}, {"then": "shrug"}, {"uncertain_when": agreement() < 0.5}],
 )
 def test_what_can_never_work_is_refused(arguments):
     with pytest.raises(errors.ConfigurationError):

@@ -224,6 +224,7 @@ def test_an_object_has_scores_and_no_place_for_an_abstention():
         ({"uncertain_when": agreement() < 0.5}, "compares samples"),
         ({"on_high_uncertainty": "shrug"}, "allowed are annotate, abstain, raise"),
         ({"retries": -1}, "retries is -1"),
+        ({"retries": "2"}, "retries is '2'"),
     ],
 )
 def test_what_can_never_work_is_refused_at_construction(arguments, error):

@@ -58,8 +58,7 @@ class UncertaintyChat(ModelFace, BaseChatModel):
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
-        """Everything that an answer depends on: caches use it as their key."""
-        return {**self.core.identity, "engine_args": self.engine_args}
+        return self.identity
 
     @property
     def _llm_type(self) -> str:
@@ -116,8 +115,9 @@ class UncertaintyChat(ModelFace, BaseChatModel):
         """Return the model with answers that follow a schema: a pydantic class, TypedDict or dict.
 
         The schema is vLLM's grammar, strict in any case ('json_mode' allows any JSON object), and
-        the scores are those among the tokens that it allows. With `include_raw`, the message has a
-        score for each field: `response_metadata["uncertainty"]["fields"]`.
+        the scores are those among the tokens that it allows. Raises HighUncertaintyError where the
+        model abstains, since no object can say so. With `include_raw`, that is the `parsing_error`,
+        and the message has a score for each field: `response_metadata["uncertainty"]["fields"]`.
         """
         return structured(self, schema, method, include_raw=include_raw, **kwargs)
 

@@ -44,8 +44,7 @@ class UncertaintyLLM(ModelFace, BaseLLM):
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
-        """Everything that an answer depends on: caches use it as their key."""
-        return {**self.core.identity, "engine_args": self.engine_args}
+        return self.identity
 
     @property
     def _llm_type(self) -> str:

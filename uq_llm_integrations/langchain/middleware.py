@@ -11,6 +11,7 @@ from langchain_core.messages import AIMessage, ToolMessage
 from uq_llm_integrations.errors import ConfigurationError, MissingDependencyError
 from uq_llm_integrations.langchain.gate import refusal, uncertainty_of
 from uq_llm_integrations.report.metadata import check_metadata_condition, is_uncertain
+from uq_llm_integrations.strategies.base import check_count
 from uq_llm_integrations.strategies.condition_text import as_condition
 from uq_llm_integrations.strategies.conditions import Condition
 
@@ -55,8 +56,7 @@ class UncertaintyGateMiddleware(AgentMiddleware[Any, Any, Any]):
         check_metadata_condition(self._when)
         if then not in get_args(Then):
             raise ConfigurationError(f"then is {then!r}; allowed are {', '.join(get_args(Then))}")
-        if retries < 0:
-            raise ConfigurationError(f"retries is {retries}; allowed are whole numbers from 0")
+        check_count("retries", retries, 0)
         self._then, self._guards = then, guard_tools
         self._retries, self._temperature, self._fallback = retries, temperature, fallback
 

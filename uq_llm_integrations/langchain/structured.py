@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Iterator
 from operator import itemgetter
 from typing import Any, Literal, get_args
 
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
+from langchain_core.messages import AIMessage
 from langchain_core.output_parsers import JsonOutputParser, PydanticOutputParser
 from langchain_core.output_parsers.openai_tools import (
     JsonOutputKeyToolsParser,
     PydanticToolsParser,
 )
-from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
+from langchain_core.runnables import (
+    Runnable,
+    RunnableGenerator,
+    RunnableMap,
+    RunnablePassthrough,
+)  # fmt: skip  # a list of names
 from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
 from langchain_core.utils.pydantic import is_basemodel_subclass
 
-from uq_llm_integrations.errors import ConfigurationError
+from uq_llm_integrations.errors import ConfigurationError, HighUncertaintyError
 
 Method = Literal["json_schema", "function_calling", "json_mode"]
 
@@ -44,7 +51,28 @@ def structured(
     else:
         bound = chat.bind(response_format=_response_format(schema, method), **kwargs)
         parser = _text_parser(schema)
+    parser = RunnableGenerator(_answered, _aanswered) | parser
     return _with_raw(bound, parser) if include_raw else bound | parser
+
+
+def _answered(messages: Iterator[AIMessage]) -> Iterator[AIMessage]:
+    """Pass on an answer, or its pieces; raise where the model abstains, since no object says so."""
+    for message in messages:
+        yield _check_answered(message)
+
+
+async def _aanswered(messages: AsyncIterator[AIMessage]) -> AsyncIterator[AIMessage]:
+    async for message in messages:
+        yield _check_answered(message)
+
+
+def _check_answered(message: AIMessage) -> AIMessage:
+    found = message.response_metadata.get("uncertainty", {})
+    if found.get("decision") == "abstained":
+        raise HighUncertaintyError(
+            found["condition"], text=found["original_text"], uncertainty=found
+        )
+    return message
 
 
 def _response_format(schema: dict[str, Any] | type, method: Method) -> dict[str, Any]:

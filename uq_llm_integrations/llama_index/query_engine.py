@@ -16,11 +16,12 @@ from llama_index.core.base.response.schema import (
 from llama_index.core.prompts.mixin import PromptMixinType
 from llama_index.core.schema import NodeWithScore, QueryBundle
 
-from uq_llm_integrations.errors import ConfigurationError, HighUncertaintyError
+from uq_llm_integrations.errors import HighUncertaintyError
 from uq_llm_integrations.llama_index.events import Collection, ScoredCall
 from uq_llm_integrations.llama_index.llm import RESAMPLING
 from uq_llm_integrations.report.metadata import check_metadata_condition, is_uncertain
 from uq_llm_integrations.strategies.abstain import ABSTENTION, Action, check_action
+from uq_llm_integrations.strategies.base import check_count
 from uq_llm_integrations.strategies.condition_text import as_condition
 from uq_llm_integrations.strategies.conditions import Condition
 
@@ -46,8 +47,7 @@ class UncertaintyQueryEngine(BaseQueryEngine):
         retries: int = 0,
         temperature: float = 0.7,
     ) -> None:
-        if retries < 0:
-            raise ConfigurationError(f"retries is {retries}; allowed are whole numbers from 0")
+        check_count("retries", retries, 0)
         when = None if uncertain_when is None else as_condition(uncertain_when)
         check_metadata_condition(when)
         check_action(on_high_uncertainty, "on_high_uncertainty")
