@@ -1,5 +1,7 @@
 """Text from tokens, all at once and as they come."""
 
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,8 +16,7 @@ from uq_llm_integrations import (
 from uq_llm_integrations.backends.codec import (
     GrowingTexts,
     IncrementalText,
-    encoded_chat,
-    encoded_prompt,
+    TokenizerBackend,
     split_text,
     text_of,
     top_texts,
@@ -23,7 +24,7 @@ from uq_llm_integrations.backends.codec import (
 )
 
 
-def decode(ids: list[int]) -> str:
+def decode(ids: Sequence[int]) -> str:
     """Bytes as tokens."""
     return bytes(ids).decode(errors="replace")
 
@@ -79,23 +80,34 @@ ADD = {"type": "function", "function": {"name": "add", "parameters": {}}}
 USER = {"role": "user", "content": "1 + 2?"}
 
 
-def chat(template: str | None, *messages, tools=()) -> str:
-    conversation = Conversation(messages, tools)
-    return decode(list(encoded_chat(ChatTokenizer(template), conversation, model="org/name")))
+class TemplateBackend(TokenizerBackend, ScriptedBackend):
+    """Has a tokenizer with a chat template."""
+
+    _model = "org/name"
+
+    def __init__(self, template: str | None) -> None:
+        super().__init__(["a"])
+        self._template = template
+
+    async def tokenizer(self) -> ChatTokenizer:
+        return ChatTokenizer(self._template)
 
 
-def test_a_prompt_may_be_a_turn_of_the_user():
-    tokenizer = ChatTokenizer("{{ messages }}")
-    ids = encoded_prompt(tokenizer, "Hi", chat=True, model="org/name")
-    assert decode(list(ids)) == "user: Hi"
+async def chat(template: str | None, *messages, tools=()) -> str:
+    return decode(await TemplateBackend(template).encode_chat(Conversation(messages, tools)))
 
 
-def test_a_template_that_knows_tools_gets_them():
-    assert chat("{{ tools }}", USER, tools=(ADD,)) == "user: 1 + 2?\nadd"
+async def test_a_prompt_may_be_a_turn_of_the_user():
+    ids = await TemplateBackend("{{ messages }}").encode("Hi", chat=True)
+    assert decode(ids) == "user: Hi"
 
 
-def test_a_template_without_tools_gets_them_described():
-    system, user = chat("{{ messages }}", USER, tools=(ADD,)).rsplit("\n", 1)
+async def test_a_template_that_knows_tools_gets_them():
+    assert await chat("{{ tools }}", USER, tools=(ADD,)) == "user: 1 + 2?\nadd"
+
+
+async def test_a_template_without_tools_gets_them_described():
+    system, user = (await chat("{{ messages }}", USER, tools=(ADD,))).rsplit("\n", 1)
     assert system.startswith("system: You may call functions") and '"name": "add"' in system
     assert user == "user: 1 + 2?"
 
@@ -127,9 +139,9 @@ def test_calls_and_their_results_are_written_out_where_a_template_has_no_tools()
         ),
     ],
 )
-def test_a_conversation_that_cannot_be_written_is_refused(template, messages, error, message):
+async def test_a_conversation_that_cannot_be_written_is_refused(template, messages, error, message):
     with pytest.raises(error, match=message):
-        chat(template, *messages)
+        await chat(template, *messages)
 
 
 def test_the_text_of_a_message_is_that_of_its_blocks():

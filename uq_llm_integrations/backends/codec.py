@@ -97,12 +97,9 @@ class TokenizerBackend(Backend):
                 return_dict=False,
                 **conversation.template,
             )
-        except (
-            Exception
-        ) as error:  # templates raise what they like where turns are not as they want
-            raise InvalidRequestError(
-                f"{self._model}'s chat template refuses it: {error}"
-            ) from error
+        except Exception as error:  # templates raise what they like where turns are not theirs
+            reason = f"{self._model}'s chat template refuses it: {error}"
+            raise InvalidRequestError(reason) from error
         return tuple(ids)
 
     async def encode_continuation(self, text: str) -> tuple[int, ...]:
