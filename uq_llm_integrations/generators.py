@@ -135,7 +135,7 @@ class VLLMStepGenerator:
         return policy.decide(await run.assess(_stepwise_of(model).result(run, state)))
 
     def score_truncated_sequence(
-        self, prompt: str, truncated_text: str, *, heal: bool = False, **options: Any
+        self, prompt: str, truncated_text: str, *, heal: bool = False, **options: object
     ) -> TruncatedScore:
         """Return the scores of a text behind a prompt.
 
@@ -145,13 +145,13 @@ class VLLMStepGenerator:
         return self.score_truncated_sequences(prompt, [truncated_text], heal=heal, **options)[0]
 
     def score_truncated_sequences(
-        self, prompt: str, texts: Sequence[str], *, heal: bool = False, **options: Any
+        self, prompt: str, texts: Sequence[str], *, heal: bool = False, **options: object
     ) -> list[TruncatedScore]:
         """Return the scores of several texts behind one prompt, from one batch."""
         return self.model.score_truncated(prompt, texts, self._generated, heal=heal, **options)
 
     async def ascore_truncated_sequences(
-        self, prompt: str, texts: Sequence[str], *, heal: bool = False, **options: Any
+        self, prompt: str, texts: Sequence[str], *, heal: bool = False, **options: object
     ) -> list[TruncatedScore]:
         """Return what `score_truncated_sequences` does."""
         scoring = self.model.ascore_truncated(prompt, texts, self._generated, heal=heal, **options)
@@ -227,7 +227,7 @@ class HybridUncertaintyGenerator:
         vllm: Mapping[str, Any] | None = None,
         huggingface: Mapping[str, Any] | None = None,
         chat: bool = False,
-        **options: Any,
+        **options: object,
     ) -> None:
         if (model is None) == (backend is None):
             raise ConfigurationError("give either a `model` or a `backend`")
@@ -246,7 +246,7 @@ class HybridUncertaintyGenerator:
         prompt: str,
         n_samples: int | None = None,
         uncertainty_methods: Sequence[str] | None = None,
-        **options: Any,
+        **options: object,
     ) -> list[Sample]:
         """Return the samples, the chosen one first, with the metadata of their uncertainty.
 
@@ -260,7 +260,7 @@ class HybridUncertaintyGenerator:
         prompt: str,
         n_samples: int | None = None,
         uncertainty_methods: Sequence[str] | None = None,
-        **options: Any,
+        **options: object,
     ) -> list[Sample]:
         """Return what `generate_with_uncertainty` does."""
         given = {"n": n_samples, "methods": uncertainty_methods}

@@ -59,7 +59,7 @@ class UncertaintyModel:
     """
 
     def __init__(
-        self, backend: Backend | str, settings: Settings | None = None, **options: Any
+        self, backend: Backend | str, settings: Settings | None = None, **options: object
     ) -> None:
         self.backend = VLLMEngineBackend(backend) if isinstance(backend, str) else backend
         if not isinstance(self.backend, Backend):
@@ -76,7 +76,7 @@ class UncertaintyModel:
         configuration = Configuration.read(source)
         return cls(configuration.generator.backend(), configuration.settings)
 
-    def with_options(self, **options: Any) -> Self:
+    def with_options(self, **options: object) -> Self:
         """Return a copy with some options changed, which shares the backend."""
         return type(self)(self.backend, self.settings.updated(options)) if options else self
 
@@ -148,7 +148,7 @@ class UncertaintyModel:
         return self.backend.run(self.agenerate_all(prompts, **options))
 
     async def agenerate_all(
-        self, prompts: Sequence[str], stop: Sequence[str] = (), **options: Any
+        self, prompts: Sequence[str], stop: Sequence[str] = (), **options: object
     ) -> list[Result]:
         """Return what `generate_all` does; `stop` has further stop strings."""
         model = self.with_options(**options)
@@ -161,7 +161,7 @@ class UncertaintyModel:
         )
         return await model._in_time(running)
 
-    def chat(self, messages: Messages | Turn, **options: Any) -> ChatResult:
+    def chat(self, messages: Messages | Turn, **options: object) -> ChatResult:
         """Return the model's next message, with its scores and those of its parts.
 
         Beside options: `tools`, in OpenAI's shape, `tool_choice`, `schema`, a JSON Schema that the
@@ -169,7 +169,7 @@ class UncertaintyModel:
         """
         return self.backend.run(self.achat(messages, **options))
 
-    async def achat(self, messages: Messages | Turn, **options: Any) -> ChatResult:
+    async def achat(self, messages: Messages | Turn, **options: object) -> ChatResult:
         """Return what `chat` does."""
         turn, options = (
             (messages, options) if isinstance(messages, Turn) else _turn(messages, options)
@@ -178,7 +178,7 @@ class UncertaintyModel:
         exchange = Exchange(model, turn)
         return await exchange.replies(await model.answer(await exchange.request()))
 
-    def stream(self, messages: Messages | Turn, **options: Any) -> Iterator[ReplyPiece]:
+    def stream(self, messages: Messages | Turn, **options: object) -> Iterator[ReplyPiece]:
         """Yield the model's next message piece by piece; the last piece has its scores.
 
         Takes what `chat` takes. Closing the stream stops the engine's work.
@@ -186,7 +186,7 @@ class UncertaintyModel:
         return self.backend.iterate(self.astream(messages, **options))
 
     async def astream(
-        self, messages: Messages | Turn, **options: Any
+        self, messages: Messages | Turn, **options: object
     ) -> AsyncGenerator[ReplyPiece, None]:
         """Yield what `stream` does."""
         turn, options = (
@@ -203,11 +203,11 @@ class UncertaintyModel:
             async for piece in pieces:
                 yield await exchange.piece(piece)
 
-    def score(self, prompt: str, completion: str, **options: Any) -> Result:
+    def score(self, prompt: str, completion: str, **options: object) -> Result:
         """Return the scores of a given text as the answer to a prompt (teacher forcing)."""
         return self.backend.run(self.ascore(prompt, completion, **options))
 
-    async def ascore(self, prompt: str, completion: str, **options: Any) -> Result:
+    async def ascore(self, prompt: str, completion: str, **options: object) -> Result:
         """Return what `score` does."""
         model = self.with_options(**options)
         strategy = GivenText(await self.backend.encode_continuation(completion))
@@ -234,7 +234,7 @@ class UncertaintyModel:
         generated: Sequence[Candidate] = (),
         *,
         heal: bool = False,
-        **options: Any,
+        **options: object,
     ) -> list[TruncatedScore]:
         """Return what `score_truncated` does."""
         model = self.with_options(**options)

@@ -114,7 +114,7 @@ class Settings(BaseModel):
     max_retries: int = Field(default=0, ge=0)
     """How often a call that is not streamed is tried again where the engine failed."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, **options: object) -> None:
         try:
             super().__init__(**options)
         except ValidationError as error:

@@ -1,5 +1,6 @@
 """What several tests of the Hugging Face backend look at."""
 
+import importlib
 import weakref
 
 import pytest
@@ -9,6 +10,7 @@ import transformers
 @pytest.fixture
 def loaded(monkeypatch) -> list[weakref.ref[transformers.PreTrainedModel]]:
     """References to the models that are loaded during the test; those of dropped ones are empty."""
+    importlib.import_module("bitsandbytes")  # it may log an exception, with the frames that load
     references: list[weakref.ref[transformers.PreTrainedModel]] = []
     from_pretrained = transformers.AutoModelForCausalLM.from_pretrained
 

@@ -21,8 +21,16 @@ def report(what: str) -> None:
 
 def engines() -> list[psutil.Process]:
     """The processes below this one, except Python's resource tracker, which stays by design."""
-    children = psutil.Process().children(recursive=True)
-    return [one for one in children if "resource_tracker" not in " ".join(one.cmdline())]
+    return [one for one in psutil.Process().children(recursive=True) if is_engine(one)]
+
+
+def is_engine(process: psutil.Process) -> bool:
+    try:
+        return "resource_tracker" not in " ".join(process.cmdline())
+    except psutil.ZombieProcess:
+        return True  # until its parent has seen its end
+    except psutil.NoSuchProcess:
+        return False
 
 
 def wait_until(has_engines: bool, seconds: float = 60.0) -> None:

@@ -63,8 +63,9 @@ class EngineStart:
             await self._attach_probe(engine)
             self._spawned.check()
         except BaseException:
-            # Elsewhere, since neither the loop nor the engine can be ended from here.
-            threading.Thread(target=self._discard, args=(engine,)).start()
+            # Elsewhere, since neither the loop nor the engine can be ended from here. It follows the
+            # task: `self.engine` may not be set yet.
+            threading.Thread(target=self._discard, args=(engine, asyncio.current_task())).start()
             raise
         if self._dead:
             self._dead.owns_loop, engine.owns_loop = False, True
@@ -77,12 +78,12 @@ class EngineStart:
         except EngineError as error:
             raise EngineStartError(f"the engine's probe did not start: {error}") from error
 
-    def _discard(self, engine: EngineProcess | None) -> None:
+    def _discard(self, engine: EngineProcess | None, start: asyncio.Task[object]) -> None:
         if engine is not None:
             engine.shutdown()
         elif self._dead is None:
             self.loop.stop()
-        self._spawned.end(self.engine.done)
+        self._spawned.end(start.done)
 
 
 class EnginePool:
