@@ -63,8 +63,8 @@ class EngineStart:
             await self._attach_probe(engine)
             self._spawned.check()
         except BaseException:
-            # Elsewhere, since neither the loop nor the engine can be ended from here; until the task
-            # is done, since `self.engine` may not be set yet.
+            # Elsewhere: neither the loop nor the engine can be ended from here. Until the task is
+            # done, since `self.engine` may not be set yet.
             threading.Thread(target=self._discard, args=(engine, asyncio.current_task())).start()
             raise
         if self._dead:
