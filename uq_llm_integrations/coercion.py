@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import (
     ConfigDict,
@@ -35,12 +36,12 @@ class ClassifierData(TypedDict):
 
 
 @with_config(ConfigDict(extra="forbid"))
-class FittedData(TypedDict, total=False):
+class FittedData(TypedDict):
     """A folder that `save` has written, and the model and layer that it must belong to."""
 
     folder: Path
     model: str
-    layer: int
+    layer: NotRequired[int]
 
 
 @with_config(ConfigDict(extra="forbid"))
@@ -95,7 +96,8 @@ class OptionsForm:
     def __get_pydantic_core_schema__(
         self, source: object, handler: GetCoreSchemaHandler
     ) -> CoreSchema:
-        instance = core_schema.is_instance_schema(MethodOptions)
+        written = core_schema.plain_serializer_function_ser_schema(_changed)
+        instance = core_schema.is_instance_schema(MethodOptions, serialization=written)
         return core_schema.no_info_before_validator_function(as_method_options, instance)
 
     def __get_pydantic_json_schema__(
@@ -105,6 +107,13 @@ class OptionsForm:
 
 
 Options = Annotated[MethodOptions, OptionsForm()]
+
+
+def _changed(options: MethodOptions) -> dict[str, object]:
+    """Return the fields that are not the default."""
+    default = MethodOptions()
+    values = {field.name: getattr(options, field.name) for field in fields(options)}
+    return {name: one for name, one in values.items() if one != getattr(default, name)}
 
 
 def _judge(choice: Any) -> Classifier | EmbeddingSimilarity | ServedJudge:

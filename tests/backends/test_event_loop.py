@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -62,6 +63,15 @@ async def test_a_stream_can_be_read_from_another_loop(loop):
     assert closed.is_set()
 
 
+@pytest.fixture
+def heard_ctrl_c() -> Iterator[None]:
+    """Jobs in the background ignore it otherwise."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heard_ctrl_c")
 def test_ctrl_c_cancels_the_coroutine_and_waits_until_it_has_ended(loop):
     started, ended = threading.Event(), threading.Event()
 

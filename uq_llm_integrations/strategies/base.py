@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
-from pydantic import ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic import ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler, TypeAdapter
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
@@ -155,7 +155,10 @@ class Strategy(ABC):
         )
         # Strategies hold strategies: pydantic refers to a class within itself by this name.
         name = f"{cls.__module__}.{cls.__qualname__}:{id(cls)}"
-        return core_schema.no_info_wrap_validator_function(_ready_or_read, by_type, ref=name)
+        written = core_schema.plain_serializer_function_ser_schema(_as_data)
+        return core_schema.no_info_wrap_validator_function(
+            _ready_or_read, by_type, ref=name, serialization=written
+        )
 
     @classmethod
     def __get_pydantic_json_schema__(
@@ -180,6 +183,15 @@ class Strategy(ABC):
 
 def _type_of(value: object) -> str | None:
     return value.get("type") if isinstance(value, Mapping) else None
+
+
+def _as_data(strategy: Strategy) -> Mapping[str, object] | str:
+    """Return the plain data that reads as a strategy; one that files do not know is described."""
+    kind = type(strategy)
+    if STRATEGIES.get(getattr(kind, "type", "")) is not kind:
+        return repr(strategy)
+    fields = TypeAdapter(kind).dump_python(strategy, exclude_defaults=True)
+    return {"type": kind.type, **fields}
 
 
 def _ready_or_read(value: object, read: Callable[[object], Strategy]) -> Strategy:

@@ -6,7 +6,7 @@ from functools import reduce
 from operator import and_, or_
 from typing import Annotated
 
-from pydantic import BeforeValidator, WithJsonSchema
+from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 
 from uq_llm_integrations.errors import ConfigurationError
 from uq_llm_integrations.strategies import quantities
@@ -42,6 +42,7 @@ def as_condition(value: Condition | str) -> Condition:
 When = Annotated[
     Condition | str,
     BeforeValidator(as_condition),
+    PlainSerializer(repr, return_type=str),
     WithJsonSchema({"type": "string", "examples": ["mean_nll > 0.6 or entropy > 2"]}),
 ]
 """A condition or its text, as a field that pydantic can build from plain data."""

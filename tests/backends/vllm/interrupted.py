@@ -89,6 +89,7 @@ def fork(backend: VLLMEngineBackend) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background ignore it
     given = pickle.loads(bytes.fromhex(sys.argv[1]))
     if "fail" in sys.argv:
         let_a_start_fail(given)
