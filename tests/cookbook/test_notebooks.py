@@ -1,5 +1,6 @@
 """The notebooks of the cookbook run from their first cell to their last, on the real engine."""
 
+import logging
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +31,7 @@ def engine() -> Iterator[None]:
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_it_runs(path, monkeypatch):
     monkeypatch.chdir(path.parent)
+    monkeypatch.setattr(logging.root.manager, "disable", logging.NOTSET)  # as it was before
     shell = InteractiveShell()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # notebooks are the reader's, with the usual filters
