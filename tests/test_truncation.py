@@ -5,9 +5,11 @@ import pytest
 from uq_llm_integrations import (
     ConfigurationError,
     GivenText,
+    HighUncertaintyError,
     MethodOptions,
     Request,
     ScriptedBackend,
+    UncertaintyModel,
     run_strategy,
     score_truncated_sequence,
 )
@@ -81,3 +83,21 @@ async def test_a_given_text_is_scored_as_a_continuation():
     assert result.score("perplexity").value == pytest.approx(1 / 0.9)
     assert (result.candidate.token_ids, result.usage.scored_tokens) == (tuple(b"Paris"), 5)
     assert result.candidate.finish_reason is None
+
+
+def test_each_text_is_decided_about(answer):
+    model = UncertaintyModel(
+        BACKEND, uncertain_when="maxprob > 0.4", on_high_uncertainty="abstain", methods="entropy"
+    )
+    sure, unsure = model.score_truncated("?", ["fir", "third"], [answer])
+    assert (sure.decision.action, unsure.decision.action) == ("accepted", "abstained")
+    assert unsure.decision.text == model.settings.abstention_text
+    assert set(sure.scores) >= {"maxprob", *model.methods}
+
+
+def test_an_error_about_one_text_keeps_the_results_of_all(answer):
+    raising = {"uncertain_when": "maxprob > 0.4", "on_high_uncertainty": "raise"}
+    model = UncertaintyModel(BACKEND, **raising)
+    with pytest.raises(HighUncertaintyError) as caught:
+        model.score_truncated("?", ["third", "fir"], [answer])
+    assert [one.candidate.text for one in caught.value.completed.values()] == ["third", "fir"]

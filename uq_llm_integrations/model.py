@@ -223,7 +223,8 @@ class UncertaintyModel:
         """Return the scores of several texts, or token ids, behind one prompt.
 
         Where one is the beginning of a `generated` candidate, its trace is sliced and no forward
-        pass is made. `heal` scores what a cut within a token leaves over, too.
+        pass is made. `heal` scores what a cut within a token leaves over, too. Each text is decided
+        about; HighUncertaintyError has the results of all in `completed`.
         """
         return self.backend.run(self.ascore_truncated(prompt, texts, generated, **options))
 
@@ -241,7 +242,14 @@ class UncertaintyModel:
         request = await model._request(prompt)
         model._refresh()
         scoring = score_truncated_texts(
-            self.backend, request, texts, generated, model.methods, model.method_options, heal=heal
+            self.backend,
+            request,
+            texts,
+            generated,
+            model.methods,
+            model.method_options,
+            heal=heal,
+            policy=model.settings.policy,
         )
         return await model._in_time(scoring)
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from uq_llm_integrations.backends.base import Backend
 from uq_llm_integrations.backends.event_loop import together
 from uq_llm_integrations.backends.metering import MeteredBackend
-from uq_llm_integrations.errors import ConfigurationError
+from uq_llm_integrations.errors import ConfigurationError, HighUncertaintyError
 from uq_llm_integrations.methods.options import MethodOptions
 from uq_llm_integrations.methods.registry import DEFAULT_METHODS, check_available
-from uq_llm_integrations.records import Candidate, Request, Result, Score, Usage
+from uq_llm_integrations.records import Candidate, Decision, Request, Result, Score, Usage
+from uq_llm_integrations.strategies.abstain import Policy
 from uq_llm_integrations.strategies.base import Run, Strategy
 from uq_llm_integrations.strategies.results import scored_result
 
@@ -19,7 +20,7 @@ Ids = tuple[int, ...]
 
 @dataclass(frozen=True, eq=False)
 class TruncatedScore:
-    """The scores of a truncated text.
+    """The scores of a truncated text, and what was decided about it.
 
     `first_difference` is the index of the first token at which the text, tokenised afresh, differs
     from the generated ids, which are what is scored; None where it does not. `unscored_text` is
@@ -30,6 +31,7 @@ class TruncatedScore:
     scores: Mapping[str, Score]
     usage: Usage
     is_sliced: bool
+    decision: Decision
     unscored_text: str = ""
     first_difference: int | None = None
 
@@ -97,14 +99,18 @@ async def score_truncated_texts(
     options: MethodOptions | None = None,
     *,
     heal: bool = False,
+    policy: Policy | None = None,
 ) -> list[TruncatedScore]:
     """Score several texts behind the request's prompt; those that need a pass share one batch.
 
-    See `score_truncated_sequence`.
+    See `score_truncated_sequence`. Each is decided about by the policy; HighUncertaintyError has
+    the results of all texts in `completed`.
 
     Example:
         scores = await score_truncated_texts(backend, request, ["Par", "Paris"], [candidate])
     """
+    policy = policy or Policy()
+    methods = tuple(dict.fromkeys([*methods, *policy.methods]))
     check_available(methods, backend.capabilities, options)
     started = time.perf_counter()
     own = [
@@ -122,10 +128,11 @@ async def score_truncated_texts(
             candidate = next(heals)
         else:
             candidate = next(passes) if cut.generated is None else cut.slice()
-        run = Run(MeteredBackend(backend), request, tuple(methods), options or MethodOptions())
+        run = Run(MeteredBackend(backend), request, methods, options or MethodOptions())
         result = scored_result([candidate], methods, time.perf_counter() - started, request)
-        found.append(_scored(run, _counted(result, cut), cut))
-    return await together(found)
+        found.append(run.assess(_counted(result, cut)))
+    decided = _decided(policy, await together(found))
+    return [_truncated_score(result, cut) for result, cut in zip(decided, cuts, strict=True)]
 
 
 async def _passes(backend: Backend, request: Request, texts: Sequence[Ids]) -> list[Candidate]:
@@ -247,13 +254,21 @@ def _counted(result: Result, cut: _Cut) -> Result:
     return replace(result, usage=usage)
 
 
-async def _scored(run: Run, result: Result, cut: _Cut) -> TruncatedScore:
-    result = await run.assess(result)
+def _decided(policy: Policy, results: Sequence[Result]) -> list[Result]:
+    try:
+        return [policy.decide(result) for result in results]
+    except HighUncertaintyError as error:
+        error.completed = dict(enumerate(results))
+        raise
+
+
+def _truncated_score(result: Result, cut: _Cut) -> TruncatedScore:
     return TruncatedScore(
         candidate=result.candidate,
         scores=result.scores[0],
         usage=result.usage,
         is_sliced=cut.is_sliced,
+        decision=result.decision,
         unscored_text="" if cut.is_healed else cut.rest,
         first_difference=_first_difference(cut),
     )
