@@ -98,11 +98,6 @@ class ModelFace(Settings):
         return super().__getstate__()
 
     @property
-    def identity(self) -> JsonObject:
-        """Everything that an answer depends on: what caches use as their key."""
-        return {**self.core.identity, "engine_args": self.engine_args}
-
-    @property
     def model_name(self) -> str:
         """The model's name."""
         return self.core.backend.capabilities.model
@@ -184,12 +179,6 @@ class HybridFace(ModelFace):
     """Arguments of the `HuggingFaceBackend` that scores; none where the mode is `shared`."""
 
     generator_type: ClassVar[str] = "hybrid"
-
-    @property
-    def identity(self) -> JsonObject:
-        """Everything that an answer depends on: what caches use as their key."""
-        own = {"mode": self.mode, "vllm": self.vllm, "huggingface": self.huggingface}
-        return {**super().identity, **own}
 
     def _new_backend(self) -> Backend:
         engine = self.vllm | self.engine_args

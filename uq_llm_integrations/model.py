@@ -107,7 +107,8 @@ class UncertaintyModel:
     @cached_property
     def identity(self) -> Metadata:
         """Everything that an answer depends on, as plain data: what caches use as their key."""
-        return {**self.settings.plain(), "model": self.backend.capabilities.model}
+        model = self.backend.capabilities.model
+        return {**self.settings.plain(), "model": model, "backend": self.backend.fingerprint}
 
     def request(
         self,

@@ -8,6 +8,7 @@ from uq_llm_integrations import (
     BestOfN,
     Boundary,
     ChatHybridUncertainty,
+    ChatVLLMUncertainty,
     EarlyStop,
     HybridUncertaintyLLM,
     Retry,
@@ -16,6 +17,7 @@ from uq_llm_integrations import (
     SelfConsistency,
     Single,
     Stepwise,
+    VLLMEngineBackend,
     VLLMUncertaintyLLM,
     agreement,
     errors,
@@ -165,3 +167,10 @@ def test_caches_keep_hybrids_with_other_engines_apart(kind):
     kinds = [{}, {"vllm": {"max_model_len": 64}}, {"mode": "resident"}]
     keys = [repr(kind(model="smollm2", **given)._identifying_params) for given in kinds]
     assert len(set(keys)) == 3
+
+
+def test_caches_keep_ready_backends_of_one_model_apart():
+    lengths = (64, 64, 128)
+    backends = [VLLMEngineBackend("smollm2", max_model_len=one) for one in lengths]
+    keys = [repr(ChatVLLMUncertainty(backend=one)._identifying_params) for one in backends]
+    assert keys[0] == keys[1] != keys[2]

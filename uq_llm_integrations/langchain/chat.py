@@ -58,7 +58,7 @@ class UncertaintyChat(ModelFace, BaseChatModel):
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
-        return self.identity
+        return self.core.identity
 
     @property
     def _llm_type(self) -> str:

@@ -44,7 +44,7 @@ class UncertaintyLLM(ModelFace, BaseLLM):
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
-        return self.identity
+        return self.core.identity
 
     @property
     def _llm_type(self) -> str:
