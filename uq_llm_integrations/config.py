@@ -26,7 +26,8 @@ from uq_llm_integrations.backends.huggingface.backend import HuggingFaceBackend
 from uq_llm_integrations.backends.hybrid import Mode, hybrid_backend
 from uq_llm_integrations.backends.vllm.backend import VLLMEngineBackend
 from uq_llm_integrations.errors import ConfigurationError
-from uq_llm_integrations.settings import JsonObject, Settings
+from uq_llm_integrations.records import JsonObject
+from uq_llm_integrations.settings import Settings
 
 SECRETS = frozenset({"api_key", "hf_token", "token"})
 """What may come from the environment, as `${NAME}`."""

@@ -20,7 +20,8 @@ from uq_llm_integrations.backends.vllm.backend import COMMON_ARGUMENTS, VLLMEngi
 from uq_llm_integrations.config import Configuration
 from uq_llm_integrations.errors import ConfigurationError
 from uq_llm_integrations.model import UncertaintyModel
-from uq_llm_integrations.settings import JsonObject, Settings, unknown_option
+from uq_llm_integrations.records import JsonObject
+from uq_llm_integrations.settings import Settings, unknown_option
 
 
 class ModelFace(Settings):

@@ -18,6 +18,7 @@ Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
 Layer = int | Literal["middle"]
 Integers = NDArray[np.int64]
+JsonObject = dict[str, Any]
 
 
 @dataclass(frozen=True)

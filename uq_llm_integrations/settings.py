@@ -22,14 +22,11 @@ from uq_llm_integrations.errors import (
     suggestion,
 )
 from uq_llm_integrations.methods.registry import DEFAULT_METHODS, check_methods
-from uq_llm_integrations.records import EarlyStop
+from uq_llm_integrations.records import EarlyStop, JsonObject
 from uq_llm_integrations.strategies.abstain import ABSTENTION, Action, Policy
 from uq_llm_integrations.strategies.base import Single, Strategy
 from uq_llm_integrations.strategies.condition_text import When
 from uq_llm_integrations.strategies.retry import RetryErrors
-
-JsonObject = dict[str, Any]
-
 
 ALL_AFFORDABLE = "all affordable"
 """In place of names: all methods that the backend can serve and that need nothing fitted."""

@@ -20,7 +20,7 @@ from uq_llm_integrations.chat.reply import (
 )
 from uq_llm_integrations.chat.spans import SpanScores
 from uq_llm_integrations.errors import InvalidRequestError
-from uq_llm_integrations.records import Conversation, Request, Result, TokenTrace
+from uq_llm_integrations.records import Conversation, JsonObject, Request, Result, TokenTrace
 from uq_llm_integrations.report.metadata import (
     openai_logprobs,
     token_metadata,
@@ -93,7 +93,7 @@ class Exchange:
         self._shown_ids |= {one.index: one.id for one in part.calls if one.id}
         if result and result.decision.text is not None:
             part = ReplyPart(result.decision.text)
-        uncertainty, logprobs = dict[str, Any](), None
+        uncertainty, logprobs = JsonObject(), None
         if settings.token_scores or self._wants_logprobs:
             self._texts = self._texts or GrowingTexts(self._backend)
             texts = await self._texts.of(piece.token_ids)
@@ -148,16 +148,14 @@ class Exchange:
         shown = tuple(replace(one, id=self._shown_ids.get(i, one.id)) for i, one in calls)
         return replace(reply, tool_calls=shown)
 
-    async def _logprobs(
-        self, trace: TokenTrace, texts: Sequence[str]
-    ) -> list[dict[str, Any]] | None:
+    async def _logprobs(self, trace: TokenTrace, texts: Sequence[str]) -> list[JsonObject] | None:
         if not self._wants_logprobs:
             return None
         top = await top_texts(self._backend, trace)
         return openai_logprobs(trace, texts, top, self._settings.top_logprobs)
 
 
-def _grammar(schema: Mapping[str, Any] | None) -> dict[str, Any]:
+def _grammar(schema: Mapping[str, Any] | None) -> JsonObject:
     if schema is None:
         return {}
     return {"structured_outputs": {"json": dict(schema)} if schema else {"json_object": True}}

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from uq_llm_integrations.records import Candidate, Conversation, Result
+from uq_llm_integrations.records import Candidate, Conversation, JsonObject, Result
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,9 @@ class ScoredReply:
 
     reply: Reply
     candidate: Candidate
-    uncertainty: dict[str, Any]
+    uncertainty: JsonObject
     """The metadata of `uncertainty_metadata`, and the scores of the reply's parts."""
-    logprobs: list[dict[str, Any]] | None = None
+    logprobs: list[JsonObject] | None = None
     """An entry for each token in the shape of OpenAI's API, where requested."""
 
 
@@ -94,7 +94,7 @@ class ChatResult:
         return self.replies[0].reply.content
 
     @property
-    def uncertainty(self) -> dict[str, Any]:
+    def uncertainty(self) -> JsonObject:
         """The metadata of the best reply."""
         return self.replies[0].uncertainty
 
@@ -104,8 +104,8 @@ class ReplyPiece:
     """What a stream adds to a reply. The last piece has the whole of it, and the result."""
 
     part: ReplyPart
-    uncertainty: dict[str, Any] = field(default_factory=dict)
+    uncertainty: JsonObject = field(default_factory=dict)
     """The scores of this piece's tokens (`by_token`), where requested."""
-    logprobs: list[dict[str, Any]] | None = None
+    logprobs: list[JsonObject] | None = None
     whole: ScoredReply | None = None
     result: Result | None = None

@@ -17,7 +17,7 @@ from uq_llm_integrations.chat.json_spans import JsonValue, Span, json_values
 from uq_llm_integrations.chat.reply import Reply, ToolCall
 from uq_llm_integrations.methods.registry import find_method
 from uq_llm_integrations.methods.scoring import score_candidate
-from uq_llm_integrations.records import Candidate
+from uq_llm_integrations.records import Candidate, JsonObject
 
 
 class SpanScores:
@@ -29,14 +29,14 @@ class SpanScores:
         self._starts = [0, *self._ends[:-1]]
         self._methods = [name for name in methods if find_method(name).level == "sequence"]
 
-    def of_reply(self, reply: Reply, *, is_object: bool = False) -> dict[str, Any]:
+    def of_reply(self, reply: Reply, *, is_object: bool = False) -> JsonObject:
         """Return the scores of what the reply consists of; nothing where it is one plain text.
 
         `answer`, `reasoning` and `tool_calls` where there is more than one kind of part, and
         `fields` where the reply is to be an object. A call that is not written as JSON has the
         scores of the whole reply, and its `of` says so.
         """
-        parts: dict[str, Any] = {}
+        parts: JsonObject = {}
         if reply.reasoning or reply.tool_calls:
             thought = self._span(reply.reasoning)
             parts["reasoning"] = thought and self._of_span(thought)
@@ -52,7 +52,7 @@ class SpanScores:
         start = self.text.find(said, after) if said else -1
         return None if start < 0 else (start, start + len(said))
 
-    def _of_calls(self, calls: Sequence[ToolCall]) -> list[dict[str, Any]]:
+    def _of_calls(self, calls: Sequence[ToolCall]) -> list[JsonObject]:
         found = list(json_values(self.text))
         found = [inner for one in found for inner in (one, *_all_nested(one))]
         scored = []
@@ -68,18 +68,18 @@ class SpanScores:
             found = [one for one in found if found_in is None or one.span[0] >= found_in.span[1]]
         return scored
 
-    def _of_object(self, content: str) -> dict[str, Any] | None:
+    def _of_object(self, content: str) -> JsonObject | None:
         start = self.text.rfind(content.strip()) if content.strip() else -1
         value = next(json_values(self.text[start:]), None) if start >= 0 else None
         return self._of_fields(value, start) if value else None
 
-    def _of_fields(self, value: JsonValue, offset: int = 0) -> dict[str, Any]:
+    def _of_fields(self, value: JsonValue, offset: int = 0) -> JsonObject:
         return {
             path: self._of_span((start + offset, end + offset))["scores"]
             for path, (start, end) in value.fields.items()
         }
 
-    def _of_span(self, span: Span) -> dict[str, Any]:
+    def _of_span(self, span: Span) -> JsonObject:
         # Tokens without a text of their own begin the character that comes with a later one.
         first, last = bisect_left(self._starts, span[0]), bisect_left(self._ends, span[1])
         if first == len(self._starts) or self._starts[first] > span[0]:

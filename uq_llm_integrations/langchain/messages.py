@@ -30,7 +30,7 @@ from uq_llm_integrations.chat.parsers import tool_choice_of
 from uq_llm_integrations.chat.reply import ChatResult as Answer
 from uq_llm_integrations.chat.reply import ReplyPart, ReplyPiece, ScoredReply, Turn
 from uq_llm_integrations.errors import InvalidRequestError
-from uq_llm_integrations.records import Conversation, Result
+from uq_llm_integrations.records import Conversation, JsonObject, Result
 from uq_llm_integrations.report.metadata import Metadata, token_usage
 
 PROVIDER = "uq_llm_integrations"
@@ -54,7 +54,7 @@ def turn_of(
     )
 
 
-def _plain(message: BaseMessage) -> dict[str, Any]:
+def _plain(message: BaseMessage) -> JsonObject:
     """Return a message in OpenAI's shape, with the reasoning where chat templates look for it."""
     if not isinstance(message, AIMessage):
         return _converted(message)
@@ -69,11 +69,11 @@ def _plain(message: BaseMessage) -> dict[str, Any]:
 _NOT_SAID = {"reasoning", "thinking", "tool_call", "tool_call_chunk", "invalid_tool_call"}
 
 
-def _kind(block: str | dict[str, Any]) -> str:
+def _kind(block: str | JsonObject) -> str:
     return "text" if isinstance(block, str) else str(block.get("type"))
 
 
-def _converted(message: BaseMessage) -> dict[str, Any]:
+def _converted(message: BaseMessage) -> JsonObject:
     converted = convert_to_openai_messages(message)
     assert isinstance(converted, dict)
     return converted
@@ -153,7 +153,7 @@ def chat_chunk(piece: ReplyPiece, model: str) -> ChatGenerationChunk:
 
     LangChain adds up what two chunks both have, but joins lists: the metadata of tokens.
     """
-    info: dict[str, Any] = {}
+    info: JsonObject = {}
     if piece.logprobs is not None:
         info["logprobs"] = {"content": piece.logprobs}
     uncertainty = piece.uncertainty
@@ -180,7 +180,7 @@ def _chunk(part: ReplyPart) -> AIMessageChunk:
     )
 
 
-def _reasoning(text: str | None) -> dict[str, Any]:
+def _reasoning(text: str | None) -> JsonObject:
     """Return reasoning where LangChain's content blocks look for it."""
     return {"reasoning_content": text} if text else {}
 
@@ -213,7 +213,7 @@ def generation_chunk(piece: ReplyPiece) -> GenerationChunk:
     Numbers of the whole answer are in the last one alone: LangChain adds up, or refuses, what two
     chunks both have, but joins lists.
     """
-    info: dict[str, Any] = {}
+    info: JsonObject = {}
     if piece.whole:
         candidate = piece.whole.candidate
         info = {"finish_reason": candidate.finish_reason, "stop_reason": candidate.stop_reason}

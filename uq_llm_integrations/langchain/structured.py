@@ -23,13 +23,14 @@ from langchain_core.utils.function_calling import convert_to_json_schema, conver
 from langchain_core.utils.pydantic import is_basemodel_subclass
 
 from uq_llm_integrations.errors import ConfigurationError, HighUncertaintyError
+from uq_llm_integrations.records import JsonObject
 
 Method = Literal["json_schema", "function_calling", "json_mode"]
 
 
 def structured(
     chat: BaseChatModel,
-    schema: dict[str, Any] | type,
+    schema: JsonObject | type,
     method: Method,
     *,
     include_raw: bool,
@@ -75,7 +76,7 @@ def _check_answered(message: AIMessage) -> AIMessage:
     return message
 
 
-def _response_format(schema: dict[str, Any] | type, method: Method) -> dict[str, Any]:
+def _response_format(schema: JsonObject | type, method: Method) -> JsonObject:
     if method == "json_mode":
         return {"type": "json_object"}
     converted = convert_to_json_schema(schema)
@@ -85,13 +86,13 @@ def _response_format(schema: dict[str, Any] | type, method: Method) -> dict[str,
     }
 
 
-def _call_parser(schema: dict[str, Any] | type, name: str) -> Runnable[Any, Any]:
+def _call_parser(schema: JsonObject | type, name: str) -> Runnable[Any, Any]:
     if isinstance(schema, type) and is_basemodel_subclass(schema):
         return PydanticToolsParser(tools=[schema], first_tool_only=True)
     return JsonOutputKeyToolsParser(key_name=name, first_tool_only=True)
 
 
-def _text_parser(schema: dict[str, Any] | type) -> Runnable[Any, Any]:
+def _text_parser(schema: JsonObject | type) -> Runnable[Any, Any]:
     if isinstance(schema, type) and is_basemodel_subclass(schema):
         return PydanticOutputParser(pydantic_object=schema)
     return JsonOutputParser()

@@ -25,7 +25,7 @@ from llama_index.core.llms.llm import ToolSelection
 from uq_llm_integrations.chat.parsers import tool_choice_of
 from uq_llm_integrations.chat.reply import ChatResult, Reply, ReplyPiece, ToolCall, Turn
 from uq_llm_integrations.errors import InvalidRequestError
-from uq_llm_integrations.records import Conversation
+from uq_llm_integrations.records import Conversation, JsonObject
 from uq_llm_integrations.report.metadata import token_usage
 
 TURN = ("tools", "tool_choice", "allow_parallel_tool_calls", "response_schema", "stop")
@@ -59,7 +59,7 @@ def turn_of(
     )
 
 
-def openai_message(message: ChatMessage) -> dict[str, Any]:
+def openai_message(message: ChatMessage) -> JsonObject:
     """Return a message as a dict; what is in its `additional_kwargs` stays out.
 
     Reasoning stands where chat templates look for it. Raises InvalidRequestError for anything but
@@ -81,14 +81,14 @@ def openai_message(message: ChatMessage) -> dict[str, Any]:
                     f"content of type {block.block_type!r} is not served; allowed is text"
                 )
     role = _ROLES.get(message.role, message.role.value)
-    plain: dict[str, Any] = {"role": role, "content": "\n".join(texts)}
-    optional: dict[str, Any] = {"reasoning_content": "".join(thoughts), "tool_calls": calls}
+    plain: JsonObject = {"role": role, "content": "\n".join(texts)}
+    optional: JsonObject = {"reasoning_content": "".join(thoughts), "tool_calls": calls}
     if role == "tool":
         optional["tool_call_id"] = message.additional_kwargs.get("tool_call_id")
     return plain | {name: one for name, one in optional.items() if one}
 
 
-def openai_call(block: ToolCallBlock) -> dict[str, Any]:
+def openai_call(block: ToolCallBlock) -> JsonObject:
     """Return a call as a dict."""
     arguments = block.tool_kwargs
     text = arguments if isinstance(arguments, str) else json.dumps(arguments)
@@ -203,7 +203,7 @@ def log_probs(entries: Sequence[Mapping[str, Any]] | None) -> list[list[LogProb]
     return [[_log_prob(one), *map(_log_prob, one["top_logprobs"])] for one in entries]
 
 
-def _metadata(answer: ChatResult) -> dict[str, Any]:
+def _metadata(answer: ChatResult) -> JsonObject:
     return {
         "uncertainty": answer.uncertainty,
         "finish_reason": answer.replies[0].candidate.finish_reason,
@@ -211,17 +211,17 @@ def _metadata(answer: ChatResult) -> dict[str, Any]:
     }
 
 
-def _piece_metadata(piece: ReplyPiece) -> dict[str, Any]:
+def _piece_metadata(piece: ReplyPiece) -> JsonObject:
     return {"uncertainty": piece.uncertainty} if piece.uncertainty else {}
 
 
-def _raw(answer: ChatResult, model: str) -> dict[str, Any]:
+def _raw(answer: ChatResult, model: str) -> JsonObject:
     """Return all candidates, the best first."""
     rows = ({"text": one.candidate.text, "uncertainty": one.uncertainty} for one in answer.replies)
     return {"model": model, "candidates": list(rows), "usage": token_usage([answer.result])}
 
 
-def _arguments(call: ToolCall) -> dict[str, Any] | str:
+def _arguments(call: ToolCall) -> JsonObject | str:
     try:
         parsed = json.loads(call.arguments or "{}")
     except ValueError:

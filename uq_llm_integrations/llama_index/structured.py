@@ -20,6 +20,7 @@ from pydantic_core import from_json
 
 from uq_llm_integrations.errors import HighUncertaintyError
 from uq_llm_integrations.faces import ModelFace
+from uq_llm_integrations.records import JsonObject
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -37,7 +38,7 @@ class StructuredPrediction(ModelFace, LLM):
         self,
         output_cls: type[Model],
         prompt: BasePromptTemplate,
-        llm_kwargs: dict[str, Any] | None = None,
+        llm_kwargs: JsonObject | None = None,
         **prompt_args: Any,
     ) -> Model:
         """Return an object of the class, by a grammar unless `pydantic_program_mode` is set.
@@ -57,7 +58,7 @@ class StructuredPrediction(ModelFace, LLM):
         self,
         output_cls: type[Model],
         prompt: BasePromptTemplate,
-        llm_kwargs: dict[str, Any] | None = None,
+        llm_kwargs: JsonObject | None = None,
         **prompt_args: Any,
     ) -> Model:
         """Return an object of the class, as `structured_predict` does."""
@@ -75,7 +76,7 @@ class StructuredPrediction(ModelFace, LLM):
         self,
         output_cls: type[Model],
         prompt: BasePromptTemplate,
-        llm_kwargs: dict[str, Any] | None = None,
+        llm_kwargs: JsonObject | None = None,
         **prompt_args: Any,
     ) -> Generator[Any, None, None]:
         """Yield what there is of the object, and the whole of it in the end."""
@@ -96,7 +97,7 @@ class StructuredPrediction(ModelFace, LLM):
         self,
         output_cls: type[Model],
         prompt: BasePromptTemplate,
-        llm_kwargs: dict[str, Any] | None = None,
+        llm_kwargs: JsonObject | None = None,
         **prompt_args: Any,
     ) -> AsyncGenerator[Any, None]:
         """Return a generator of what there is of the object, and the whole of it in the end."""
@@ -123,7 +124,7 @@ class StructuredPrediction(ModelFace, LLM):
         return self.pydantic_program_mode is PydanticProgramMode.DEFAULT
 
     def _begun(
-        self, output_cls: type[Model], prompt: BasePromptTemplate, arguments: dict[str, Any]
+        self, output_cls: type[Model], prompt: BasePromptTemplate, arguments: JsonObject
     ) -> list[ChatMessage]:
         dispatcher.event(
             LLMStructuredPredictStartEvent(
@@ -158,7 +159,7 @@ class _Growing:
 
 def _call_arguments(
     output_cls: type[BaseModel], llm_kwargs: Mapping[str, Any] | None
-) -> dict[str, Any]:
+) -> JsonObject:
     """Return the arguments of the chat call; those that choose tools mean nothing here."""
     given = {name: one for name, one in (llm_kwargs or {}).items() if name not in _OF_TOOLS}
     return {"response_schema": output_cls.model_json_schema(), **given}
