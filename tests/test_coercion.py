@@ -36,7 +36,8 @@ def test_options_stay_what_they_are():
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ({"sample": 3}, "method_options: sample: Extra inputs"),
+        ({"sample": 3}, "method_options: unknown 'sample'; did you mean 'samples'"),
+        ({5: 3}, "method_options: unknown 5; allowed are"),
         ({"similarity": "guess"}, "method_options: similarity"),
         ({"entailment": {"classifier": "x", "size": 3}}, "method_options: entailment"),
         ({"density": {"folder": "/no/such/folder", "model": "m"}}, "/no/such/folder"),

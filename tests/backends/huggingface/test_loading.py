@@ -16,6 +16,7 @@ from uq_llm_integrations.backends.huggingface import loading
         ({"gpu_memory_utilization": 0.0}, "above 0 and up to 1"),
         ({"gpu_memory_utilization": 1.1}, "above 0 and up to 1"),
         ({"device": "cpu", "device_map": "auto"}, "either device or device_map"),
+        ({"devise": "cpu"}, "no argument 'devise'; did you mean 'device'?"),
     ],
 )
 def test_options_that_can_never_work_are_refused_at_once(arguments, message):

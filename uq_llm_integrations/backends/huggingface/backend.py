@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from copy import copy
+from difflib import get_close_matches
 from functools import cached_property
+from inspect import signature
 from typing import TYPE_CHECKING, TypeVar
 
 from uq_llm_integrations.backends.base import kept_candidates, layer_numbers
@@ -23,7 +25,12 @@ from uq_llm_integrations.backends.huggingface.loading import ModelOptions
 from uq_llm_integrations.backends.huggingface.thread import ModelThread
 from uq_llm_integrations.backends.huggingface.token_sampling import HFSampling
 from uq_llm_integrations.checkpoints import resolve_model
-from uq_llm_integrations.errors import ConfigurationError, EmptyPromptError, InvalidRequestError
+from uq_llm_integrations.errors import (
+    ConfigurationError,
+    EmptyPromptError,
+    InvalidRequestError,
+    suggestion,
+)
 from uq_llm_integrations.records import (
     Activations,
     Candidate,
@@ -85,6 +92,7 @@ class HuggingFaceBackend(TokenizerBackend):
         tokenizer: PreTrainedTokenizerBase | str | None = None,
         **from_pretrained: object,
     ) -> None:
+        _check_names(from_pretrained)
         if isinstance(model, str):
             name, path, ready = model, resolve_model(model).path, None
         else:
@@ -263,3 +271,13 @@ class HuggingFaceBackend(TokenizerBackend):
 
         lengths = [len(text) + beside for text in texts]
         return await in_batches(lengths, run, torch.OutOfMemoryError)
+
+
+def _check_names(from_pretrained: Iterable[str]) -> None:
+    """Refuse what is nearly an argument of ours; transformers would keep it without effect."""
+    own = signature(HuggingFaceBackend).parameters
+    for name in from_pretrained:
+        if get_close_matches(name, own, n=1, cutoff=0.8):
+            raise ConfigurationError(
+                f"HuggingFaceBackend has no argument {name!r}{suggestion(name, own)}"
+            )
