@@ -96,9 +96,9 @@ def test_a_model_that_does_not_attend_has_no_attention_weights():
         backend.run(backend.inspect_all([PROMPT], Inspection(attention="bands")))
 
 
-def test_a_sample_may_fill_the_context_where_nothing_else_is_said():
+def test_a_sample_may_fill_the_context_where_nothing_else_is_said(monkeypatch):
     model = random_model("llama")
-    model.config.max_position_embeddings = len(PROMPT) + 30
+    monkeypatch.setattr(model.config, "max_position_embeddings", len(PROMPT) + 30)
     endless = {"ignore_eos": True}
     with backend_of(model) as backend:
         for sampling in ({}, {"max_tokens": None}, {"max_tokens": 1e3}):
