@@ -41,7 +41,11 @@ Method = Annotated[
     typer.Option("--method", help="A name from `uq-llm methods`; may be repeated."),
 ]
 
-_DEFAULTS = {"methods": ["entropy", "perplexity", "maxprob", "self_certainty"], "temperature": 0.0}
+_DEFAULTS = {
+    "methods": ["entropy", "perplexity", "maxprob", "self_certainty"],
+    "temperature": 0.0,
+    "max_tokens": 256,
+}
 
 
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:

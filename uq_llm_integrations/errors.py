@@ -48,6 +48,9 @@ class UncertaintyError(Exception):
     completed: Mapping[int, Result] = {}
     """Results of the same batch that were finished before the error, by their index in it."""
 
+    def __str__(self) -> str:
+        return super().__str__().strip() or f"{type(self).__name__} without a message"
+
     def __reduce__(self) -> tuple[object, ...]:
         # The default calls the class with `args`, which is the message alone.
         return _restored, (type(self), self.args, self.__dict__.copy())
@@ -156,6 +159,13 @@ class EngineTimeoutError(EngineError):
     """The engine gave no sign of life within the deadline, or no answer within a call's timeout."""
 
     is_retryable = True
+
+
+def reason(error: BaseException) -> str:
+    """Return what an error says, or its cause, or else its name: never nothing."""
+    if text := str(error).strip():
+        return text
+    return reason(error.__cause__) if error.__cause__ else type(error).__name__
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

@@ -12,6 +12,7 @@ from typing import Any, Self, TypeVar
 from uq_llm_integrations.backends.base import Backend
 from uq_llm_integrations.backends.capabilities import check_n, check_top_logprobs
 from uq_llm_integrations.backends.metering import MeteredBackend
+from uq_llm_integrations.backends.sampling_values import stop_strings
 from uq_llm_integrations.backends.vllm.backend import VLLMEngineBackend
 from uq_llm_integrations.chat.exchange import Exchange
 from uq_llm_integrations.chat.parsers import tool_choice_of
@@ -144,18 +145,23 @@ class UncertaintyModel:
     def generate_all(self, prompts: Sequence[str], **options: Any) -> list[Result]:
         """Return the answers to several prompts, which meet in the backend's batch.
 
-        Where one fails, the others are finished, and the error's `completed` has their results.
+        Where one fails, the others are finished, and the error's `completed` has their results,
+        by their indices.
         """
         return self.backend.run(self.agenerate_all(prompts, **options))
 
     async def agenerate_all(
-        self, prompts: Sequence[str], stop: Sequence[str] = (), **options: object
+        self,
+        prompts: Sequence[str],
+        stop: str | Sequence[str] | None = None,
+        **options: object,
     ) -> list[Result]:
-        """Return what `generate_all` does; `stop` has further stop strings."""
+        """Return what `generate_all` does; `stop` has further stop strings, or is one."""
         model = self.with_options(**options)
         if isinstance(prompts, str):
             raise InvalidRequestError(f"the prompts are one text, {prompts!r}; give a list of them")
-        requests = [await model._request(prompt, stop) for prompt in prompts]
+        stops = stop_strings(stop)
+        requests = [await model._request_or_error(prompt, stops) for prompt in prompts]
         model._refresh()
         running = run_strategies(
             model.strategy, requests, self.backend, model.methods, model.method_options
@@ -279,6 +285,15 @@ class UncertaintyModel:
     async def __aexit__(self, *error: object) -> None:
         await asyncio.to_thread(self.close)
 
+    async def _request_or_error(
+        self, prompt: str, stop: Sequence[str]
+    ) -> Request | InvalidRequestError:
+        """Return the request for a prompt, or why it can never work; others of a batch may."""
+        try:
+            return await self._request(prompt, stop)
+        except InvalidRequestError as error:
+            return error
+
     async def _request(self, prompt: str, stop: Sequence[str] = ()) -> Request:
         if not isinstance(prompt, str):
             raise InvalidRequestError(f"the prompt is {prompt!r}, not a text")
@@ -324,14 +339,14 @@ def _checked(messages: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], 
 def _turn(messages: Messages, options: dict[str, Any]) -> tuple[Turn, dict[str, Any]]:
     """Return the turn, and the options that are not of the turn."""
     rest = dict(options)
-    tools, stop = rest.pop("tools", None) or (), rest.pop("stop", None) or ()
+    tools, stop = rest.pop("tools", None) or (), stop_strings(rest.pop("stop", None))
     if isinstance(messages, str):
         messages = [{"role": "user", "content": messages}]
     if not isinstance(messages, Conversation):
         messages = Conversation(_checked(messages), tuple(tools))
     turn = Turn(
         messages,
-        (stop,) if isinstance(stop, str) else tuple(stop),
+        stop,
         tool_choice_of(rest.pop("tool_choice", None)),
         rest.pop("schema", None),
     )

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from uq_llm_integrations.backends.capabilities import (
+from uq_llm_integrations.backends.capabilities import check_early_stop, check_top_logprobs
+from uq_llm_integrations.backends.sampling_values import (
     MANAGED_PARAMETERS,
     SAMPLING_PARAMETERS,
-    check_early_stop,
     check_sampling,
-    check_top_logprobs,
+    sampling_value,
+    stop_strings,
+    whole,
 )
+from uq_llm_integrations.backends.unicode_text import check_unicode
 from uq_llm_integrations.coercion import Options, validation_text
 from uq_llm_integrations.errors import (
     ConfigurationError,
@@ -47,8 +51,25 @@ def _typed(value: object) -> object:
     return {"type": value} if isinstance(value, str) else value
 
 
-def _strings(value: object) -> object:
-    return [value] if isinstance(value, str) else value
+def _sampled(name: str) -> BeforeValidator:
+    """Return what makes a value exactly one of a sampling parameter, or refuses it."""
+    return BeforeValidator(partial(sampling_value, name))
+
+
+def _counted(name: str, least: int) -> BeforeValidator:
+    return BeforeValidator(partial(whole(least), name))
+
+
+def _number(value: object) -> object:
+    """Return the number that a text says: YAML takes 1e2 for a text."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+_Read = BeforeValidator(_number)
+MaxTokens = Annotated[int | None, _sampled("max_tokens"), _Read]
 
 
 class Settings(BaseModel):
@@ -84,16 +105,16 @@ class Settings(BaseModel):
     stop_if: When | None = None
     """Ends a stream once it holds of the tokens so far; answers that are not streamed are not
     touched by it."""
-    n: int = 1
+    n: Annotated[int, _counted("n", 1)] = 1
     """How many samples there are, where the strategy leaves it open."""
-    top_logprobs: int = 0
+    top_logprobs: Annotated[int, _counted("top_logprobs", -1)] = 0
     """How many alternatives of each token come with their log-probabilities, -1 for all."""
-    temperature: float | None = None
+    temperature: Annotated[float | None, _sampled("temperature"), _Read] = None
     """What the logits are divided by; 0 is greedy, None leaves it to the engine."""
-    max_tokens: int | None = 256
-    """The most tokens of a sample, None for what the context leaves."""
-    stop: Annotated[list[str] | None, BeforeValidator(_strings)] = None
-    """Strings that end a sample; they are no part of its text."""
+    max_tokens: MaxTokens = None
+    """The most tokens of a sample, None for all that the prompt leaves of the context."""
+    stop: Annotated[list[str] | None, _sampled("stop")] = None
+    """Strings that end a sample, or one of them; they are no part of its text."""
     sampling: JsonObject = Field(default_factory=dict)
     """Further sampling parameters by vLLM's names."""
     chat_template: bool = False
@@ -130,7 +151,8 @@ class Settings(BaseModel):
             if name in MANAGED_PARAMETERS:
                 raise ConfigurationError(f"{name} is set by the backend and cannot be passed")
             (sampling if name in SAMPLING_PARAMETERS else other)[name] = values[name]
-        return cls._with_other({**own, "sampling": sampling}, other)
+        own = cls._with_other(own, other)
+        return {**own, "sampling": check_sampling(sampling)}
 
     @classmethod
     def _with_other(cls, own: JsonObject, other: JsonObject) -> JsonObject:
@@ -141,7 +163,8 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _check_options(self) -> Self:
-        check_sampling(self.all_sampling())
+        check_unicode(self.abstention_text, "abstention_text")
+        check_unicode(self.chat_template_kwargs, "chat_template_kwargs")
         check_top_logprobs(self.top_logprobs, -1)
         if self.early_stop:
             check_early_stop(self.early_stop, self.all_sampling())
@@ -160,9 +183,9 @@ class Settings(BaseModel):
             strategy = RetryErrors(strategy, attempts=self.max_retries + 1)
         return self.policy.wrap(strategy)
 
-    def all_sampling(self, stop: Sequence[str] = ()) -> JsonObject:
+    def all_sampling(self, stop: str | Sequence[str] = ()) -> JsonObject:
         """Return all sampling parameters, with further stop strings."""
-        stops = list(dict.fromkeys([*(self.stop or ()), *stop]))
+        stops = list(dict.fromkeys([*(self.stop or ()), *stop_strings(stop)]))
         own = {"temperature": self.temperature, "max_tokens": self.max_tokens, "stop": stops}
         return self.sampling | {name: one for name, one in own.items() if one not in (None, [])}
 

@@ -170,8 +170,8 @@ def test_settings_can_be_given_with_each_call():
     llm.complete("?", temperature=0.3, seed=4, stop=["B"])
     llm.complete("?")
     first, second = (request.sampling for request in llm.backend.requests)
-    assert first == {"seed": 4, "temperature": 0.3, "max_tokens": 256, "stop": ["A", "B"]}
-    assert second == {"max_tokens": 256, "stop": ["A"]}
+    assert first == {"seed": 4, "temperature": 0.3, "stop": ["A", "B"]}
+    assert second == {"stop": ["A"]}
     scores = llm.complete("?", methods=("maxprob",)).additional_kwargs["uncertainty"]["scores"]
     assert set(scores) == {"maxprob"}
 

@@ -1,69 +1,19 @@
 """What a backend can serve, and checks of a request that need no engine."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from uq_llm_integrations.errors import (
-    EmptyPromptError,
-    InvalidRequestError,
-    PromptTooLongError,
-    suggestion,
+from uq_llm_integrations.backends.sampling_values import (
+    MANAGED_PARAMETERS as MANAGED_PARAMETERS,  # beside the checks of what they are
 )
-from uq_llm_integrations.records import EarlyStop, Request
+from uq_llm_integrations.backends.sampling_values import SAMPLING_PARAMETERS as SAMPLING_PARAMETERS
+from uq_llm_integrations.backends.sampling_values import check_sampling, token_ids
+from uq_llm_integrations.errors import EmptyPromptError, InvalidRequestError, PromptTooLongError
+from uq_llm_integrations.records import EarlyStop, JsonObject, Request
 
 MAX_N = 128
 """The most candidates that one request may ask for, unless the backend is given another cap."""
-
-SAMPLING_PARAMETERS = frozenset(
-    {
-        "temperature",
-        "top_p",
-        "top_k",
-        "min_p",
-        "seed",
-        "presence_penalty",
-        "frequency_penalty",
-        "repetition_penalty",
-        "max_tokens",
-        "min_tokens",
-        "stop",
-        "stop_token_ids",
-        "ignore_eos",
-        "bad_words",
-        "logit_bias",
-        "allowed_token_ids",
-        "structured_outputs",
-        "skip_special_tokens",
-        "spaces_between_special_tokens",
-        "include_stop_str_in_output",
-        "repetition_detection",
-        "thinking_token_budget",
-        "watermarking",
-        "skip_reading_prefix_cache",
-        "routed_experts_prompt_start",
-        "stream_interval",
-        "extra_args",
-    }
-)
-"""vLLM's sampling parameters that a caller may set."""
-
-MANAGED_PARAMETERS = frozenset(
-    {
-        "n",
-        "logprobs",
-        "flat_logprobs",
-        "logprob_token_ids",
-        "prompt_logprobs",
-        "prompt_logprob_token_ids",
-        "prompt_logprob_start",
-        "detokenize",
-        "output_kind",
-        "skip_clone",
-        "trace_decode_token_ids",
-    }
-)
-"""vLLM's sampling parameters that the backend sets itself."""
 
 MASKING_PARAMETERS = frozenset(
     {
@@ -79,16 +29,7 @@ matter where the probe sees the logits only."""
 PENALTIES = {"presence_penalty": 0.0, "frequency_penalty": 0.0, "repetition_penalty": 1.0}
 """Parameters that do so on vLLM's V2 model runner only, with the values that do nothing."""
 
-_RANGES = {
-    "temperature": (0.0, math.inf),
-    "top_p": (0.0, 1.0),
-    "min_p": (0.0, 1.0),
-    "presence_penalty": (-2.0, 2.0),
-    "frequency_penalty": (-2.0, 2.0),
-    "repetition_penalty": (0.0, math.inf),
-    "max_tokens": (1, math.inf),
-    "min_tokens": (0, math.inf),
-}
+_OF_TOKENS = frozenset({"stop_token_ids", "allowed_token_ids", "logit_bias"})
 
 
 @dataclass(frozen=True)
@@ -108,20 +49,60 @@ class Capabilities:
     """Why hidden states and attention cannot be had, None where they can."""
 
 
-def check_request(request: Request, capabilities: Capabilities) -> None:
-    """Raise InvalidRequestError for a request that no engine with these capabilities can serve."""
-    if not request.prompt_ids:
-        raise EmptyPromptError
-    context_length = capabilities.context_length
-    if context_length is not None and len(request.prompt_ids) >= context_length:
-        raise PromptTooLongError(len(request.prompt_ids), context_length)
+def check_request(request: Request, capabilities: Capabilities) -> Request:
+    """Return the request with values of exactly the kinds that they must have.
+
+    Its `max_tokens` is what the context leaves at most, and all of it where none is given. Raises
+    InvalidRequestError for a request that no engine with these capabilities can serve.
+    """
+    prompt_ids = _checked_prompt(request.prompt_ids, capabilities)
     if request.n != 1:
         check_n(request.n, capabilities.max_n)
     if request.top_logprobs != 0:
         check_top_logprobs(request.top_logprobs, capabilities.max_top_logprobs)
-    check_sampling(request.sampling)
+    sampling = check_sampling(request.sampling)
+    for name in _OF_TOKENS & sampling.keys():
+        check_ids(sampling[name] or (), capabilities.vocabulary_size, f" of {name}")
     if request.early_stop:
-        check_early_stop(request.early_stop, request.sampling)
+        check_early_stop(request.early_stop, sampling)
+    room = capabilities.context_length and capabilities.context_length - len(prompt_ids)
+    return replace(request, prompt_ids=prompt_ids, sampling=_within(sampling, room))
+
+
+def most_tokens(request: Request, context_length: int | None) -> int | None:
+    """Return the most tokens that a sample may have, None where there is no known limit.
+
+    It is the request's `max_tokens`, or the room that its prompt leaves in the context, if less.
+    """
+    room = context_length and context_length - len(request.prompt_ids)
+    return _least(request.sampling.get("max_tokens"), room)
+
+
+def _checked_prompt(prompt_ids: Sequence[int], capabilities: Capabilities) -> tuple[int, ...]:
+    ids, context_length = tuple(token_ids("the prompt", prompt_ids)), capabilities.context_length
+    if not ids:
+        raise EmptyPromptError
+    if context_length is not None and len(ids) >= context_length:
+        raise PromptTooLongError(len(ids), context_length)
+    check_ids(ids, capabilities.vocabulary_size)
+    return ids
+
+
+def _within(sampling: JsonObject, room: int | None) -> JsonObject:
+    """Return sampling parameters of samples that fit into so much room."""
+    given, least = sampling.get("max_tokens"), sampling.get("min_tokens")
+    if least and given is not None and least > given:
+        raise InvalidRequestError(
+            f"min_tokens is {least}; allowed are whole numbers from 0 to max_tokens, {given}"
+        )
+    most = _least(given, room)
+    if most is None:
+        return sampling
+    return {**sampling, "max_tokens": most} | ({"min_tokens": min(least, most)} if least else {})
+
+
+def _least(*limits: int | None) -> int | None:
+    return min((one for one in limits if one is not None), default=None)
 
 
 def check_text(token_ids: Sequence[int], size: int | None, context: int | None) -> None:
@@ -138,18 +119,20 @@ def check_text(token_ids: Sequence[int], size: int | None, context: int | None) 
     check_ids(token_ids, size)
 
 
-def check_ids(token_ids: Sequence[int], size: int | None) -> None:
+def check_ids(tokens: Iterable[int], size: int | None, where: str = "") -> None:
     """Raise InvalidRequestError for a token that a vocabulary of this size does not have."""
-    if size is not None and not all(0 <= token < size for token in token_ids):
-        wrong = next(token for token in token_ids if not 0 <= token < size)
-        raise InvalidRequestError(f"there is no token {wrong}; allowed are 0 to {size - 1}")
+    ids = tuple(tokens)
+    if size is None or not ids or (min(ids) >= 0 and max(ids) < size):
+        return
+    wrong = next(token for token in ids if not 0 <= token < size)
+    raise InvalidRequestError(f"there is no token {wrong}{where}; allowed are 0 to {size - 1}")
 
 
 def check_early_stop(rule: EarlyStop, sampling: Mapping[str, object]) -> None:
     """Raise InvalidRequestError for a rule that can never work."""
     if isinstance(rule.above, bool) or not isinstance(rule.above, int | float):
         raise InvalidRequestError(f"the early stop's threshold is {rule.above!r}, not a number")
-    if math.isnan(rule.above):
+    if isinstance(rule.above, float) and math.isnan(rule.above):
         raise InvalidRequestError("the early stop's threshold is NaN; it must be a number")
     if isinstance(rule.window, bool) or not isinstance(rule.window, int) or rule.window < 1:
         raise InvalidRequestError(
@@ -181,38 +164,3 @@ def check_top_logprobs(k: int, max_k: int) -> None:
             f"top_logprobs requests {size}, but the engine's max_logprobs is {max_k}; "
             f"start it with max_logprobs={k}, or request at most {max_k}"
         )
-
-
-def check_sampling(sampling: Mapping[str, object]) -> None:
-    """Raise InvalidRequestError for unknown names and values that can never work."""
-    for name, value in sampling.items():
-        if name not in SAMPLING_PARAMETERS:
-            raise _unknown(name)
-        if value is None:
-            continue
-        if name == "stop":
-            _check_stop(value)
-        elif name in _RANGES:
-            low, high = _RANGES[name]
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                raise InvalidRequestError(f"{name} is {value!r}; it must be a number")
-            if not low <= value <= high or math.isinf(value):
-                end = "" if math.isinf(high) else f" to {high}"
-                raise InvalidRequestError(
-                    f"{name} is {value!r}; allowed are numbers from {low}{end}"
-                )
-
-
-def _unknown(name: str) -> InvalidRequestError:
-    if name in MANAGED_PARAMETERS:
-        return InvalidRequestError(f"{name} is set by the backend and cannot be passed")
-    near = suggestion(name, SAMPLING_PARAMETERS)
-    return InvalidRequestError(f"unknown sampling parameter {name!r}{near}")
-
-
-def _check_stop(stop: object) -> None:
-    strings = [stop] if isinstance(stop, str) else stop
-    if not isinstance(strings, list | tuple) or not all(isinstance(s, str) for s in strings):
-        raise InvalidRequestError(f"stop is {stop!r}; it must be a string or a list of strings")
-    if "" in strings:
-        raise InvalidRequestError("a stop string is empty; it would stop before the first token")

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from uq_llm_integrations.backends.base import Backend
-from uq_llm_integrations.errors import ConfigurationError, InvalidRequestError
+from uq_llm_integrations.backends.unicode_text import check_unicode, checked_text
+from uq_llm_integrations.errors import ConfigurationError, InvalidRequestError, reason
 from uq_llm_integrations.records import Conversation, TokenTrace
 
 Message = Mapping[str, Any]  # JSON in the shape of OpenAI's API
@@ -74,6 +75,7 @@ class TokenizerBackend(Backend):
 
     async def encode(self, text: str, *, chat: bool = False) -> tuple[int, ...]:
         """Return the token ids of a prompt; with `chat`, as a user's turn in the chat template."""
+        checked_text(text, "the prompt")
         if chat:
             return await self.encode_chat(Conversation(({"role": "user", "content": text},)))
         tokenizer = await self.tokenizer()
@@ -81,6 +83,7 @@ class TokenizerBackend(Backend):
 
     async def encode_chat(self, conversation: Conversation) -> tuple[int, ...]:
         """Return the token ids of a conversation up to where the model's next turn begins."""
+        check_conversation(conversation)
         tokenizer = await self.tokenizer()
         template = chat_template(tokenizer, self._model)
         messages, tools = conversation.messages, conversation.tools
@@ -89,6 +92,7 @@ class TokenizerBackend(Backend):
         if not knows_tools(template):
             messages, tools = with_tool_descriptions(messages, tools), ()
         ready = [_for_template(one) for one in messages]
+        check_unicode(ready, "messages")  # also what JSON in them says
         try:
             ids = tokenizer.apply_chat_template(
                 ready,
@@ -98,12 +102,13 @@ class TokenizerBackend(Backend):
                 **conversation.template,
             )
         except Exception as error:  # templates raise what they like where turns are not theirs
-            reason = f"{self._model}'s chat template refuses it: {error}"
-            raise InvalidRequestError(reason) from error
+            why = f"{self._model}'s chat template refuses it: {reason(error)}"
+            raise InvalidRequestError(why) from error
         return tuple(ids)
 
     async def encode_continuation(self, text: str) -> tuple[int, ...]:
         """Return the token ids of text that follows other text."""
+        checked_text(text, "the text")
         return tuple((await self.tokenizer()).encode(text, add_special_tokens=False))
 
     async def decode(self, token_ids: Sequence[int]) -> str:
@@ -113,6 +118,13 @@ class TokenizerBackend(Backend):
     async def token_texts(self, token_ids: Sequence[int]) -> list[str]:
         """Return the text that each token adds."""
         return split_text((await self.tokenizer()).decode, token_ids)
+
+
+def check_conversation(conversation: Conversation) -> None:
+    """Raise InvalidRequestError for a text of a conversation that no tokenizer can read."""
+    check_unicode(conversation.messages, "messages")
+    check_unicode(conversation.tools, "tools")
+    check_unicode(conversation.template, "chat_template_kwargs")
 
 
 def chat_template(tokenizer: object, model: str) -> str:

@@ -10,8 +10,9 @@ import numpy as np
 
 from uq_llm_integrations.backends.base import Backend, failed_candidate, layer_numbers
 from uq_llm_integrations.backends.capabilities import MAX_N, Capabilities, check_request
-from uq_llm_integrations.backends.codec import split_text, text_of
+from uq_llm_integrations.backends.codec import check_conversation, split_text, text_of
 from uq_llm_integrations.backends.event_loop import LoopThread
+from uq_llm_integrations.backends.unicode_text import checked_text
 from uq_llm_integrations.errors import ConfigurationError, InvalidRequestError, UncertaintyError
 from uq_llm_integrations.records import (
     Activations,
@@ -83,10 +84,11 @@ class ScriptedBackend(Backend):
 
     async def encode(self, text: str, *, chat: bool = False) -> tuple[int, ...]:
         """Return the bytes of the text; there is no chat template."""
-        return tuple(text.encode())
+        return tuple(checked_text(text, "the prompt").encode())
 
     async def encode_chat(self, conversation: Conversation) -> tuple[int, ...]:
         """Return the bytes of a lone message's text, of more than one as `role: text` lines."""
+        check_conversation(conversation)
         first = conversation.messages[0]["content"]
         if len(conversation.messages) == 1 and isinstance(first, str):
             return tuple(first.encode())
@@ -97,7 +99,7 @@ class ScriptedBackend(Backend):
 
     async def encode_continuation(self, text: str) -> tuple[int, ...]:
         """Return the bytes of the text."""
-        return tuple(text.encode())
+        return tuple(checked_text(text, "the text").encode())
 
     async def decode(self, token_ids: Sequence[int]) -> str:
         """Return the text of the bytes."""
@@ -111,10 +113,10 @@ class ScriptedBackend(Backend):
         self, request: Request, monitor: SampleMonitor | None = None
     ) -> list[Candidate]:
         """Return the next `request.n` lines of the prompt's script."""
-        check_request(request, self.capabilities)
+        checked = check_request(request, self.capabilities)
         self.requests.append(request)
         await asyncio.sleep(self._delay)
-        candidates = [self._next_candidate(request) for _ in range(request.n)]
+        candidates = [self._next_candidate(checked) for _ in range(request.n)]
         errors = [one.error for one in candidates if one.error]
         if len(errors) == len(candidates):
             raise errors[0]

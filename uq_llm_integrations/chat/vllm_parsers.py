@@ -13,7 +13,7 @@ from uq_llm_integrations.backends.vllm.client_compat import (
 )
 from uq_llm_integrations.backends.vllm.requests import with_little_space
 from uq_llm_integrations.chat.reply import CallPart, Reply, ReplyPart, ToolCall
-from uq_llm_integrations.errors import ConfigurationError, InvalidRequestError
+from uq_llm_integrations.errors import ConfigurationError, InvalidRequestError, reason
 from uq_llm_integrations.records import Conversation
 
 if TYPE_CHECKING:
@@ -48,7 +48,8 @@ class VLLMReader:
         try:
             self._request = self._parser.adjust_request(self._request)
         except ValueError as error:
-            raise InvalidRequestError(f"vLLM cannot request these tools: {error}") from error
+            why = f"vLLM cannot request these tools: {reason(error)}"
+            raise InvalidRequestError(why) from error
         if self._prompt_ids:
             self._parser.set_prompt_token_ids(self._prompt_ids)
 
@@ -96,8 +97,8 @@ def _parser(
         return reply_parser(tokenizer, request, tool, reasoning, is_forced=is_forced)
     except Exception as error:  # vLLM's parsers raise what they like at construction
         raise ConfigurationError(
-            f"tool_parser={tool!r}, reasoning_parser={reasoning!r}: {error}; allowed are vLLM's "
-            f"names, see vllm.tool_parsers and vllm.reasoning"
+            f"tool_parser={tool!r}, reasoning_parser={reasoning!r}: {reason(error)}; "
+            "allowed are vLLM's names, see vllm.tool_parsers and vllm.reasoning"
         ) from error
 
 

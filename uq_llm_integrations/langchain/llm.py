@@ -11,12 +11,14 @@ from langchain_core.language_models import LanguageModelInput
 from langchain_core.language_models.base import LangSmithParams
 from langchain_core.language_models.llms import BaseLLM
 from langchain_core.outputs import GenerationChunk, LLMResult
-from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables import Runnable, RunnableConfig
 
+from uq_llm_integrations.backends.sampling_values import stop_strings
 from uq_llm_integrations.chat.reply import Turn
 from uq_llm_integrations.faces import HuggingFaceFace, HybridFace, ModelFace, VLLMFace
 from uq_llm_integrations.langchain.messages import generation_chunk, llm_result
 from uq_llm_integrations.records import Conversation
+from uq_llm_integrations.settings import MaxTokens
 
 
 class ScoredText(NamedTuple):
@@ -39,6 +41,9 @@ class UncertaintyLLM(ModelFace, BaseLLM):
         >>> llm.invoke_with_scores("Capital of France?").uncertainty["decision"]
         'accepted'
     """
+
+    max_tokens: MaxTokens = 256
+    """The most tokens of a sample, None for all that the prompt leaves of the context."""
 
     refused: ClassVar[frozenset[str]] = frozenset({"logprobs", "reasoning_parser", "tool_parser"})
 
@@ -79,6 +84,30 @@ class UncertaintyLLM(ModelFace, BaseLLM):
         """Generate with the call's own options bound first, so that caches key on them too."""
         bound, rest = self.bound(kwargs)
         return await super(UncertaintyLLM, bound).agenerate(prompts, *args, **rest)
+
+    def batch(
+        self,
+        inputs: list[LanguageModelInput],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> list[str]:
+        """Return the texts; with `return_exceptions`, a prompt that fails alone has its error."""
+        answer = Runnable.batch if return_exceptions else BaseLLM.batch
+        return answer(self, inputs, config, return_exceptions=return_exceptions, **kwargs)
+
+    async def abatch(
+        self,
+        inputs: list[LanguageModelInput],
+        config: RunnableConfig | list[RunnableConfig] | None = None,
+        *,
+        return_exceptions: bool = False,
+        **kwargs: Any,
+    ) -> list[str]:
+        """Return what `batch` does."""
+        answer = Runnable.abatch if return_exceptions else BaseLLM.abatch
+        return await answer(self, inputs, config, return_exceptions=return_exceptions, **kwargs)
 
     def _generate(
         self,
@@ -128,14 +157,14 @@ class UncertaintyLLM(ModelFace, BaseLLM):
         self, prompts: Sequence[str], stop: list[str] | None, kwargs: dict[str, Any]
     ) -> LLMResult:
         core = self.core.with_options(**kwargs)
-        results = await core.agenerate_all(prompts, stop or ())
+        results = await core.agenerate_all(prompts, stop)
         return llm_result(results, [await core.ametadata(one) for one in results], self.model_name)
 
     async def _chunks(
         self, prompt: str, stop: list[str] | None, kwargs: dict[str, Any]
     ) -> AsyncGenerator[GenerationChunk, None]:
         bound, rest = self.bound(kwargs)
-        core, stops = bound.core.with_options(**rest), tuple(stop or ())
+        core, stops = bound.core.with_options(**rest), stop_strings(stop)
         turn = Turn(stop=stops, prompt=prompt)
         if core.settings.chat_template:
             message = {"role": "user", "content": prompt}

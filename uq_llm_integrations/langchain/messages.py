@@ -26,6 +26,7 @@ from langchain_core.outputs import (
     LLMResult,
 )
 
+from uq_llm_integrations.backends.sampling_values import stop_strings
 from uq_llm_integrations.chat.parsers import tool_choice_of
 from uq_llm_integrations.chat.reply import ChatResult as Answer
 from uq_llm_integrations.chat.reply import ReplyPart, ReplyPiece, ScoredReply, Turn
@@ -38,7 +39,7 @@ PROVIDER = "uq_llm_integrations"
 
 def turn_of(
     messages: Sequence[BaseMessage],
-    stop: Sequence[str] | None,
+    stop: str | Sequence[str] | None,
     tools: Sequence[Mapping[str, Any]] | None = None,
     tool_choice: Any = None,
     response_format: Mapping[str, Any] | None = None,
@@ -48,7 +49,7 @@ def turn_of(
     schema = None if response_format is None else schema_of(response_format)
     return Turn(
         conversation,
-        tuple(stop or ()),
+        stop_strings(stop),
         "auto" if tool_choice is None else tool_choice_of(tool_choice),
         schema,
     )

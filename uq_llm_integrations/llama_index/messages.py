@@ -22,6 +22,7 @@ from llama_index.core.base.llms.types import (
 )
 from llama_index.core.llms.llm import ToolSelection
 
+from uq_llm_integrations.backends.sampling_values import stop_strings
 from uq_llm_integrations.chat.parsers import tool_choice_of
 from uq_llm_integrations.chat.reply import ChatResult, Reply, ReplyPiece, ToolCall, Turn
 from uq_llm_integrations.errors import InvalidRequestError
@@ -46,13 +47,13 @@ def turn_of(
 
     Raises InvalidRequestError for tools where there is no chat template to describe them.
     """
-    stop, tools = arguments.get("stop") or (), arguments.get("tools") or ()
+    tools = arguments.get("tools") or ()
     if tools and written is not None:
         raise InvalidRequestError("tools need the model's chat template: chat_template=True")
     conversation = Conversation(() if written else tuple(map(openai_message, messages)), (*tools,))
     return Turn(
         conversation,
-        (stop,) if isinstance(stop, str) else tuple(stop),
+        stop_strings(arguments.get("stop")),
         tool_choice_of(arguments.get("tool_choice")),
         arguments.get("response_schema"),
         written,

@@ -6,7 +6,7 @@ from itertools import accumulate, islice, pairwise, product
 
 import numpy as np
 
-from uq_llm_integrations.errors import EvidenceError
+from uq_llm_integrations.errors import EvidenceError, reason
 from uq_llm_integrations.methods.alternatives import boosted
 from uq_llm_integrations.methods.base import Method, evidence_method, needs_exact_statistics
 from uq_llm_integrations.methods.context import Context, Evidence
@@ -45,7 +45,7 @@ def _found(spans: Spans, text: str) -> list[Span]:
     try:
         found = [(int(start), int(end)) for start, end in spans(text)]
     except Exception as error:  # the caller's own function, and so anything
-        raise EvidenceError(f"the claims of an answer cannot be found: {error}") from error
+        raise EvidenceError(f"the claims of an answer cannot be found: {reason(error)}") from error
     for start, end in found:
         if not 0 <= start < end <= len(text):
             raise EvidenceError(

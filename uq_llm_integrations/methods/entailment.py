@@ -17,6 +17,7 @@ from uq_llm_integrations.errors import (
     ConfigurationError,
     MissingDependencyError,
     ModelNotFoundError,
+    reason,
 )
 from uq_llm_integrations.records import Floats, Inspection, Singles
 
@@ -224,5 +225,5 @@ class Classifier:
             return tokenizer, AutoModelForSequenceClassification.from_pretrained(source).eval()
         except (OSError, ValueError) as error:
             raise ConfigurationError(
-                f"cannot load the classifier {self.model!r}: {error}"
+                f"cannot load the classifier {self.model!r}: {reason(error)}"
             ) from error

@@ -26,6 +26,7 @@ from uq_llm_integrations.errors import (
     EvidenceError,
     MethodUnavailableError,
     MissingDependencyError,
+    reason,
 )
 from uq_llm_integrations.methods.base import Level, Method, MethodFields, Requirement, Value
 from uq_llm_integrations.methods.context import Context, Evidence
@@ -131,7 +132,7 @@ def estimators() -> ModuleType:
         except ImportError as error:
             if not has_polygraph():
                 raise MissingDependencyError("lm-polygraph", "polygraph") from error
-            raise ConfigurationError(f"lm-polygraph cannot be imported: {error}") from error
+            raise ConfigurationError(f"lm-polygraph cannot be imported: {reason(error)}") from error
         if (seconds := time.perf_counter() - started) > SLOW_IMPORT:
             _log.warning("the import of lm-polygraph took %.1f seconds", seconds)
         return module

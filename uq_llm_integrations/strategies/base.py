@@ -16,7 +16,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from uq_llm_integrations.backends.base import Backend, Capabilities
 from uq_llm_integrations.backends.metering import MeteredBackend
-from uq_llm_integrations.errors import ConfigurationError
+from uq_llm_integrations.errors import ConfigurationError, UncertaintyError
 from uq_llm_integrations.methods.options import MethodOptions
 from uq_llm_integrations.methods.registry import DEFAULT_METHODS, check_available, find_method
 from uq_llm_integrations.methods.scoring import add_evidence_scores
@@ -235,7 +235,7 @@ async def run_strategy(
 
 async def run_strategies(
     strategy: Strategy,
-    requests: Sequence[Request],
+    requests: Sequence[Request | UncertaintyError],
     backend: Backend,
     methods: Sequence[str] = DEFAULT_METHODS,
     options: MethodOptions | None = None,
@@ -243,13 +243,12 @@ async def run_strategies(
     """Run a strategy for many requests at once, and return their results in the same order.
 
     Where one fails, the others are still finished, and the error's `completed` holds their results.
+    In the place of a request may stand the error by which it could not be made.
 
     Example:
         results = await run_strategies(SelfConsistency(8), requests, backend, ["entropy"])
     """
-    for request in requests:
-        backend.check(request)
-    runs = (run_strategy(strategy, request, backend, methods, options) for request in requests)
+    runs = (_run_checked(strategy, request, backend, methods, options) for request in requests)
     outcomes = await asyncio.gather(*runs, return_exceptions=True)
     completed = {i: out for i, out in enumerate(outcomes) if isinstance(out, Result)}
     for outcome in outcomes:
@@ -257,6 +256,19 @@ async def run_strategies(
             outcome.completed = completed  # type: ignore[attr-defined]  # ours or a foreign error
             raise outcome
     return list(completed.values())
+
+
+async def _run_checked(
+    strategy: Strategy,
+    request: Request | UncertaintyError,
+    backend: Backend,
+    methods: Sequence[str],
+    options: MethodOptions | None,
+) -> Result:
+    if isinstance(request, UncertaintyError):
+        raise request
+    backend.check(request)
+    return await run_strategy(strategy, request, backend, methods, options)
 
 
 def check_run(strategy: Strategy, run: Run) -> None:

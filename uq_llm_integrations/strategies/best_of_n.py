@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pydantic.json_schema import SkipJsonSchema
 
 from uq_llm_integrations.backends.base import Capabilities
+from uq_llm_integrations.backends.capabilities import most_tokens
 from uq_llm_integrations.errors import ConfigurationError
 from uq_llm_integrations.methods.options import MethodOptions
 from uq_llm_integrations.methods.registry import find_method
@@ -85,7 +86,7 @@ class BestOfN(Strategy):
     async def __call__(self, run: Run) -> Result:
         """Sample the candidates, and order them."""
         run = run.vary(self._sharpened(replace(run.request, n=self.n)), [self._method])
-        most = run.request.sampling.get("max_tokens")
+        most = most_tokens(run.request, run.backend.capabilities.context_length)
         settles = self.settle and not self._is_vote
         result = await sample_in_waves(
             run,

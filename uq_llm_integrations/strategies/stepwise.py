@@ -8,6 +8,7 @@ from functools import cached_property
 from pydantic.json_schema import SkipJsonSchema
 
 from uq_llm_integrations.backends.base import Capabilities
+from uq_llm_integrations.backends.capabilities import most_tokens
 from uq_llm_integrations.errors import ConfigurationError, UncertaintyError
 from uq_llm_integrations.methods.options import MethodOptions
 from uq_llm_integrations.records import Candidate, Decision, Request, Result, SamplingEnd
@@ -26,7 +27,7 @@ from uq_llm_integrations.strategies.results import concluded, lowest, merged, or
 from uq_llm_integrations.strategies.step_state import StepState
 
 DEFAULT_MAX_TOKENS = 256
-"""The most tokens of a step-wise answer whose request does not set `max_tokens`."""
+"""The most tokens of a step-wise answer where neither `max_tokens` nor a context sets an end."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,7 @@ class Stepwise(Strategy):
 
         The run's request has the sampling parameters of the whole answer.
         """
-        most = self._most_tokens(state, run.request)
+        most = self._most_tokens(state, run)
         if most < 1:
             return replace(state, finish_reason="length")
         prompt_ids = state.prompt_ids + state.token_ids
@@ -219,8 +220,9 @@ class Stepwise(Strategy):
             return text
         return text[: text.find(stop, len(state.text))]
 
-    def _most_tokens(self, state: StepState, request: Request) -> int:
-        limit = request.sampling.get("max_tokens") or DEFAULT_MAX_TOKENS
+    def _most_tokens(self, state: StepState, run: Run) -> int:
+        limit = most_tokens(run.request, run.backend.capabilities.context_length)
+        limit = DEFAULT_MAX_TOKENS if limit is None else limit
         most = limit - len(state.token_ids)
         if self.token_budget is not None:
             most = min(most, (self.token_budget - state.usage.generated_tokens) // self.n)

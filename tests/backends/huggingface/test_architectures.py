@@ -94,3 +94,22 @@ def test_a_model_that_does_not_attend_has_no_attention_weights():
         pytest.raises(errors.MethodUnavailableError, match="none of the model's layers"),
     ):
         backend.run(backend.inspect_all([PROMPT], Inspection(attention="bands")))
+
+
+def test_a_sample_may_fill_the_context_where_nothing_else_is_said(monkeypatch):
+    model = random_model("llama")
+    monkeypatch.setattr(model.config, "max_position_embeddings", len(PROMPT) + 30)
+    endless = {"ignore_eos": True}
+    with backend_of(model) as backend:
+        for sampling in ({}, {"max_tokens": None}, {"max_tokens": 1e3}):
+            request = Request(PROMPT, sampling=endless | sampling)
+            (candidate,) = backend.run(backend.generate(request))
+            assert (len(candidate.token_ids), candidate.finish_reason) == (30, "length")
+
+
+def test_a_model_of_no_known_context_needs_an_end():
+    with (
+        backend_of(random_model("mamba")) as backend,
+        pytest.raises(errors.InvalidRequestError, match="max_tokens is None"),
+    ):
+        backend.run(backend.generate(Request(PROMPT)))

@@ -15,7 +15,6 @@ from uq_llm_integrations.backends.batching import in_batches
 from uq_llm_integrations.backends.capabilities import (
     MAX_N,
     Capabilities,
-    check_ids,
     check_request,
     check_text,
 )
@@ -24,6 +23,7 @@ from uq_llm_integrations.backends.event_loop import LoopThread
 from uq_llm_integrations.backends.huggingface.loading import ModelOptions
 from uq_llm_integrations.backends.huggingface.thread import ModelThread
 from uq_llm_integrations.backends.huggingface.token_sampling import HFSampling
+from uq_llm_integrations.backends.sampling_values import token_ids
 from uq_llm_integrations.checkpoints import resolve_model
 from uq_llm_integrations.errors import (
     ConfigurationError,
@@ -177,9 +177,7 @@ class HuggingFaceBackend(TokenizerBackend):
 
     def check(self, request: Request) -> None:
         """Raise InvalidRequestError for a request that can never work."""
-        check_request(request, self.capabilities)
-        HFSampling.of(request.sampling)
-        check_ids(request.prompt_ids, self.capabilities.vocabulary_size)
+        HFSampling.of(check_request(request, self.capabilities).sampling)
 
     async def generate(
         self, request: Request, monitor: SampleMonitor | None = None
@@ -205,7 +203,8 @@ class HuggingFaceBackend(TokenizerBackend):
         """Return the exact traces of given tokens behind a prompt (teacher forcing)."""
         from uq_llm_integrations.backends.huggingface.teacher_forcing import scored_candidate
 
-        prompt, texts = tuple(prompt_ids), [tuple(ids) for ids in continuations]
+        prompt = tuple(token_ids("the prompt", prompt_ids))
+        texts = [tuple(token_ids("a text", ids)) for ids in continuations]
         if not prompt:
             raise EmptyPromptError
         known = await self._thread.describe()
@@ -237,7 +236,12 @@ class HuggingFaceBackend(TokenizerBackend):
 
         self.check(request)
         known = await self._thread.describe()
-        self.check(request)  # now the sizes are known
+        request = check_request(request, self.capabilities)  # now the sizes are known
+        if request.sampling.get("max_tokens") is None:
+            raise InvalidRequestError(
+                f"max_tokens is None; {self._model} states no length of its context that could "
+                "end a sample, so it must be a whole number"
+            )
         model, ends = await self._thread.work(self._thread.model)
         return Generation(
             self._thread.work, model, known, ends, request, monitor, one_by_one=self._one_by_one

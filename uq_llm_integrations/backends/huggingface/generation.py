@@ -262,9 +262,8 @@ class Generation:
         return TokenBatch(self._model, self._request, self._sampling, self._ends, numbers)
 
     def _sample(self, number: int) -> Sample:
-        room, context = self._sampling.max_tokens, self._description.context_length
-        if context is not None:
-            room = min(room, context - len(self._request.prompt_ids))
+        room = self._sampling.max_tokens
+        assert room is not None  # `check_request` has put in what the context leaves
         decode = self._description.text
         return Sample(number, self._request, self._sampling, self._ends, decode, room)
 

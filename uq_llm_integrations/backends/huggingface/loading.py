@@ -18,6 +18,7 @@ from uq_llm_integrations.errors import (
     EngineStartError,
     MissingDependencyError,
     ModelNotFoundError,
+    reason,
 )
 
 if TYPE_CHECKING:
@@ -175,9 +176,9 @@ def _loading(path: str) -> Iterator[None]:
     except (ConfigurationError, EngineStartError):
         raise
     except OSError as error:
-        raise ModelNotFoundError(f"the model {path!r} cannot be loaded: {error}") from error
+        raise ModelNotFoundError(f"the model {path!r} cannot be loaded: {reason(error)}") from error
     except Exception as error:
-        raise EngineStartError(f"the model {path!r} did not load: {error}") from error
+        raise EngineStartError(f"the model {path!r} did not load: {reason(error)}") from error
 
 
 def _quantization(name: str, device: str) -> BitsAndBytesConfig:

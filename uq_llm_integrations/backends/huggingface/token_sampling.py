@@ -10,6 +10,7 @@ import numpy as np
 
 from uq_llm_integrations.backends.codec import IncrementalText
 from uq_llm_integrations.backends.huggingface.loading import EndTokens
+from uq_llm_integrations.backends.sampling_values import check_sampling
 from uq_llm_integrations.backends.token_statistics import empty_trace, join_traces
 from uq_llm_integrations.errors import EngineError, InvalidRequestError
 from uq_llm_integrations.records import Candidate, EarlyStop, Request, TokenTrace
@@ -22,14 +23,14 @@ _LOWEST_TEMPERATURE = 1e-5
 class HFSampling:
     """The sampling parameters that this backend has, by vLLM's names and with vLLM's defaults.
 
-    `check_sampling` has checked the ranges that are the same for all backends.
+    A `max_tokens` of None sets no limit: `check_request` puts in what the context leaves.
     """
 
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
     min_p: float = 0.0
-    max_tokens: int = 16
+    max_tokens: int | None = None
     min_tokens: int = 0
     stop: tuple[str, ...] = ()
     stop_token_ids: tuple[int, ...] = ()
@@ -52,19 +53,12 @@ class HFSampling:
                 f"the Hugging Face backend does not support {', '.join(unknown)}; "
                 f"allowed are {', '.join(sorted(allowed))}"
             )
-        values = {name: value for name, value in sampling.items() if value is not None}
-        stop = values.get("stop", ())
-        values["stop"] = (stop,) if isinstance(stop, str) else tuple(stop)
+        checked = check_sampling(sampling)
+        values = {name: value for name, value in checked.items() if value is not None}
         _check_values(values)
-        values["stop_token_ids"] = tuple(values.get("stop_token_ids", ()))
+        for name in ("stop", "stop_token_ids"):
+            values[name] = tuple(values.get(name, ()))
         return cls(**values)
-
-    def __post_init__(self) -> None:
-        if self.min_tokens > self.max_tokens:
-            raise InvalidRequestError(
-                f"min_tokens is {self.min_tokens}; allowed are at most max_tokens, "
-                f"{self.max_tokens}"
-            )
 
     @property
     def is_greedy(self) -> bool:
@@ -196,18 +190,6 @@ def _check_values(values: Mapping[str, Any]) -> None:
     for name in ("top_p", "repetition_penalty"):
         if values.get(name, 1.0) == 0:
             raise InvalidRequestError(f"{name} is 0; it must be more")
-    for name in ("top_k", "max_tokens", "min_tokens", "seed"):
-        if not _is_whole(values.get(name, 0)):
-            raise InvalidRequestError(f"{name} is {values[name]!r}; it must be a whole number")
-    if values.get("top_k", 0) < -1:
-        raise InvalidRequestError(f"top_k is {values['top_k']}; allowed are -1, 0 (all) and more")
-    ids = values.get("stop_token_ids", ())
-    if not isinstance(ids, list | tuple) or not all(map(_is_whole, ids)):
-        raise InvalidRequestError(f"stop_token_ids is {ids!r}; it must be a list of token ids")
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _uncertainty(trace: TokenTrace, rule: EarlyStop) -> float:

@@ -13,12 +13,13 @@ from uq_llm_integrations.backends.base import Backend, Capabilities
 from uq_llm_integrations.backends.capabilities import MAX_N, check_request
 from uq_llm_integrations.backends.codec import Tokenizer, TokenizerBackend
 from uq_llm_integrations.backends.event_loop import LoopThread
+from uq_llm_integrations.backends.sampling_values import token_ids
 from uq_llm_integrations.backends.vllm.generation import Generation
 from uq_llm_integrations.backends.vllm.inspection import InspectionPass, why_no_activations
 from uq_llm_integrations.backends.vllm.launch import check_engine_arguments
 from uq_llm_integrations.backends.vllm.pool import POOL, adopt, engine_key
 from uq_llm_integrations.backends.vllm.process import EngineProcess
-from uq_llm_integrations.backends.vllm.requests import check_seed
+from uq_llm_integrations.backends.vllm.requests import check_engine_limits
 from uq_llm_integrations.backends.vllm.teacher_forcing import Scoring
 from uq_llm_integrations.checkpoints import resolve_model
 from uq_llm_integrations.errors import ConfigurationError, EmptyPromptError, EngineError
@@ -189,12 +190,12 @@ class VLLMEngineBackend(TokenizerBackend):
         self, request: Request, monitor: SampleMonitor | None = None
     ) -> list[Candidate]:
         """Return `request.n` candidates, sampled as so many requests that share the prompt."""
-        process = await self._started(request)
+        process, request = await self._started(request)
         return await process.loop.arun(self._generation(process, request, monitor).candidates())
 
     async def stream(self, request: Request) -> AsyncGenerator[StreamPiece, None]:
         """Generate one candidate piece by piece; the last piece has the scored candidate."""
-        process = await self._started(request)
+        process, request = await self._started(request)
         generation = self._generation(process, request)
         async with aclosing(process.loop.aiterate(generation.pieces())) as pieces:
             async for piece in pieces:
@@ -211,7 +212,8 @@ class VLLMEngineBackend(TokenizerBackend):
         Where the probe cannot see them, the top k bound their entropies, and k is at least 20 or
         what the engine allows.
         """
-        prompt, texts = tuple(prompt_ids), [tuple(ids) for ids in continuations]
+        prompt = tuple(token_ids("the prompt", prompt_ids))
+        texts = [tuple(token_ids("a text", ids)) for ids in continuations]
         if not prompt:
             raise EmptyPromptError
         process = await self._running()
@@ -233,12 +235,13 @@ class VLLMEngineBackend(TokenizerBackend):
         passes = InspectionPass(process, inspection, self.score, self._deadline)
         return await process.loop.arun(passes.activations([tuple(text) for text in texts]))
 
-    async def _started(self, request: Request) -> EngineProcess:
-        check_request(request, self.capabilities)
+    async def _started(self, request: Request) -> tuple[EngineProcess, Request]:
+        """Return the running engine, and the request as it is sent to it."""
+        request = check_request(request, self.capabilities)
         process = await self._running()
-        check_request(request, self.capabilities)  # now the context length is known
-        check_seed(request, process.llm.vllm_config)
-        return process
+        request = check_request(request, self.capabilities)  # now the sizes are known
+        check_engine_limits(request, process.llm)
+        return process, request
 
     async def _running(self) -> EngineProcess:
         process = self._usable

@@ -1,6 +1,7 @@
 """Every reach into vLLM's inside that is made in the client's process, one function each.
 
-The reaches that are made in vLLM's own processes are in `worker.compat`.
+Those into its sampling parameters are in `sampling_compat`, and those that are made in vLLM's own
+processes in `worker.compat`.
 """
 
 from __future__ import annotations
@@ -254,24 +255,6 @@ def vllm_errors() -> VLLMErrors:
 
 
 # Requests and outputs.
-
-
-@reach(
-    "vllm:SamplingParams(logprobs, flat_logprobs, prompt_logprobs, detokenize, output_kind, "
-    "skip_clone, skip_reading_prefix_cache, extra_args)",
-    "vllm.sampling_params:RequestOutputKind.FINAL_ONLY",
-)
-def sampling_params(*, is_whole: bool | None = None, **values: object) -> SamplingParams:
-    """Return vLLM's sampling parameters, with log-probabilities in flat columns.
-
-    `is_whole` requests one output at the end, or for one a step with all tokens so far.
-    """
-    from vllm import SamplingParams
-    from vllm.sampling_params import RequestOutputKind as Kind
-
-    if is_whole is not None:
-        values["output_kind"] = Kind.FINAL_ONLY if is_whole else Kind.CUMULATIVE
-    return SamplingParams(flat_logprobs=True, **values)
 
 
 @reach(

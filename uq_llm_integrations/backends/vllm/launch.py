@@ -23,6 +23,7 @@ from uq_llm_integrations.errors import (
     ConfigurationError,
     EngineStartError,
     ModelNotFoundError,
+    reason,
     suggestion,
 )
 
@@ -170,9 +171,9 @@ def _engine_config(arguments: Mapping[str, object]) -> VllmConfig:
     try:
         return client_compat.create_engine_config({**_platform_defaults(), **arguments})
     except OSError as error:
-        raise ModelNotFoundError(f"cannot load {arguments['model']!r}: {error}") from error
+        raise ModelNotFoundError(f"cannot load {arguments['model']!r}: {reason(error)}") from error
     except (ValueError, TypeError, NotImplementedError) as error:
-        raise ConfigurationError(f"vLLM refuses its engine arguments: {error}") from error
+        raise ConfigurationError(f"vLLM refuses its engine arguments: {reason(error)}") from error
 
 
 def _platform_defaults() -> dict[str, object]:

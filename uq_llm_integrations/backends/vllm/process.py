@@ -20,6 +20,7 @@ from uq_llm_integrations.errors import (
     EngineTimeoutError,
     InvalidRequestError,
     UncertaintyError,
+    reason,
 )
 
 if TYPE_CHECKING:
@@ -53,21 +54,14 @@ def translated_errors() -> Iterator[None]:
     except foreign.dead as error:
         raise EngineDeadError("the engine's process died") from error
     except (foreign.client, ValueError, TypeError) as error:
-        raise InvalidRequestError(f"vLLM refuses the request: {_reason(error)}") from error
+        raise InvalidRequestError(f"vLLM refuses the request: {reason(error)}") from error
     except TimeoutError as error:
         raise EngineTimeoutError("the engine did not answer in time") from error
     except Exception as error:
         cause = error.__cause__
         if isinstance(cause, EngineDeadError | EngineTimeoutError):
             raise type(cause)(*cause.args) from error
-        raise EngineError(f"vLLM failed: {_reason(error)}") from error
-
-
-def _reason(error: BaseException) -> str:
-    """Return what an error says, or its cause, or else its name."""
-    if text := str(error).strip():
-        return text
-    return _reason(error.__cause__) if error.__cause__ else type(error).__name__
+        raise EngineError(f"vLLM failed: {reason(error)}") from error
 
 
 class EngineProcess:
@@ -249,7 +243,7 @@ class EngineProcess:
             except TimeoutError:
                 self._fail_all(EngineTimeoutError(f"no sign of life for {allowed} seconds"))
             except Exception as error:
-                self._fail_all(EngineDeadError(f"the engine died: {_reason(error)}"))
+                self._fail_all(EngineDeadError(f"the engine died: {reason(error)}"))
         self._life_check = None
 
     def _fail_all(self, failure: EngineFailure) -> None:

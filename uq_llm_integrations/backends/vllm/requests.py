@@ -7,18 +7,27 @@ no end of it. Here one space or line break at a time is allowed.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from uq_llm_integrations.backends.capabilities import MASKING_PARAMETERS, PENALTIES
-from uq_llm_integrations.backends.vllm.client_compat import is_served_by_xgrammar, sampling_params
+from uq_llm_integrations.backends.sampling_values import described, sampling_value
+from uq_llm_integrations.backends.vllm.client_compat import is_served_by_xgrammar
+from uq_llm_integrations.backends.vllm.sampling_compat import (
+    bad_tokens,
+    check_readable,
+    most_bad_tokens,
+    repetition_detection,
+    sampling_params,
+    v2_limits,
+)
 from uq_llm_integrations.backends.vllm.worker.protocol import (
     REQUEST_KEY,
     SCORE_KEY,
     STOP_KEY,
     TOKENS_KEY,
 )
-from uq_llm_integrations.errors import InvalidRequestError
+from uq_llm_integrations.errors import InvalidRequestError, reason
 from uq_llm_integrations.records import Request
 
 if TYPE_CHECKING:
@@ -30,6 +39,9 @@ if TYPE_CHECKING:
 Json = dict[str, "Json"] | list["Json"] | str | float | bool | None
 
 SPACES = 1
+
+_KEYS = {REQUEST_KEY, SCORE_KEY, STOP_KEY, TOKENS_KEY}
+_NAMING = frozenset({"allowed_token_ids", "logit_bias", "stop_token_ids", "bad_words"})
 
 
 def generation_params(
@@ -52,12 +64,8 @@ def generation_params(
     `detokenize`, unless a stop string needs it on the way: vLLM would also look up the text of
     every log-probability.
     """
-    values = {name: value for name, value in request.sampling.items() if value is not None}
-    if "seed" in values:
-        values["seed"] += index
+    values = _own_values(request, index)
     extra: dict[str, object] = dict(values.pop("extra_args", {}))
-    if isinstance(values.get("structured_outputs"), Mapping):
-        values["structured_outputs"] = structured_outputs(values["structured_outputs"])
     if whole and not values.get("stop"):
         values["detokenize"] = False
     k: int | None = request.top_logprobs
@@ -71,8 +79,34 @@ def generation_params(
         k = max(request.top_logprobs, fallback_k)
     if keeps_tokens and not k:
         k = None
+    check_readable({**values, "extra_args": extra})
     # Not cloned, since they are for this request alone.
     return sampling_params(**values, logprobs=k, extra_args=extra, skip_clone=True, is_whole=whole)
+
+
+def _own_values(request: Request, index: int) -> dict[str, Any]:
+    """Return the values that a caller has given, as a sample's own and of vLLM's own types."""
+    values = {name: value for name, value in request.sampling.items() if value is not None}
+    values.setdefault("max_tokens", None)  # vLLM's own default is 16
+    if "seed" in values:
+        values["seed"] = sampling_value("seed", values["seed"] + index)
+    if taken := _KEYS & values.get("extra_args", {}).keys():
+        raise InvalidRequestError(f"extra_args has {min(taken)!r}, which only the backend may set")
+    for name, read in _OPTIONS.items():
+        if isinstance(values.get(name), Mapping):
+            values[name] = _read(name, read, values[name])
+    return values
+
+
+def _read(
+    name: str, read: Callable[[Mapping[str, Any]], object], given: Mapping[str, Any]
+) -> object:
+    try:
+        return read(given)
+    except Exception as error:  # vLLM's own types raise what they like
+        raise InvalidRequestError(
+            f"{name} is {described(given)}, which vLLM refuses: {reason(error)}"
+        ) from error
 
 
 def scoring_params(k: int, scored: tuple[str, int] | None, *, reads_cache: bool) -> SamplingParams:
@@ -138,6 +172,23 @@ def check_seed(request: Request, config: VllmConfig) -> None:
         )
 
 
+def check_engine_limits(request: Request, llm: AsyncLLM) -> None:
+    """Raise InvalidRequestError for what would end the engine of all callers."""
+    check_seed(request, llm.vllm_config)
+    named = {name: one for name, one in request.sampling.items() if name in _NAMING and one}
+    if not named or not llm.vllm_config.use_v2_model_runner:
+        return
+    counts = {name: len(one) for name, one in named.items() if name != "bad_words"}
+    if not request.sampling.get("min_tokens"):
+        counts.pop("stop_token_ids", None)
+    limits = {**v2_limits(), "bad_words": most_bad_tokens()}
+    if words := named.get("bad_words"):
+        counts["bad_words"] = bad_tokens(words, llm.get_tokenizer())
+    for name, count in counts.items():
+        if count > limits[name]:
+            raise InvalidRequestError(f"{name} has {count} tokens; allowed are {limits[name]}")
+
+
 def why_not_observed(request: Request, *, use_v2_model_runner: bool) -> str | None:
     """Return why the probe would see another distribution than the log-probabilities come from."""
     changed = {name for name in MASKING_PARAMETERS if request.sampling.get(name)}
@@ -159,10 +210,11 @@ def structured_outputs(given: Mapping[str, Any]) -> StructuredOutputsParams:
     """
     from vllm.sampling_params import StructuredOutputsParams
 
-    schema = given.get("json") or ({"type": "object"} if given.get("json_object") else None)
+    params = StructuredOutputsParams(**given)
+    schema = params.json or ({"type": "object"} if params.json_object else None)
     schema = json.loads(schema) if isinstance(schema, str) else schema
     if schema is None or not is_served_by_xgrammar(schema):
-        return StructuredOutputsParams(**given)
+        return params
     form: Json = {"type": "json_schema", "json_schema": schema, "max_whitespace_cnt": SPACES}
     return StructuredOutputsParams(structural_tag=_tag(form))
 
@@ -187,3 +239,10 @@ def _spared(form: Json) -> Json:
     if form.get("type") == "json_schema":
         return {**form, "max_whitespace_cnt": SPACES}
     return {name: _spared(part) for name, part in form.items()}
+
+
+_OPTIONS: Mapping[str, Callable[[Mapping[str, Any]], object]] = {
+    "structured_outputs": structured_outputs,
+    "repetition_detection": repetition_detection,
+}
+"""What makes vLLM's own objects of mappings."""

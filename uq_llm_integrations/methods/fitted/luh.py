@@ -27,6 +27,7 @@ from uq_llm_integrations.errors import (
     MethodUnavailableError,
     MissingDependencyError,
     ModelNotFoundError,
+    reason,
 )
 from uq_llm_integrations.records import Activations, Candidate, Floats, Inspection
 
@@ -125,7 +126,8 @@ class LuhHead:
         try:
             head = luh.AutoUncertaintyHead.from_pretrained(folder, base)
         except Exception as error:  # theirs, and so anything
-            raise ModelNotFoundError(f"cannot load the luh head {name!r}: {error}") from error
+            why = f"cannot load the luh head {name!r}: {reason(error)}"
+            raise ModelNotFoundError(why) from error
         return cls(name, head.to(device).eval(), _inspection(head), _top_logprobs(head))
 
     def doubt(self, candidate: Candidate, seen: Activations) -> float:
@@ -145,7 +147,8 @@ class LuhHead:
             with torch.inference_mode():
                 logits = self._logits(candidate, seen, claims)
         except Exception as error:  # theirs, and so anything
-            raise ConfigurationError(f"the luh head {self.name!r} fails: {error}") from error
+            why = f"the luh head {self.name!r} fails: {reason(error)}"
+            raise ConfigurationError(why) from error
         found = torch.sigmoid(logits).double().cpu().numpy()
         if self.head.model_type == "claim":
             return np.asarray(found)
@@ -261,7 +264,7 @@ def _folder(name: str, revision: str | None) -> str:
         # luh's own download has an argument that the hub's client no longer takes.
         return str(snapshot_download(name, revision=revision, allow_patterns=_FILES))
     except (OSError, ValueError) as error:
-        raise ModelNotFoundError(f"there is no luh head {name!r}: {error}") from error
+        raise ModelNotFoundError(f"there is no luh head {name!r}: {reason(error)}") from error
 
 
 def _model_configuration(model: str) -> object:
@@ -270,7 +273,7 @@ def _model_configuration(model: str) -> object:
     try:
         return cast(object, AutoConfig.from_pretrained(model))
     except (OSError, ValueError) as error:
-        raise ModelNotFoundError(f"there is no model {model!r}: {error}") from error
+        raise ModelNotFoundError(f"there is no model {model!r}: {reason(error)}") from error
 
 
 def _luh() -> ModuleType:
@@ -281,7 +284,8 @@ def _luh() -> ModuleType:
         with _complete_hub():
             return import_module("luh")
     except ImportError as error:
-        raise ConfigurationError(f"luh is installed but cannot be imported: {error}") from error
+        why = f"luh is installed but cannot be imported: {reason(error)}"
+        raise ConfigurationError(why) from error
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from uq_llm_integrations.errors import ConfigurationError, MissingDependencyError
+from uq_llm_integrations.errors import ConfigurationError, MissingDependencyError, reason
 from uq_llm_integrations.records import Layer
 
 FORMAT = 1
@@ -53,7 +53,7 @@ def load_fit(folder: Path | str, kind: str, *, model: str, layer: Layer) -> Arra
         description = json.loads((folder / f"{kind}.json").read_text("utf-8"))
         content = (folder / f"{kind}.safetensors").read_bytes()
     except (OSError, ValueError) as error:
-        raise ConfigurationError(f"there is no {kind} fit in {folder}: {error}") from error
+        raise ConfigurationError(f"there is no {kind} fit in {folder}: {reason(error)}") from error
     description = description if isinstance(description, dict) else {}
     _check_description(description, kind, model, layer)
     if description.get("sha256") != sha256(content).hexdigest():

@@ -27,6 +27,7 @@ from uq_llm_integrations.backends.vllm.worker.protocol import (
     TOKENS_KEY,
 )
 from uq_llm_integrations.backends.vllm.worker.recorder import RECORDER, Row
+from uq_llm_integrations.errors import reason
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -250,7 +251,7 @@ class ProbeExtension:
         try:
             self.uq_shared = SharedModel(model, self.vllm_config, self.model_runner.device)
         except Exception as error:  # whatever a definition may raise that was not made for this
-            return f"transformers' definition does not fit on vLLM's layers: {error}"
+            return f"transformers' definition does not fit on vLLM's layers: {reason(error)}"
         return None
 
     def uq_inspect(self, texts: list[list[int]], layers: list[int], attention: str | None) -> bytes:

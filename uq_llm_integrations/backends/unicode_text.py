@@ -1,0 +1,44 @@
+"""Texts that are valid Unicode: others are refused by name, before they come to any tokenizer."""
+
+from collections.abc import Mapping
+
+from uq_llm_integrations.errors import InvalidRequestError
+
+
+def checked_text(text: object, where: str) -> str:
+    """Return a text; raise InvalidRequestError where it is none, or cannot be encoded."""
+    if not isinstance(text, str):
+        raise InvalidRequestError(f"{where} is {text!r}, not a text")
+    check_unicode(text, where)
+    return text
+
+
+def check_unicode(value: object, where: str) -> None:
+    """Raise InvalidRequestError for a lone surrogate in a text, or in any text of plain data.
+
+    UTF-8 has no surrogates, so no tokenizer can read one. The message says where it stands.
+
+    Example:
+        >>> check_unicode([{"role": "user", "content": "Zürich"}], "messages")
+    """
+    if isinstance(value, str):
+        _check(value, where)
+    elif isinstance(value, Mapping):
+        for name, part in value.items():
+            check_unicode(name, f"a name in {where}")
+            check_unicode(part, f"{where}.{name}")
+    elif isinstance(value, list | tuple):
+        for index, part in enumerate(value):
+            check_unicode(part, f"{where}[{index}]")
+
+
+def _check(text: str, where: str) -> None:
+    if text.isascii():
+        return
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidRequestError(
+            f"{where} has a lone surrogate, {text[error.start]!r}, at position {error.start}; "
+            "allowed is text that UTF-8 can encode"
+        ) from error
