@@ -1,5 +1,7 @@
 """LangGraph's `RetryPolicy`, and other rules by which callers try again, around a model."""
 
+from copy import deepcopy
+
 import pytest
 import tenacity
 from langchain_core.runnables import RunnableLambda
@@ -12,7 +14,7 @@ from tests.test_errors import EXAMPLES
 
 AT_ONCE = RetryPolicy(initial_interval=0.001, jitter=False)
 QUESTION = {"messages": [("user", "Capital of France?")]}
-RAISED = [one for one in EXAMPLES if type(one) is not uq.UncertaintyError]
+RAISED = [deepcopy(one) for one in EXAMPLES if type(one) is not uq.UncertaintyError]
 PASSING = [one for one in RAISED if one.is_retryable and isinstance(one, uq.EngineError)]
 LASTING = [one for one in RAISED if not one.is_retryable]
 
