@@ -164,7 +164,7 @@ def test_what_is_no_configuration_is_refused(source):
 
 
 @pytest.mark.parametrize("kind", [ChatVLLMUncertainty, VLLMUncertaintyLLM])
-@pytest.mark.parametrize("name", ["max_n", "deadline"])
+@pytest.mark.parametrize("name", ["max_n", "deadline", "restart_engine"])
 def test_a_generator_takes_what_the_backend_takes(kind, name):
     llm = kind.from_config({"generator": {"model": "smollm2", name: 7}})
     expected = VLLMEngineBackend("smollm2", **{name: 7})

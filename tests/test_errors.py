@@ -24,6 +24,8 @@ EXAMPLES = [
     uq.EngineError("failed"),
     uq.EngineStartError("no start"),
     uq.EngineDeadError("dead"),
+    uq.EngineLostError("dead for good"),
+    uq.EngineBusyError("full"),
     uq.EngineTimeoutError("late"),
     uq.UncertaintyError("root"),
 ]

@@ -142,3 +142,12 @@ def test_another_strategy_is_refused_at_once():
         generator({"?": ["a"]}, BestOfN(2))
     with pytest.raises(ConfigurationError, match="not 'stepwise'"):
         generator({"?": ["a"]}, None).generate("?", strategy="best_of_n")
+
+
+def test_a_stream_of_steps_ends_where_they_become_uncertain():
+    script = {"?": ["a\n"], "?a\n": [ScriptedLine("b\n", 0.2)], "?a\nb\n": ["c"]}
+    steps = generator(script, Stepwise(1, boundary=LINE), stop_if="token_max(entropy) > 4")
+    assert [one.text for one in steps.stream("?")] == ["a\n", "b\n"]
+    state = asyncio.run(_last(steps.astates(asyncio.run(steps.astart("?")))))
+    assert (state.finish_reason, state.text) == ("early_stop", "a\nb\n")
+    assert steps.generate("?").text == "a\nb\nc", "what is no stream is not touched by it"

@@ -8,7 +8,8 @@ from .backends.vllm.backend import VLLMEngineBackend as VLLMEngineBackend
 from .config import Configuration as Configuration
 from .errors import (
     ConfigurationError as ConfigurationError, EmptyPromptError as EmptyPromptError,
-    EngineDeadError as EngineDeadError, EngineError as EngineError,
+    EngineBusyError as EngineBusyError, EngineDeadError as EngineDeadError,
+    EngineError as EngineError, EngineLostError as EngineLostError,
     EngineStartError as EngineStartError, EngineTimeoutError as EngineTimeoutError,
     EvidenceError as EvidenceError, HighUncertaintyError as HighUncertaintyError,
     InvalidRequestError as InvalidRequestError, MethodUnavailableError as MethodUnavailableError,

@@ -10,15 +10,18 @@ UncertaintyError
 ├── InvalidRequestError (ValueError)      one request that can never work
 │   ├── EmptyPromptError
 │   └── PromptTooLongError
-├── EvidenceError                         what a method needs could not be gathered
-├── HighUncertaintyError                  the answer is too uncertain; carries the Result
+├── EvidenceError (RuntimeError)          what a method needs could not be gathered
+├── HighUncertaintyError                  the answer is too uncertain; carries the Result; retryable
 └── EngineError (RuntimeError)            the engine failed, the request may be fine
     ├── EngineStartError
-    ├── EngineDeadError                   retryable on a fresh engine
-    └── EngineTimeoutError                no answer in time; retryable
+    ├── EngineLostError                   it has died and is not started again
+    ├── EngineDeadError (ConnectionError)      retryable on a fresh engine
+    ├── EngineTimeoutError (ConnectionError)   no answer in time; retryable
+    └── EngineBusyError (ConnectionError)      its queue is full; retryable
 
 Each message says what was wrong and what is allowed; `is_retryable` is True where trying the same
-again can help. All of them can be pickled, with their message and attributes.
+again can help. The built-in bases are such that frameworks which retry by them, as LangGraph does,
+try again in these cases alone. All of them can be pickled, with their message and attributes.
 
 Example:
     >>> from uq_llm_integrations import ConfigurationError, ScriptedBackend, UncertaintyModel
@@ -57,10 +60,18 @@ class UncertaintyError(Exception):
 
 
 def _restored(kind: type[Error], args: tuple[object, ...], attributes: dict[str, object]) -> Error:
-    error = kind.__new__(kind, *args)
+    error = _built_in(kind).__new__(kind)
     error.args = args
     error.__dict__.update(attributes)
     return error
+
+
+def _built_in(kind: type[BaseException]) -> type[BaseException]:
+    """Return the built-in class that lays out an error's memory, not always its first base."""
+    base = kind.__base__
+    if kind.__module__ == "builtins" or base is None:
+        return kind
+    return _built_in(base)
 
 
 class ConfigurationError(UncertaintyError, ValueError):
@@ -116,16 +127,18 @@ class PromptTooLongError(InvalidRequestError):
         )
 
 
-class EvidenceError(UncertaintyError):
+class EvidenceError(UncertaintyError, RuntimeError):
     """What a method needs could not be gathered; the message says why."""
 
 
 class HighUncertaintyError(UncertaintyError):
-    """The answer met a condition of uncertainty.
+    """The answer met a condition of uncertainty; another sample may be more certain.
 
     `result` has it with all its scores; where a framework's answer was judged afterwards, `text`
-    and `uncertainty` (its metadata) have it instead, and sampling again can help.
+    and `uncertainty` (its metadata) have it instead.
     """
+
+    is_retryable = True
 
     def __init__(
         self,
@@ -138,7 +151,6 @@ class HighUncertaintyError(UncertaintyError):
         super().__init__(f"the answer is too uncertain: {condition}")
         self.condition = condition
         self.result, self.text, self.uncertainty = result, text, uncertainty
-        self.is_retryable = result is None
 
 
 class EngineError(UncertaintyError, RuntimeError):
@@ -149,14 +161,24 @@ class EngineStartError(EngineError):
     """The engine could not be started."""
 
 
-class EngineDeadError(EngineError):
+class EngineLostError(EngineError):
+    """The engine has died, and as often as `restart_engine` allows it was started again before."""
+
+
+class EngineDeadError(EngineError, ConnectionError):
     """The engine's processes are gone; the next call starts a fresh engine."""
 
     is_retryable = True
 
 
-class EngineTimeoutError(EngineError):
+class EngineTimeoutError(EngineError, ConnectionError):
     """The engine gave no sign of life within the deadline, or no answer within a call's timeout."""
+
+    is_retryable = True
+
+
+class EngineBusyError(EngineError, ConnectionError):
+    """The engine's queue is full (`max_num_queued_reqs`, `max_num_queued_tokens`)."""
 
     is_retryable = True
 

@@ -148,12 +148,14 @@ class VLLMFace(ModelFace):
     """A running `AsyncLLM`, in place of `model`."""
     deadline: float = 120.0
     """Seconds after which an engine that gives no sign of life counts as dead."""
+    restart_engine: int = 1
+    """How often the next call starts a fresh engine where one has died, until `close`."""
 
     generator_type: ClassVar[str] = "vllm"
 
     def _new_backend(self) -> Backend:
-        options = {"max_n": self.max_n, "deadline": self.deadline, **self.engine_args}
-        return VLLMEngineBackend(self.model, engine=self.engine, **options)
+        limits = {name: getattr(self, name) for name in ("max_n", "deadline", "restart_engine")}
+        return VLLMEngineBackend(self.model, engine=self.engine, **{**limits, **self.engine_args})
 
 
 class HuggingFaceFace(ModelFace):

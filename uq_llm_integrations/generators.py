@@ -17,8 +17,10 @@ from uq_llm_integrations.records import Candidate, Result
 from uq_llm_integrations.report.metadata import Metadata
 from uq_llm_integrations.settings import combined
 from uq_llm_integrations.strategies.base import Run, Strategy
+from uq_llm_integrations.strategies.condition_text import as_condition
 from uq_llm_integrations.strategies.step_state import Step, StepState
 from uq_llm_integrations.strategies.stepwise import Stepwise
+from uq_llm_integrations.strategies.streaming import stopped_state
 from uq_llm_integrations.truncation import TruncatedScore
 
 _DEFAULTS = {"temperature": 0.7, "max_tokens": 256}
@@ -107,11 +109,16 @@ class VLLMStepGenerator:
         return await _started(self.model, prompt)
 
     async def astates(self, state: StepState, **options: object) -> AsyncIterator[StepState]:
-        """Go on from a state, which may have been saved, and yield the state after each step."""
+        """Go on from a state, which may have been saved, and yield the state after each step.
+
+        Where `stop_if` holds of the steps so far, they end as 'early_stop'.
+        """
         model = self.model.with_options(**options)
         stepwise, run = _stepwise_of(model), model.run_of(model.request(state.prompt_ids))
+        stop_if = model.settings.stop_if
+        condition = None if stop_if is None else as_condition(stop_if)
         while not state.is_finished:
-            state = await stepwise.advance(run, state)
+            state = stopped_state(await stepwise.advance(run, state), condition, run.request)
             self._remember(state.candidate())
             yield state
 
@@ -192,6 +199,8 @@ def _abstained(result: Result, state: StepState) -> tuple[Step, ...]:
 @dataclass(frozen=True)
 class _Resumed(Strategy):
     """Goes on from a state."""
+
+    takes_steps = True
 
     stepwise: Stepwise
     state: StepState

@@ -281,6 +281,11 @@ class Usage:
     """Passes of the model one after the other: the longest sample's tokens, and one a scoring."""
     seconds: float = 0.0
 
+    def at_least(self, other: Usage) -> Usage:
+        """Return the higher of both in every number."""
+        names = (f.name for f in fields(self))
+        return Usage(**{name: max(getattr(self, name), getattr(other, name)) for name in names})
+
     def __add__(self, other: Usage) -> Usage:
         names = (f.name for f in fields(self))
         return Usage(**{name: getattr(self, name) + getattr(other, name) for name in names})

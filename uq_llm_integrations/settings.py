@@ -28,7 +28,7 @@ from uq_llm_integrations.errors import (
 from uq_llm_integrations.methods.registry import DEFAULT_METHODS, check_methods
 from uq_llm_integrations.records import EarlyStop, JsonObject
 from uq_llm_integrations.strategies.abstain import ABSTENTION, Action, Policy
-from uq_llm_integrations.strategies.base import Single, Strategy
+from uq_llm_integrations.strategies.base import Single, Strategy, why_no_grammar
 from uq_llm_integrations.strategies.condition_text import When
 from uq_llm_integrations.strategies.retry import RetryErrors
 
@@ -168,6 +168,8 @@ class Settings(BaseModel):
         check_top_logprobs(self.top_logprobs, -1)
         if self.early_stop:
             check_early_stop(self.early_stop, self.all_sampling())
+        if self.strategy.takes_steps and self.sampling.get("structured_outputs"):
+            raise ConfigurationError(why_no_grammar(self.strategy, "structured_outputs"))
         _ = self.policy
         return self
 

@@ -55,3 +55,12 @@ async def test_a_call_that_fails_counts_nothing(metered):
     with pytest.raises(InvalidRequestError):
         await metered.generate(Request(()))
     assert metered.usage == Usage()
+
+
+async def test_what_another_backend_costs_is_counted_by_both(metered):
+    other = metered.on(ScriptedBackend(["Rome"]))
+    await metered.generate(Request(PROMPT))
+    await other.generate(Request(PROMPT))
+    await other.inspect_all([(1, 2)], Inspection())
+    assert other.usage == Usage(3, 4, 2, forward_passes=5)
+    assert metered.usage == Usage(6, 9, 2, forward_passes=10)

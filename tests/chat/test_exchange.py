@@ -6,8 +6,10 @@ from uq_llm_integrations import (
     BestOfN,
     Conversation,
     EarlyStop,
+    Retry,
     ScriptedBackend,
     ScriptedLine,
+    Stepwise,
     UncertaintyModel,
     agreement,
     errors,
@@ -99,6 +101,28 @@ async def test_a_prompt_is_continued_outside_the_template():
 async def test_a_turn_with_a_schema_and_tools_is_refused():
     with pytest.raises(errors.InvalidRequestError, match="not both at once"):
         await reply(model_of("x"), Turn(Conversation(MESSAGES.messages, (TOOL,)), schema={}))
+
+
+@pytest.mark.parametrize(
+    ("turn", "named"),
+    [
+        (Turn(MESSAGES, schema={}), "a schema"),
+        (Turn(Conversation(MESSAGES.messages, (TOOL,)), tool_choice="add"), "tool_choice='add'"),
+        (Turn(Conversation(MESSAGES.messages, (TOOL,)), tool_choice="required"), "required"),
+    ],
+)
+async def test_steps_follow_no_grammar(turn, named):
+    model = model_of("{}", strategy=Retry(Stepwise(1), "entropy > 9"))
+    for read in (reply, pieces_of):
+        with pytest.raises(errors.InvalidRequestError, match=f"{named}.* and .* Stepwise"):
+            await read(model, turn)
+    assert not model.backend.requests
+
+
+async def test_a_tool_may_be_called_in_steps():
+    model = UncertaintyModel(ScriptedBackend([CALL]), strategy=Stepwise(1))
+    scored = await reply(model, Turn(Conversation(MESSAGES.messages, (TOOL,))))
+    assert [one.name for one in scored.reply.tool_calls] == ["add"]
 
 
 async def test_closing_a_stream_of_pieces_ends_it():

@@ -6,9 +6,10 @@ import math
 
 import pytest
 from langchain_core.caches import InMemoryCache
-from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.callbacks import BaseCallbackHandler, get_usage_metadata_callback
 from langchain_core.load import dumpd, dumps
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
+from langchain_core.messages.ai import add_usage
 from langchain_core.rate_limiters import InMemoryRateLimiter
 
 from tests.conftest import Meeting
@@ -19,7 +20,9 @@ from uq_llm_integrations import (
     Retry,
     ScriptedBackend,
     ScriptedLine,
+    SelfConsistency,
     Single,
+    Stepwise,
     errors,
     score,
     token_max,
@@ -62,15 +65,18 @@ def test_scores_of_an_earlier_answer_never_reach_the_prompt():
     assert prompt == "user: ?\nassistant: Paris.\nuser: Sure?"
 
 
-def test_usage_counts_the_prompt_once_and_each_candidate_its_own_tokens():
-    (best, other) = scripted("one", "three").generate([[HumanMessage("?")]], n=2).generations[0]
-    assert best.message.usage_metadata == {
+def test_the_first_candidate_has_the_usage_of_the_call_and_the_others_none():
+    """Callbacks read the first one, and tracers add up all of them."""
+    answer = scripted("one", "three").generate([[HumanMessage("?")]], n=2)
+    best, other = (one.message.usage_metadata for one in answer.generations[0])
+    assert best == {
         "input_tokens": 1,
-        "output_tokens": 3,
-        "total_tokens": 4,
+        "output_tokens": 3 + 5,
+        "total_tokens": 9,
         "input_token_details": {"cache_read": 0},
+        "output_token_details": {"chosen": 3},
     }
-    assert other.message.usage_metadata["total_tokens"] == 5
+    assert add_usage(best, other) == best
 
 
 def test_the_best_candidate_comes_first_and_none_is_lost():
@@ -80,10 +86,35 @@ def test_the_best_candidate_comes_first_and_none_is_lost():
     assert all("scores" in metadata_of(one.message) for one in generations)
 
 
-def test_what_is_sampled_and_not_kept_is_part_of_the_usage():
-    """One message, so that what was spent on it can stand nowhere else."""
-    message = scripted(UNSURE, SURE, strategy=Retry(Single(), UNCERTAIN)).invoke("?")
-    assert message.usage_metadata["output_tokens"] == len("unsure") + len("sure")
+LOSERS = {
+    "best of n": (BestOfN(2), [UNSURE, SURE], len("unsure") + len("sure")),
+    "a vote": (SelfConsistency(3, settle=None), ["x", "yy", "x"], 4),
+    "a retry": (Retry(Single(), UNCERTAIN), [UNSURE, SURE], len("unsure") + len("sure")),
+    "steps": (Stepwise(2), [ScriptedLine("one", 0.5), "two"], 6),
+    "a judge": (Single(), ["sure", "True"], None),
+}
+
+
+@pytest.mark.parametrize("name", LOSERS)
+def test_usage_counts_what_was_generated_and_apart_from_it_what_was_chosen(name):
+    strategy, script, generated = LOSERS[name]
+    options = {"methods": ["mc_entropy"]} if generated is None else {"temperature": 0.7}
+    chat = scripted(*script, strategy=strategy, **options)
+    streamed = whole(chat.stream("?"))
+    chat = scripted(*script, strategy=strategy, **options)
+    with get_usage_metadata_callback() as counted:
+        message = chat.invoke("?")
+    usage, own = message.usage_metadata, metadata_of(message)["usage"]
+    assert usage["output_tokens"] == own["generated_tokens"]
+    assert generated in (None, usage["output_tokens"])
+    assert usage["output_token_details"] == {"chosen": len(message.content)}
+    assert streamed.usage_metadata == usage == counted.usage_metadata["scripted"]
+    assert message.response_metadata["token_usage"] == {
+        "prompt_tokens": usage["input_tokens"],
+        "completion_tokens": usage["output_tokens"],
+        "total_tokens": usage["total_tokens"],
+        "completion_tokens_details": {"chosen_tokens": len(message.content)},
+    }
 
 
 def test_a_stream_adds_up_to_what_invoke_returns():
@@ -103,6 +134,22 @@ def test_each_chunk_has_the_scores_of_its_tokens_and_the_last_those_of_all():
     assert ["scores" in metadata_of(chunk) for chunk in chunks] == [False] * 5 + [True]
     assert [chunk.chunk_position for chunk in chunks] == [None] * 5 + ["last"]
     assert [bool(chunk.usage_metadata) for chunk in chunks] == [False] * 5 + [True]
+
+
+def test_a_stream_of_steps_has_a_chunk_for_each():
+    chat = ChatVLLMUncertainty(
+        backend=ScriptedBackend({"?": ["one\n"], "?one\n": ["two"]}),
+        strategy=Stepwise(1),
+        token_scores=True,
+    )
+    chunks = list(chat.stream("?"))
+    assert [chunk.content for chunk in chunks] == ["one\n", "two"]
+    assert [len(metadata_of(one)["by_token"]["token"]) for one in chunks] == [4, 3]
+    streamed, invoked = whole(chunks), chat.invoke("?")
+    assert streamed.usage_metadata == invoked.usage_metadata
+    assert metadata_of(streamed)["scores"] == metadata_of(invoked)["scores"]
+    with pytest.raises(errors.InvalidRequestError, match="a schema and the strategy Stepwise"):
+        chat.with_structured_output({"title": "A", "type": "object"}).invoke("?")
 
 
 def test_logprobs_have_the_shape_of_openais():

@@ -50,6 +50,7 @@ def test_several_answers_are_kept_and_the_prompt_counts_once():
         "prompt_tokens": 3,
         "completion_tokens": 16,
         "total_tokens": 19,
+        "completion_tokens_details": {"chosen_tokens": 6},
     }
 
 

@@ -10,7 +10,7 @@ from llama_index.core.prompts import PromptTemplate
 
 from tests.conftest import Meeting, eventually
 from tests.llama_index.scripted import LOGPROB, PERPLEXITY, prompts, question, scripted, tokens_of
-from uq_llm_integrations import BestOfN, ScriptedBackend, ScriptedLine, errors, score
+from uq_llm_integrations import BestOfN, ScriptedBackend, ScriptedLine, Stepwise, errors, score
 from uq_llm_integrations.llama_index import HuggingFaceUncertaintyLLM, VLLMUncertaintyLLM
 
 UNCERTAIN = score("perplexity") > 1.05
@@ -78,6 +78,22 @@ def test_a_stream_grows_and_each_response_has_the_scores_of_what_it_adds():
     assert whole == list("Paris.")
     scored = ["scores" in part.additional_kwargs["uncertainty"] for part in parts]
     assert scored == [False] * 5 + [True]
+
+
+def test_a_stream_of_steps_has_a_response_for_each():
+    llm = scripted({"?": ["one\n"], "?one\n": ["two"]}, strategy=Stepwise(1))
+    for stream in (llm.stream_chat(question()), llm.stream_complete("?")):
+        assert [part.delta for part in stream] == ["one\n", "two"]
+
+
+def test_usage_counts_what_was_generated_and_apart_from_it_what_was_chosen():
+    llm = scripted([ScriptedLine("unsure", 0.5), "sure"], strategy=BestOfN(2), temperature=0.7)
+    *_, last = llm.stream_complete("?")
+    for response in (llm.chat(question()), llm.complete("?"), last):
+        usage = response.raw["usage"]
+        assert (usage["prompt_tokens"], usage["completion_tokens"]) == (1, 6 + 4)
+        assert usage["completion_tokens_details"] == {"chosen_tokens": 4}
+        assert usage.items() <= response.additional_kwargs.items()
 
 
 @pytest.mark.parametrize("verb", ["chat", "complete"])

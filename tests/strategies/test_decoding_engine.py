@@ -19,6 +19,9 @@ from uq_llm_integrations import (
     score,
     score_truncated_sequence,
 )
+from uq_llm_integrations.backends.metering import MeteredBackend
+from uq_llm_integrations.strategies.base import Run
+from uq_llm_integrations.strategies.streaming import stream_strategy
 
 pytestmark = pytest.mark.engine
 
@@ -159,3 +162,20 @@ def test_a_greedy_step_is_the_same_as_no_steps(backend, capital_ids):
     assert stepped.text == whole.text
     condition = score("entropy") < 5
     assert condition(stepped) is True
+
+
+@pytest.mark.parametrize("stop", [[], [" of France"], ["e capital of F"]])
+def test_streamed_steps_add_up_to_the_answer_of_one_request(backend, capital_ids, stop):
+    """Also where two steps make a stop string whole."""
+    request = Request(capital_ids, sampling={"temperature": 0, "max_tokens": 24, "stop": stop})
+    (once,) = backend.run(backend.generate(request))
+    strategy = Stepwise(1, boundary=Boundary((" ",), max_tokens=2))
+    way = Run(MeteredBackend(backend), request)
+    pieces = list(backend.iterate(stream_strategy(strategy, way)))
+    assert len(pieces) > 1
+    assert "".join(piece.text for piece in pieces) == pieces[-1].result.text == once.text
+    candidate = pieces[-1].result.candidate
+    assert (candidate.finish_reason, candidate.stop_reason) == (
+        once.finish_reason,
+        once.stop_reason,
+    )

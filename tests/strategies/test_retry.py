@@ -1,6 +1,6 @@
 """Retries, on a backend that answers from a script."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 from hypothesis import given
@@ -15,6 +15,7 @@ from uq_llm_integrations import (
     ConfigurationError,
     EarlyStop,
     EngineDeadError,
+    HighUncertaintyError,
     InvalidRequestError,
     MethodUnavailableError,
     Request,
@@ -29,6 +30,7 @@ from uq_llm_integrations import (
     run_strategy,
     score,
 )
+from uq_llm_integrations.strategies.base import Strategy
 
 UNCERTAIN = score("mean_nll") > 0.5
 SURE, UNSURE = ScriptedLine("sure", 0.9), ScriptedLine("unsure", 0.5)
@@ -201,3 +203,32 @@ def test_a_retry_whose_last_attempt_was_cut_is_uncertain():
     result = run(Retry(Single(), "mean_nll > 9"), cut, backend)
     assert result.decision.is_uncertain
     assert result.sampling_end.kind == "stopped_early"
+
+
+@dataclass(frozen=True)
+class Stumbling(Strategy):
+    """Samples two answers and keeps the second, and fails the first time."""
+
+    failures: list[Exception]
+
+    async def __call__(self, run):
+        _, second = await run.sample(), await run.sample()
+        if self.failures:
+            raise self.failures.pop()
+        return second
+
+
+def test_usage_counts_what_failed_attempts_and_strategies_have_not_kept():
+    backend = ScriptedBackend(["one", "three"])
+    strategy = RetryErrors(Stumbling([EngineDeadError("gone")]), wait=wait_fixed(0))
+    result = run(strategy, request(), backend)
+    assert result.text == "three"
+    assert result.usage.generated_tokens == 2 * (3 + 5)
+    assert result.usage.prompt_tokens == 4
+
+
+def test_uncertainty_is_no_error_of_the_engine():
+    backend = ScriptedBackend([UNSURE, SURE])
+    with pytest.raises(HighUncertaintyError):
+        run(RetryErrors(Abstain(Single(), UNCERTAIN, "raise")), request(), backend)
+    assert len(backend.requests) == 1

@@ -10,17 +10,23 @@ from hypothesis import strategies as st
 
 from tests.strategies.running import run
 from uq_llm_integrations import (
+    Abstain,
     Boundary,
     ConfigurationError,
     Decision,
     EarlyStop,
     EngineError,
+    InvalidRequestError,
     Request,
+    Retry,
     SamplingEnd,
     ScriptedBackend,
     ScriptedLine,
+    Single,
     StepState,
     Stepwise,
+    UncertaintyModel,
+    VLLMStepGenerator,
     agreement,
     run_strategy,
 )
@@ -190,3 +196,45 @@ def test_a_stop_string_of_the_requests_own_ends_it_and_is_not_shown():
 def test_what_can_never_work_is_refused(construct):
     with pytest.raises(ConfigurationError):
         construct()
+
+
+JSON = {"structured_outputs": {"json": {"type": "object"}}}
+
+
+def test_a_grammar_is_refused_since_each_step_would_begin_it_anew():
+    backend, named = ScriptedBackend(["{"]), "structured_outputs.*Stepwise"
+    wrapped = Abstain(Retry(Stepwise(1), "entropy > 1"), "entropy > 2")
+    for strategy in (Stepwise(1), wrapped):
+        with pytest.raises(ConfigurationError, match=named):
+            UncertaintyModel(backend, strategy=strategy, **JSON)
+        with pytest.raises(InvalidRequestError, match=named):
+            run(strategy, question(**JSON), backend)
+    with pytest.raises(ConfigurationError, match=named):
+        VLLMStepGenerator(backend, **JSON)
+    assert not backend.requests
+    UncertaintyModel(backend, strategy=Retry(Single(), "entropy > 1"), **JSON)
+
+
+def test_a_minimum_of_tokens_is_one_of_the_answer_and_not_of_each_step():
+    backend = ScriptedBackend({"?": ["one\n"], "?one\n": ["two\n"], "?one\ntwo\n": ["end"]})
+    run(Stepwise(1, boundary=LINE), question(min_tokens=6), backend)
+    assert [one.sampling["min_tokens"] for one in backend.requests] == [6, 2, 0]
+
+
+def test_a_stop_string_ends_the_answer_where_two_steps_make_it_whole():
+    script = {"?": ["thought\n"], "?thought\n": ["Observation: 3"]}
+    result = generate(script, Stepwise(1, boundary=LINE), stop=["\nObservation:"])
+    assert (result.text, result.candidate.stop_reason) == ("thought", "\nObservation:")
+    assert result.candidate.token_ids == tuple(b"thought\nObservation:")
+    shown = {"stop": ["\nObservation:"], "include_stop_str_in_output": True}
+    assert generate(script, Stepwise(1, boundary=LINE), **shown).text == "thought\nObservation:"
+
+
+def test_a_held_back_text_is_saved_with_the_state():
+    async def saved():
+        way = Run(MeteredBackend(ScriptedBackend(["a\n"])), question(stop=["\n\n"]))
+        return await Stepwise(1, boundary=LINE).advance(way, StepState(tuple(b"?")))
+
+    state = StepState.from_json(asyncio.run(saved()).to_json())
+    assert (state.text, state.held, state.candidate().text) == ("a", "\n", "a\n")
+    assert [step.text for step in state.steps] == ["a"]

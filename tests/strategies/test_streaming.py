@@ -2,20 +2,27 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.strategies.running import run
 from uq_llm_integrations import (
     Abstain,
     BestOfN,
+    Boundary,
+    Candidate,
     ConfigurationError,
     EarlyStop,
+    EngineError,
     HighUncertaintyError,
     InvalidRequestError,
     Request,
+    RetryErrors,
     SamplingEnd,
     ScriptedBackend,
     ScriptedLine,
     Single,
+    Stepwise,
     agreement,
     score,
     token_max,
@@ -131,3 +138,112 @@ async def test_the_traces_of_the_pieces_are_that_of_the_answer():
     np.testing.assert_array_equal(
         np.concatenate([piece.trace.logprob for piece in pieces]), whole.logprob
     )
+
+
+LINES = {"?": ["one\n", ScriptedLine("eins\n", 0.5)], "?one\n": ["two\n"], "?one\ntwo\n": ["three"]}
+STEPS = Stepwise(2, boundary=Boundary(("\n",)))
+
+
+def stepping(script=LINES, **fields) -> Run:
+    request = Request((63,), sampling={"temperature": 0.7, **fields})
+    return Run(MeteredBackend(ScriptedBackend(script)), request, ("perplexity",))
+
+
+async def pieces_of(strategy, way, stop_if=None):
+    return [piece async for piece in stream_strategy(strategy, way, stop_if)]
+
+
+async def test_a_stream_of_steps_has_a_piece_for_each_and_the_result_of_a_call():
+    pieces = await pieces_of(STEPS, stepping())
+    assert [piece.text for piece in pieces] == ["one\n", "two\n", "three"]
+    assert [piece.result is None for piece in pieces] == [True, True, False]
+    streamed, called = pieces[-1].result, await STEPS(stepping())
+    assert (streamed.text, streamed.scores) == (called.text, called.scores)
+    assert streamed.usage.generated_tokens == called.usage.generated_tokens
+    assert b"".join(bytes(piece.token_ids) for piece in pieces) == b"one\ntwo\nthree"
+    traces = [piece.trace.logprob for piece in pieces]
+    np.testing.assert_array_equal(np.concatenate(traces), streamed.trace.logprob)
+
+
+async def test_a_stream_of_steps_does_no_work_that_nobody_has_asked_for():
+    way = stepping()
+    stream = stream_strategy(STEPS, way)
+    assert (await anext(stream)).text == "one\n"
+    await stream.aclose()
+    assert len(way.backend.backend.requests) == 1
+
+
+async def test_a_stream_of_steps_is_cut_off_where_they_become_uncertain():
+    doubtful = {**LINES, "?one\n": [ScriptedLine("two\n", 0.2)]}
+    pieces = await pieces_of(STEPS, stepping(doubtful), "token_max(entropy) > 4")
+    assert [piece.text for piece in pieces] == ["one\n", "two\n"]
+    result = pieces[-1].result
+    assert (result.text, result.candidate.finish_reason) == ("one\ntwo\n", "early_stop")
+    assert result.sampling_end == SamplingEnd("stopped_early", "token_max(entropy) > 4")
+    assert result.decision.is_uncertain
+
+
+async def test_what_wraps_steps_decides_about_all_of_them():
+    noted = await pieces_of(Abstain(STEPS, "perplexity > 1"), stepping())
+    assert [piece.text for piece in noted] == ["one\n", "two\n", "three"]
+    assert noted[-1].result.decision.is_uncertain
+    (piece,) = await pieces_of(Abstain(STEPS, "perplexity > 1", "abstain", "I pass."), stepping())
+    assert piece.text == "I pass."
+    (piece,) = await pieces_of(RetryErrors(STEPS), stepping())
+    assert piece.text == "one\ntwo\nthree"
+
+
+async def test_a_step_that_fails_ends_its_stream_and_is_said_in_the_result():
+    failing = {"?": ["one\n"], "?one\n": [EngineError("broken")]}
+    pieces = await pieces_of(STEPS, stepping(failing))
+    assert "".join(piece.text for piece in pieces) == "one\n"
+    assert pieces[-1].result.sampling_end == SamplingEnd("failed", "a step failed: broken")
+    with pytest.raises(EngineError, match="broken"):
+        await pieces_of(STEPS, stepping([EngineError("broken")]))
+
+
+class Reciting(ScriptedBackend):
+    """Goes on with a text from wherever the prompt has got to in it, between any two bytes."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(["unused"])
+        self._whole = text.encode()
+
+    async def generate(self, request, monitor=None):
+        rest = self._whole[len(request.prompt_ids) - 1 :]
+        ids, reason, stop = _ended(rest, request)
+        text = ids.decode(errors="replace")
+        if stop and not request.sampling.get("include_stop_str_in_output"):
+            text = text.removesuffix(stop)
+        (scored,) = await self.score_all(request.prompt_ids, [ids])
+        return [Candidate(request.prompt_ids, tuple(ids), text, scored.trace, reason, stop)]
+
+
+def _ended(rest: bytes, request: Request):
+    """The bytes up to where a stop string, a boundary or the number of tokens ends them."""
+    most = request.sampling["max_tokens"]
+    for count in range(1, min(len(rest), most) + 1):
+        text = rest[:count].decode(errors="replace")
+        for stop in request.sampling.get("stop") or ():
+            if text.endswith(stop):
+                return rest[:count], "stop", stop
+        if request.until and request.until(text):
+            return rest[:count], "boundary", None
+    return rest[:most], "length" if len(rest) > most else "stop", None
+
+
+@given(
+    text=st.text(st.sampled_from("ab\n; é日🙂"), min_size=1, max_size=24),
+    step=st.integers(1, 5),
+    stop=st.lists(st.sampled_from(["\n\n", "a\nb", "; é", "日🙂", "bb"]), max_size=2),
+    max_tokens=st.integers(1, 60),
+)
+def test_steps_add_up_to_what_one_request_gives(text, step, stop, max_tokens):
+    """Whatever a step cuts through: characters, stop strings, or nothing."""
+    backend, strategy = Reciting(text), Stepwise(1, boundary=Boundary(("\n",), max_tokens=step))
+    request = Request((63,), sampling={"max_tokens": max_tokens, "stop": stop})
+    once = run(Single(), request, backend)
+    pieces = backend.run(pieces_of(strategy, Run(MeteredBackend(backend), request)))
+    result = pieces[-1].result
+    assert (result.text, result.candidate.token_ids) == (once.text, once.candidate.token_ids)
+    assert "".join(piece.text for piece in pieces) == once.text

@@ -1,5 +1,7 @@
 """A backend whose costs are counted, one wrapper a request."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 from uq_llm_integrations.backends.base import Backend, Capabilities
@@ -18,7 +20,7 @@ class MeteredBackend:
 
     Generation, scoring and inspection add to `usage` once they succeed; turning text into tokens
     and back costs nothing. Seconds are not counted here. A wrapper serves one request; the backend
-    below it is shared.
+    below it is shared. What a wrapper made by `on` counts is counted here, too.
 
     Example:
         >>> backend = ScriptedBackend(["Paris"])
@@ -28,13 +30,17 @@ class MeteredBackend:
         (2, 5)
     """
 
-    def __init__(self, backend: Backend) -> None:
-        self.backend = backend
+    def __init__(self, backend: Backend, whole: MeteredBackend | None = None) -> None:
+        self.backend, self._whole = backend, whole
         self.usage = Usage()
         """What all calls so far have cost."""
         self.encode, self.encode_chat = backend.encode, backend.encode_chat
         self.encode_continuation = backend.encode_continuation
         self.decode, self.token_texts = backend.decode, backend.token_texts
+
+    def on(self, backend: Backend) -> MeteredBackend:
+        """Return a wrapper of another backend, for the same request."""
+        return MeteredBackend(backend, self)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -47,11 +53,13 @@ class MeteredBackend:
         """Return `request.n` candidates; the prompt's tokens count once."""
         candidates = await self.backend.generate(request, monitor)
         lengths = [len(one.token_ids) for one in candidates]
-        self.usage += Usage(
-            prompt_tokens=len(request.prompt_ids),
-            generated_tokens=sum(lengths),
-            cached_tokens=next((one.cached_tokens for one in candidates if not one.error), 0),
-            forward_passes=max(lengths, default=0),
+        self._count(
+            Usage(
+                prompt_tokens=len(request.prompt_ids),
+                generated_tokens=sum(lengths),
+                cached_tokens=next((one.cached_tokens for one in candidates if not one.error), 0),
+                forward_passes=max(lengths, default=0),
+            )
         )
         return candidates
 
@@ -63,11 +71,13 @@ class MeteredBackend:
     ) -> list[Candidate]:
         """Return the traces of given tokens behind a prompt; they count as one forward pass."""
         candidates = await self.backend.score_all(prompt_ids, continuations, top_logprobs)
-        self.usage += Usage(
-            prompt_tokens=len(prompt_ids),
-            scored_tokens=sum(len(one.token_ids) for one in candidates),
-            cached_tokens=sum(one.cached_tokens for one in candidates),
-            forward_passes=1,
+        self._count(
+            Usage(
+                prompt_tokens=len(prompt_ids),
+                scored_tokens=sum(len(one.token_ids) for one in candidates),
+                cached_tokens=sum(one.cached_tokens for one in candidates),
+                forward_passes=1,
+            )
         )
         return candidates
 
@@ -76,5 +86,10 @@ class MeteredBackend:
     ) -> list[Activations]:
         """Return the activations at the tokens of each text; they count as one forward pass."""
         activations = await self.backend.inspect_all(texts, inspection)
-        self.usage += Usage(scored_tokens=sum(map(len, texts)), forward_passes=1)
+        self._count(Usage(scored_tokens=sum(map(len, texts)), forward_passes=1))
         return activations
+
+    def _count(self, cost: Usage) -> None:
+        self.usage += cost
+        if self._whole is not None:
+            self._whole._count(cost)

@@ -27,6 +27,7 @@ from uq_llm_integrations.report.metadata import (
     uncertainty_metadata,
 )
 from uq_llm_integrations.settings import Settings
+from uq_llm_integrations.strategies.base import why_no_grammar
 from uq_llm_integrations.strategies.streaming import AnswerPiece
 
 
@@ -55,6 +56,8 @@ class Exchange:
             raise InvalidRequestError(
                 "a reply follows a schema or may call tools, not both at once"
             )
+        if (source := _grammar_source(turn)) and model.settings.strategy.takes_steps:
+            raise InvalidRequestError(why_no_grammar(model.settings.strategy, source))
         self._model, self._turn = model, turn
         self._backend, self._settings = model.backend, model.settings
         self._wants_logprobs = model.settings.logprobs or model.settings.top_logprobs > 0
@@ -153,6 +156,14 @@ class Exchange:
             return None
         top = await top_texts(self._backend, trace)
         return openai_logprobs(trace, texts, top, self._settings.top_logprobs)
+
+
+def _grammar_source(turn: Turn) -> str | None:
+    """Return what of a turn requests a grammar, None where nothing does."""
+    if turn.schema is not None:
+        return "a schema"
+    is_forced = turn.conversation.tools and turn.tool_choice not in {"auto", "none"}
+    return f"tool_choice={turn.tool_choice!r}" if is_forced else None
 
 
 def _grammar(schema: Mapping[str, Any] | None) -> JsonObject:

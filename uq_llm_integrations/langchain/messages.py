@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from langchain_core.exceptions import OutputParserException
 from langchain_core.messages import (
@@ -14,7 +14,7 @@ from langchain_core.messages import (
     ToolCall,
     convert_to_openai_messages,
 )
-from langchain_core.messages.ai import UsageMetadata
+from langchain_core.messages.ai import OutputTokenDetails, UsageMetadata
 from langchain_core.messages.tool import tool_call, tool_call_chunk
 from langchain_core.output_parsers.openai_tools import make_invalid_tool_call, parse_tool_call
 from langchain_core.outputs import (
@@ -31,8 +31,8 @@ from uq_llm_integrations.chat.parsers import tool_choice_of
 from uq_llm_integrations.chat.reply import ChatResult as Answer
 from uq_llm_integrations.chat.reply import ReplyPart, ReplyPiece, ScoredReply, Turn
 from uq_llm_integrations.errors import InvalidRequestError
-from uq_llm_integrations.records import Conversation, JsonObject, Result
-from uq_llm_integrations.report.metadata import Metadata, token_usage
+from uq_llm_integrations.records import Conversation, JsonObject, Result, Usage
+from uq_llm_integrations.report.metadata import Metadata, chosen_tokens, token_usage
 
 PROVIDER = "uq_llm_integrations"
 
@@ -98,14 +98,16 @@ def schema_of(response_format: Mapping[str, Any]) -> Mapping[str, Any] | None:
 def chat_result(answer: Answer, model: str) -> ChatResult:
     """Return one generation a candidate, the best first."""
     result = answer.result
+    output = {"token_usage": token_usage([result]), "model_name": model}
     generations = []
     for i, one in enumerate(answer.replies):
         info = {"finish_reason": one.candidate.finish_reason, "uncertainty": one.uncertainty}
         if one.logprobs is not None:
             info["logprobs"] = {"content": one.logprobs}
         message = message_of(one, usage_of(result, i), model)
+        if i == 0:  # LangChain does so itself, but only where there is one candidate
+            message.response_metadata |= output
         generations.append(ChatGeneration(message=message, generation_info=info))
-    output = {"token_usage": token_usage([result]), "model_name": model}
     return ChatResult(generations=generations, llm_output=output)
 
 
@@ -132,20 +134,19 @@ def message_of(scored: ScoredReply, usage: UsageMetadata, model: str) -> AIMessa
 
 
 def usage_of(result: Result, index: int) -> UsageMetadata:
-    """Return a candidate's usage; the first has the prompt and all that was not kept, too.
+    """Return the usage of a call with its first candidate, nothing with the others.
 
-    Tracers add up the candidates of a call, and the sum is then what it cost.
+    All that was generated counts, `chosen` of it for the candidate itself. Callbacks read the first
+    candidate and tracers add up all of them: both get what the call has cost.
     """
-    own = len(result.candidates[index].token_ids)
-    others = sum(len(one.token_ids) for one in result.candidates[1:])
-    usage, is_first = result.usage, index == 0
-    prompt = usage.prompt_tokens if is_first else 0
-    output = usage.generated_tokens - others if is_first else own
+    usage = result.usage if index == 0 else Usage()
+    chosen = chosen_tokens(result) if index == 0 else 0
     return UsageMetadata(
-        input_tokens=prompt,
-        output_tokens=output,
-        total_tokens=prompt + output,
-        input_token_details={"cache_read": usage.cached_tokens if is_first else 0},
+        input_tokens=usage.prompt_tokens,
+        output_tokens=usage.generated_tokens,
+        total_tokens=usage.prompt_tokens + usage.generated_tokens,
+        input_token_details={"cache_read": usage.cached_tokens},
+        output_token_details=cast(OutputTokenDetails, {"chosen": chosen}),  # keys may be added
     )
 
 

@@ -80,15 +80,25 @@ def token_metadata(
     return {"token": list(texts), "token_id": list(token_ids), **lists}
 
 
-def token_usage(results: Sequence[Result]) -> dict[str, int]:
-    """Return the usage of results in the shape of OpenAI's API; a prompt counts once."""
+def token_usage(results: Sequence[Result]) -> Metadata:
+    """Return the usage of results in the shape of OpenAI's API.
+
+    The prompt counts once for all samples of a request, and again for each further request. All
+    that was generated counts; `chosen_tokens` of it are those of the chosen candidates.
+    """
     prompt = sum(result.usage.prompt_tokens for result in results)
     completion = sum(result.usage.generated_tokens for result in results)
     return {
         "prompt_tokens": prompt,
         "completion_tokens": completion,
         "total_tokens": prompt + completion,
+        "completion_tokens_details": {"chosen_tokens": sum(map(chosen_tokens, results))},
     }
+
+
+def chosen_tokens(result: Result) -> int:
+    """Return how many tokens the chosen candidate has."""
+    return len(result.candidate.token_ids)
 
 
 def result_metadata(result: Result, texts: Sequence[Sequence[str]]) -> Metadata:

@@ -16,12 +16,17 @@ from pydantic_core import CoreSchema, core_schema
 
 from uq_llm_integrations.backends.base import Backend, Capabilities
 from uq_llm_integrations.backends.metering import MeteredBackend
-from uq_llm_integrations.errors import ConfigurationError, UncertaintyError
+from uq_llm_integrations.errors import (
+    ConfigurationError,
+    InvalidRequestError,
+    UncertaintyError,
+)  # fmt: skip  # a list of names
 from uq_llm_integrations.methods.options import MethodOptions
 from uq_llm_integrations.methods.registry import DEFAULT_METHODS, check_available, find_method
 from uq_llm_integrations.methods.scoring import add_evidence_scores
 from uq_llm_integrations.records import Candidate, Request, Result, SampleMonitor
 from uq_llm_integrations.strategies.results import concluded, scored_result
+from uq_llm_integrations.strategies.step_state import StepState
 
 PLAIN_DATA = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 """How pydantic builds a dataclass from plain data, with an error for what it does not have."""
@@ -40,7 +45,8 @@ class Run:
     """One request on its way: what a strategy reads, and through which it reaches the backend.
 
     `streamed` yields what was generated already, piece by piece, before the strategy began; it
-    stands for the first generations that the strategy requests.
+    stands for the first generations that the strategy requests. `begun` are the steps that were
+    taken already, where it takes steps.
     """
 
     backend: MeteredBackend
@@ -48,6 +54,7 @@ class Run:
     methods: tuple[str, ...] = DEFAULT_METHODS
     options: MethodOptions = field(default_factory=MethodOptions)
     streamed: Iterator[Generation] | None = None
+    begun: StepState | None = None
 
     def vary(self, request: Request | None = None, methods: Sequence[str] = ()) -> Run:
         """Return the run of another request, with further methods; the usage is still counted."""
@@ -65,8 +72,8 @@ class Run:
             raise ConfigurationError(
                 "another model needs the prompt's text; give the request its `text`"
             )
-        other = replace(request, prompt_ids=ids)
-        return replace(self, backend=MeteredBackend(backend), request=other, streamed=None)
+        other, elsewhere = replace(request, prompt_ids=ids), self.backend.on(backend)
+        return replace(self, backend=elsewhere, request=other, streamed=None, begun=None)
 
     async def sample(self, monitor: SampleMonitor | None = None) -> Result:
         """Generate the request's candidates and return them with the scores of their traces."""
@@ -112,7 +119,7 @@ class Strategy(ABC):
 
     can_stream: ClassVar[bool] = False
     """Whether the first sample of the request, unchanged, is the answer whatever its scores are,
-    so that it can be shown while it is generated."""
+    so that it can be shown while it is generated. Where it takes steps, each one is shown."""
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -122,6 +129,22 @@ class Strategy(ABC):
     @abstractmethod
     async def __call__(self, run: Run) -> Result:
         """Return the result, scored by the run's methods and those that the strategy needs."""
+
+    @property
+    def takes_steps(self) -> bool:
+        """Whether an answer comes from several requests, each of which goes on from what was kept.
+
+        A grammar would begin anew in the middle of it.
+        """
+        wrapped = _wrapped(self)
+        return wrapped is not None and wrapped.takes_steps
+
+    async def step(self, run: Run, state: StepState) -> StepState:
+        """Return the state after one more step, where the strategy takes steps."""
+        wrapped = _wrapped(self)
+        if wrapped is None:
+            raise NotImplementedError
+        return await wrapped.step(run, state)
 
     def check(  # noqa: B027  # not every strategy can be refused
         self, request: Request, capabilities: Capabilities, options: MethodOptions
@@ -181,6 +204,12 @@ class Strategy(ABC):
         return wrapped | {name: one for name, one in value.items() if name != "type"}
 
 
+def _wrapped(strategy: Strategy) -> Strategy | None:
+    """Return the strategy that another one wraps, None where it wraps none."""
+    wrapped = getattr(strategy, "strategy", None)
+    return wrapped if isinstance(wrapped, Strategy) else None
+
+
 def _type_of(value: object) -> str | None:
     return value.get("type") if isinstance(value, Mapping) else None
 
@@ -230,7 +259,33 @@ async def run_strategy(
     """
     run = Run(MeteredBackend(backend), request, tuple(methods), options or MethodOptions())
     check_run(strategy, run)
-    return await strategy(run)
+    return await completed(strategy, run)
+
+
+async def completed(strategy: Strategy, run: Run) -> Result:
+    """Return the strategy's result, whose usage is no less than what the backend has counted.
+
+    A strategy may leave out what an attempt that failed has cost, or what it did not keep.
+    """
+    check_grammar(strategy, run.request)
+    result = await strategy(run)
+    return replace(result, usage=result.usage.at_least(run.backend.usage))
+
+
+def check_grammar(strategy: Strategy, request: Request) -> None:
+    """Raise InvalidRequestError for a request with a grammar, which steps cannot follow."""
+    if strategy.takes_steps and request.sampling.get("structured_outputs"):
+        raise InvalidRequestError(why_no_grammar(strategy, "structured_outputs"))
+
+
+def why_no_grammar(strategy: Strategy, source: str) -> str:
+    """Return why an answer in steps cannot follow the grammar that comes from some option."""
+    while wrapped := _wrapped(strategy):
+        strategy = wrapped
+    return (
+        f"{source} and the strategy {type(strategy).__name__} exclude each other: each step is a "
+        "request of its own, in which the grammar would begin anew; choose another strategy"
+    )
 
 
 async def run_strategies(

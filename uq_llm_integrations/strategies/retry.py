@@ -12,7 +12,7 @@ from tenacity.stop import StopBaseT
 from tenacity.wait import WaitBaseT
 
 from uq_llm_integrations.backends.base import Backend, Capabilities
-from uq_llm_integrations.errors import ConfigurationError, UncertaintyError
+from uq_llm_integrations.errors import ConfigurationError, HighUncertaintyError, UncertaintyError
 from uq_llm_integrations.methods.options import MethodOptions
 from uq_llm_integrations.records import Decision, Request, Result, Usage
 from uq_llm_integrations.strategies.base import (
@@ -194,4 +194,7 @@ class RetryErrors(Strategy):
 
 
 def _is_retryable(error: BaseException) -> bool:
+    """Return whether the same again can help; uncertainty is the business of `Retry`."""
+    if isinstance(error, HighUncertaintyError):
+        return False
     return isinstance(error, UncertaintyError) and error.is_retryable

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 
 import numpy as np
 
-from uq_llm_integrations.errors import ConfigurationError
+from uq_llm_integrations.errors import ConfigurationError, UncertaintyError
 from uq_llm_integrations.records import Candidate, Score, TokenTrace, Usage
+
+INCOMPLETE = "\ufffd"
+"""What a character is decoded as whose last tokens have not come."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +43,11 @@ class StepState:
     usage: Usage = field(default_factory=Usage)
     finish_reason: str | None = None
     stop_reason: int | str | None = None
+    held: str = ""
+    """What follows the text unless the next step takes it back: the beginning of a stop string, or
+    of a character."""
+    error: UncertaintyError | None = None
+    """What ended the steps, where the last one failed; it is not saved."""
 
     @property
     def is_finished(self) -> bool:
@@ -55,9 +64,17 @@ class StepState:
             token_ids=self.token_ids + chosen.token_ids,
             trace=self.trace.joined(chosen.trace) if self.trace else chosen.trace,
             text=text,
+            held="",
             steps=(*self.steps, step),
             usage=self.usage + usage,
         )
+
+    def holding_back(self, stop: Sequence[str]) -> StepState:
+        """Return the state with the end of its last step held back that may be taken back."""
+        text = _settled(self.text.rstrip(INCOMPLETE), stop)
+        held = self.text[len(text) :]
+        last = replace(self.steps[-1], text=self.steps[-1].text.removesuffix(held))
+        return replace(self, text=text, held=held, steps=(*self.steps[:-1], last))
 
     def candidate(self) -> Candidate:
         """Return all steps as one candidate."""
@@ -65,15 +82,16 @@ class StepState:
         return Candidate(
             self.prompt_ids,
             self.token_ids,
-            self.text,
+            self.text + self.held,
             trace,
             self.finish_reason or "boundary",
             self.stop_reason,
+            error=self.error,
         )
 
     def to_json(self) -> str:
         """Return the state as JSON; the top k log-probabilities are left out."""
-        plain = {f.name: getattr(self, f.name) for f in fields(self)}
+        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "error"}
         plain |= {
             "usage": asdict(self.usage),
             "trace": _plain_trace(self.trace),
@@ -95,6 +113,16 @@ class StepState:
             return cls(**plain, steps=tuple(steps))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ConfigurationError(f"this is no saved state: {error!r}") from error
+
+
+def _settled(text: str, stop: Sequence[str]) -> str:
+    """Return the text without an end that is the beginning of a stop string."""
+    longest = max(map(len, stop), default=0) - 1
+    for length in range(min(longest, len(text)), 0, -1):
+        end = text[-length:]
+        if any(one.startswith(end) and one != end for one in stop):
+            return text[:-length]
+    return text
 
 
 def _plain_trace(trace: TokenTrace | None) -> dict[str, object] | None:

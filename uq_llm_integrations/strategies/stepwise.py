@@ -74,9 +74,11 @@ class Boundary:
     def request(self, request: Request, prompt_ids: tuple[int, ...], n: int, most: int) -> Request:
         """Return the request for one step of at most `most` tokens."""
         sampling = dict(request.sampling)
-        own = sampling.get("stop") or []
-        sampling["stop"] = [*([own] if isinstance(own, str) else own), *self.stop_strings]
+        sampling["stop"] = [*_stop_strings(request), *self.stop_strings]
         sampling["max_tokens"] = min(self.max_tokens or most, most)
+        if least := sampling.get("min_tokens"):
+            least -= len(prompt_ids) - len(request.prompt_ids)
+            sampling["min_tokens"] = max(0, min(least, sampling["max_tokens"]))
         # The text then reaches to the boundary's end, as the tokens do.
         sampling["include_stop_str_in_output"] = True
         until = self._is_reached if self.pattern or self.test else None
@@ -119,6 +121,8 @@ class Stepwise(Strategy):
     """
 
     type = "stepwise"
+    can_stream = True
+    takes_steps = True
 
     n: int = 4
     by: str = "perplexity"
@@ -145,19 +149,22 @@ class Stepwise(Strategy):
 
     async def __call__(self, run: Run) -> Result:
         """Take steps until one is the last."""
-        return await self.finish(run, StepState(run.request.prompt_ids))
+        return await self.finish(run, run.begun or StepState(run.request.prompt_ids))
 
     async def finish(self, run: Run, state: StepState) -> Result:
         """Go on from a state until a step is the last, and return the scored answer."""
-        failure: UncertaintyError | None = None
-        while not state.is_finished and failure is None:
-            try:
-                state = await self.advance(run, state)
-            except UncertaintyError as error:
-                if not state.steps:
-                    raise
-                failure = error
-        return await run.assess(self.result(run, state, failure))
+        while not state.is_finished:
+            state = await self.step(run, state)
+        return await run.assess(self.result(run, state))
+
+    async def step(self, run: Run, state: StepState) -> StepState:
+        """Return the state after one more step; one that fails ends those before it."""
+        try:
+            return await self.advance(run, state)
+        except UncertaintyError as error:
+            if not state.steps:
+                raise
+            return replace(state, finish_reason="error", error=error)
 
     async def advance(self, run: Run, state: StepState) -> StepState:
         """Return the state after one more step.
@@ -167,17 +174,17 @@ class Stepwise(Strategy):
         most = self._most_tokens(state, run)
         if most < 1:
             return replace(state, finish_reason="length")
-        prompt_ids = state.prompt_ids + state.token_ids
-        request = self.boundary.request(run.request, prompt_ids, self.n, most)
-        request = numbered(request, len(state.steps) * self.n, self.n)
+        request = self._request(state, run.request, most)
         result = await self._sample(replace(run, request=request, methods=(self.by,)))
         result = ordered(result, lowest(result, self.by))
         chosen = result.candidate
         text = await run.backend.decode(state.token_ids + chosen.token_ids)
-        text = self._without_stop(text, state, chosen, run.request)
-        count = len(result.candidates)
-        after = state.with_step(chosen, text, result.scores[0][self.by], result.usage, count)
-        return self._ended(after, chosen, most)
+        end, stop = self._own_stop(text, state, chosen, run.request)
+        score, count = result.scores[0][self.by], len(result.candidates)
+        after = state.with_step(chosen, text[:end], score, result.usage, count)
+        if stop is not None:
+            return replace(after, finish_reason="stop", stop_reason=stop)
+        return self._ended(after, chosen, most, run.request)
 
     def check(self, request: Request, capabilities: Capabilities, options: MethodOptions) -> None:
         """Refuse candidates that are all the same, and conditions that can never be decided."""
@@ -185,40 +192,68 @@ class Stepwise(Strategy):
         if self.branch_when is not None:
             check_condition(as_condition(self.branch_when), 1, capabilities, options)
 
-    def result(self, run: Run, state: StepState, failure: UncertaintyError | None = None) -> Result:
+    def result(self, run: Run, state: StepState) -> Result:
         """Return all steps as one candidate, scored by the methods that read its trace alone.
 
-        The usage is that of all that was generated. `failure` is what ended the steps, if
-        anything did.
+        The usage is that of all that was generated.
         """
-        candidate = state.candidate()
-        if failure is not None:
-            candidate = replace(candidate, finish_reason="error", error=failure)
-        result = scored_result([candidate], run.methods, 0.0, run.request)
+        result = scored_result([state.candidate()], run.methods, 0.0, run.request)
         result = replace(result, usage=state.usage)
-        if failure is None:
+        if state.error is None:
             return concluded(result)
-        reason = f"a step failed: {failure}"
+        reason = f"a step failed: {state.error}"
         decision = Decision(condition=reason, is_uncertain=True)
         return replace(result, decision=decision, sampling_end=SamplingEnd("failed", reason))
 
-    def _ended(self, state: StepState, last: Candidate, most: int) -> StepState:
+    def _request(self, state: StepState, whole: Request, most: int) -> Request:
+        """Return the request for the next step, which also ends where a stop string is complete.
+
+        The engine knows nothing of what it began with in the step before.
+        """
+        prompt_ids = state.prompt_ids + state.token_ids
+        request = self.boundary.request(whole, prompt_ids, self.n, most)
+        request = numbered(request, len(state.steps) * self.n, self.n)
+        held, own, until = state.held, self._own_stops(whole), request.until
+        if not held or not own:
+            return request
+
+        def is_reached(text: str) -> bool:
+            is_complete = any(0 <= (held + text).find(stop) < len(held) for stop in own)
+            return is_complete or bool(until and until(text))
+
+        return replace(request, until=is_reached)
+
+    def _ended(self, state: StepState, last: Candidate, most: int, request: Request) -> StepState:
         """Return the state, finished where no other step can follow its last one."""
         if not self.boundary.ends(last, most) or not last.token_ids:
             return replace(state, finish_reason=last.finish_reason, stop_reason=last.stop_reason)
-        if self.max_steps is not None and len(state.steps) >= self.max_steps:
+        is_last = self.max_steps is not None and len(state.steps) >= self.max_steps
+        if is_last or self._most_tokens(state, request) < 1:
             return replace(state, finish_reason="length")
-        return state
+        return state.holding_back(self._own_stops(request))
 
-    def _without_stop(
+    def _own_stops(self, request: Request) -> list[str]:
+        """Return the stop strings that end the answer, and not only a step."""
+        return [one for one in _stop_strings(request) if one not in self.boundary.stop_strings]
+
+    def _own_stop(
         self, text: str, state: StepState, chosen: Candidate, request: Request
-    ) -> str:
-        """Leave out the request's own stop string, as generation without steps does."""
-        stop = chosen.stop_reason
+    ) -> tuple[int, str | None]:
+        """Return where the text of the answer ends, and the stop string that ends it, if one does.
+
+        The engine has found it within the step, or it began in what was held back.
+        """
+        start, reached = len(state.text), len(state.text) + len(state.held)
+        found = [
+            (at, stop)
+            for stop in self._own_stops(request)
+            if (at := text.find(stop, start)) >= 0 and (at < reached or stop == chosen.stop_reason)
+        ]
+        if not found:
+            return len(text), None
+        at, stop = min(found)
         is_shown = request.sampling.get("include_stop_str_in_output")
-        if not isinstance(stop, str) or stop in self.boundary.stop_strings or is_shown:
-            return text
-        return text[: text.find(stop, len(state.text))]
+        return at + len(stop) * bool(is_shown), stop
 
     def _most_tokens(self, state: StepState, run: Run) -> int:
         limit = most_tokens(run.request, run.backend.capabilities.context_length)
@@ -240,3 +275,8 @@ class Stepwise(Strategy):
             return first
         others = run.vary(numbered(run.request, 1, self.n - 1))
         return merged(first, await others.assess(await others.sample()))
+
+
+def _stop_strings(request: Request) -> list[str]:
+    own = request.sampling.get("stop") or []
+    return [own] if isinstance(own, str) else list(own)

@@ -18,10 +18,17 @@ from uq_llm_integrations.records import (
     StreamPiece,
     TokenTrace,
 )
-from uq_llm_integrations.strategies.base import Generation, Run, Strategy
+from uq_llm_integrations.strategies.base import (
+    Generation,
+    Run,
+    Strategy,
+    check_grammar,
+    completed,
+)  # fmt: skip  # a list of names
 from uq_llm_integrations.strategies.condition_text import as_condition
 from uq_llm_integrations.strategies.conditions import Condition, check_condition
 from uq_llm_integrations.strategies.results import scored_result
+from uq_llm_integrations.strategies.step_state import StepState
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +45,7 @@ class AnswerPiece:
 async def stream_strategy(
     strategy: Strategy, run: Run, stop_if: Condition | str | None = None
 ) -> AsyncGenerator[AnswerPiece, None]:
-    """Yield the answer piece by piece.
+    """Yield the answer piece by piece, each step as one where the strategy takes steps.
 
     A strategy whose answer is known only in the end gives it as one piece. Closing the stream stops
     the engine's work, and so does `stop_if`, a condition on the tokens so far: what was shown stays
@@ -55,29 +62,73 @@ async def stream_strategy(
     condition = None if stop_if is None else as_condition(stop_if)
     capabilities = run.backend.capabilities
     check_stream(strategy, run.request, capabilities, run.methods, run.options, condition)
-    if not strategy.can_stream:
-        result = await strategy(run)
-        candidate = result.candidate
-        yield AnswerPiece(result.text, candidate.token_ids, candidate.trace, result)
-        return
+    check_grammar(strategy, run.request)
+    stream = _one_piece
+    if strategy.can_stream:
+        stream = _step_pieces if strategy.takes_steps else _token_pieces
+    async with aclosing(stream(strategy, run, condition)) as pieces:
+        async for piece in pieces:
+            yield piece
+
+
+async def _one_piece(
+    strategy: Strategy, run: Run, stop_if: Condition | None
+) -> AsyncGenerator[AnswerPiece, None]:
+    result = await completed(strategy, run)
+    candidate = result.candidate
+    yield AnswerPiece(result.text, candidate.token_ids, candidate.trace, result)
+
+
+async def _token_pieces(
+    strategy: Strategy, run: Run, stop_if: Condition | None
+) -> AsyncGenerator[AnswerPiece, None]:
     if run.request.n != 1:
         raise InvalidRequestError(f"n is {run.request.n}; a stream has one answer")
-    live = run.request.live or condition is not None
+    live = run.request.live or stop_if is not None
     run, started = run.vary(replace(run.request, live=live)), time.perf_counter()
     shown: list[StreamPiece] = []
     async with aclosing(run.backend.backend.stream(run.request)) as pieces:
         async for piece in pieces:
             shown.append(piece)
-            answer = piece.candidate or _cut_off(shown, run.request, condition)
+            answer = piece.candidate or _cut_off(shown, run.request, stop_if)
             if answer is None:
                 yield AnswerPiece(piece.text, piece.token_ids, piece.trace)
                 continue
             await pieces.aclose()  # no work goes on while the answer is scored
             streamed = Generation([answer], time.perf_counter() - started)
-            result = await strategy(replace(run, streamed=iter([streamed])))
-            result = result if piece.candidate else _stopped(result, repr(condition))
+            result = await completed(strategy, replace(run, streamed=iter([streamed])))
+            result = result if piece.candidate else _stopped(result, repr(stop_if))
             yield AnswerPiece(piece.text, piece.token_ids, piece.trace, result)
             return
+
+
+async def _step_pieces(
+    strategy: Strategy, run: Run, stop_if: Condition | None
+) -> AsyncGenerator[AnswerPiece, None]:
+    before = StepState(run.request.prompt_ids)
+    result: Result | None = None
+    while not before.is_finished:
+        taken = await strategy.step(run, before)
+        after = stopped_state(taken, stop_if, run.request)
+        if after.is_finished:
+            result = await completed(strategy, replace(run, begun=after))
+            result = result if after is taken else _stopped(result, repr(stop_if))
+        yield _piece_between(before, after, result)
+        before = after
+
+
+def _piece_between(before: StepState, after: StepState, result: Result | None) -> AnswerPiece:
+    whole, known = after.candidate(), len(before.token_ids)
+    text = whole.text if after.is_finished else after.text
+    ids, trace = whole.token_ids[known:], whole.trace[known:]
+    return AnswerPiece(text[len(before.text) :], ids, trace, result)
+
+
+def stopped_state(state: StepState, stop_if: Condition | None, request: Request) -> StepState:
+    """Return the state, ended where its steps meet the condition and others could follow."""
+    if state.is_finished or not _is_met(stop_if, state.candidate(), request):
+        return state
+    return replace(state, finish_reason="early_stop", held="")  # what was shown stays the answer
 
 
 def check_stream(
@@ -119,8 +170,14 @@ def _cut_off(
         reduce(TokenTrace.joined, (piece.trace for piece in shown)),
         "early_stop",
     )
-    is_fine = stop_if(scored_result([candidate], stop_if.methods, 0.0, request)) is False
-    return None if is_fine else candidate
+    return candidate if _is_met(stop_if, candidate, request) else None
+
+
+def _is_met(stop_if: Condition | None, candidate: Candidate, request: Request) -> bool:
+    """Return whether a condition holds of the tokens so far, or cannot be known not to."""
+    if stop_if is None:
+        return False
+    return stop_if(scored_result([candidate], stop_if.methods, 0.0, request)) is not False
 
 
 def _stopped(result: Result, condition: str) -> Result:

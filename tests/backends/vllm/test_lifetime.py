@@ -19,7 +19,7 @@ SMALL = {"enforce_eager": True, "max_model_len": 256}
 
 
 def test_copies_and_what_is_unpickled_are_equal():
-    original = VLLMEngineBackend("smollm2", max_n=3, deadline=7.0, **SMALL)
+    original = VLLMEngineBackend("smollm2", max_n=3, deadline=7.0, restart_engine=2, **SMALL)
     for other in (
         copy.copy(original),
         copy.deepcopy(original),
@@ -30,11 +30,19 @@ def test_copies_and_what_is_unpickled_are_equal():
         assert other.capabilities == original.capabilities
 
 
-@pytest.mark.parametrize("changed", [{"max_n": 4}, {"deadline": 1.0}, {"max_model_len": 128}])
+@pytest.mark.parametrize(
+    "changed", [{"max_n": 4}, {"deadline": 1.0}, {"restart_engine": 0}, {"max_model_len": 128}]
+)
 def test_other_arguments_make_another_backend(changed):
     arguments = {"max_n": 3, "deadline": 7.0, **SMALL}
     first = VLLMEngineBackend("smollm2", **arguments)
     assert first != VLLMEngineBackend("smollm2", **arguments | changed)
+
+
+@pytest.mark.parametrize("wrong", [-1, 1.5, True, "1", None])
+def test_how_often_an_engine_is_started_again_is_a_whole_number(wrong):
+    with pytest.raises(ConfigurationError, match=r"restart_engine is .*whole numbers from 0"):
+        VLLMEngineBackend("smollm2", restart_engine=wrong)
 
 
 @pytest.mark.engine

@@ -4,10 +4,13 @@ import asyncio
 import threading
 
 import pytest
+from vllm.exceptions import MaxQueuedTokensError, QueueOverflowError
 
 from uq_llm_integrations import (
+    EngineBusyError,
     EngineDeadError,
     EngineError,
+    EngineLostError,
     EngineStartError,
     EngineTimeoutError,
     InvalidRequestError,
@@ -138,6 +141,26 @@ def test_a_dead_engine_is_replaced_on_its_own_loop(starts):
     pool.release(fresh)
 
 
+def test_a_dead_engine_is_replaced_as_often_as_is_allowed(starts):
+    pool = pooling.EnginePool()
+    starts.may_go_on.set()
+    engine = pool.acquire(ARGUMENTS, nothing)
+    for allowed in (1, 2):
+        assert pool.lost(ARGUMENTS, allowed - 1) is None
+        engine.failure = EngineTimeoutError("no sign of life")
+        for _ in range(2):
+            with pytest.raises(EngineLostError, match=r"no sign of life; .*restart_engine is"):
+                pool.acquire(ARGUMENTS, nothing, allowed - 1)
+        fresh = pool.acquire(ARGUMENTS, nothing, allowed)
+        pool.release(engine)
+        engine = fresh
+    engine.failure = EngineTimeoutError("no sign of life")
+    assert isinstance(pool.lost(ARGUMENTS, 2), EngineLostError)
+    pool.release(engine)
+    assert pool.lost(ARGUMENTS, 0) is None, "once it is closed, the count begins anew"
+    assert len(starts.llms) == 3
+
+
 class SilentError(Exception):
     """An error without a message, as vLLM's EngineGenerateError is."""
 
@@ -158,6 +181,8 @@ def caused(error: Exception, cause: Exception) -> Exception:
         (ValueError(), InvalidRequestError, "vLLM refuses the request: ValueError"),
         (TimeoutError(), EngineTimeoutError, "did not answer"),
         (InvalidRequestError("mine"), InvalidRequestError, "mine"),
+        (QueueOverflowError(), EngineBusyError, "cannot accept new requests"),
+        (MaxQueuedTokensError(), EngineBusyError, "backlog limit"),
     ],
 )
 def test_an_error_keeps_its_kind_and_always_says_something(raised, kind, message):

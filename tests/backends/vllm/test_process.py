@@ -15,6 +15,7 @@ from tenacity import wait_fixed
 from tests.conftest import full_vocabulary_entropy
 from uq_llm_integrations import (
     EngineDeadError,
+    EngineLostError,
     EngineTimeoutError,
     InvalidRequestError,
     Request,
@@ -66,8 +67,9 @@ async def outcomes(backend, count: int, doom) -> list:
         return await asyncio.gather(*callers, return_exceptions=True)
 
 
-async def test_every_caller_of_a_dead_engine_gets_an_error_of_its_own(engine):
+async def test_every_caller_of_a_dead_engine_gets_an_error_and_a_fresh_one_comes_once(engine):
     backend, processes = engine
+    others = engine_processes() - processes
     worker = max(processes, key=lambda process: process.memory_info().rss)
     strategy = RetryErrors(Single(), wait=wait_fixed(0))
     request = Request((1,), sampling={"max_tokens": 100, "ignore_eos": True})
@@ -79,8 +81,14 @@ async def test_every_caller_of_a_dead_engine_gets_an_error_of_its_own(engine):
     assert len(again.candidate.token_ids) == 100, "a blocking caller goes on, on a fresh engine"
     (candidate,) = await backend.generate(Request((1,), sampling={"max_tokens": 1}))
     assert len(candidate.token_ids) == 1
+    fresh = engine_processes() - others
+    worker = max(fresh, key=lambda process: process.memory_info().rss)
+    results = await outcomes(backend, 2, worker.kill)
+    assert [type(result) for result in results] == [EngineLostError] * 2
+    with pytest.raises(EngineLostError, match="restart_engine is 1, restarts so far: 1"):
+        await backend.generate(request)
     await asyncio.to_thread(backend.close)
-    assert not psutil.wait_procs(processes, timeout=60)[1]
+    assert not psutil.wait_procs(processes | fresh, timeout=60)[1]
 
 
 async def test_every_caller_of_a_hanging_engine_gets_an_error_by_the_deadline(engine):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import copy
 import weakref
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from uq_llm_integrations.backends.base import Backend, Capabilities
@@ -22,7 +22,14 @@ from uq_llm_integrations.backends.vllm.process import EngineProcess
 from uq_llm_integrations.backends.vllm.requests import check_engine_limits
 from uq_llm_integrations.backends.vllm.teacher_forcing import Scoring
 from uq_llm_integrations.checkpoints import resolve_model
-from uq_llm_integrations.errors import ConfigurationError, EmptyPromptError, EngineError
+from uq_llm_integrations.errors import (
+    ConfigurationError,
+    EmptyPromptError,
+    EngineDeadError,
+    EngineError,
+    EngineLostError,
+    EngineTimeoutError,
+)
 from uq_llm_integrations.records import (
     Activations,
     Candidate,
@@ -69,12 +76,14 @@ class VLLMEngineBackend(TokenizerBackend):
 
     `model` is a bundled model's name, a folder or a hub name; `engine_args` are vLLM's own engine
     arguments. The engine starts on first use, and backends with the same arguments share one: they
-    are equal. Where it has died, the next call starts a fresh one. A copy, or what a pickle is
-    loaded into, is such a backend of its own; closing it leaves the others alone.
-    Instead of a name, `engine` takes a running `AsyncLLM`, which stays the caller's to shut down.
+    are equal. A copy, or what a pickle is loaded into, is such a backend of its own; closing it
+    leaves the others alone. Instead of a name, `engine` takes a running `AsyncLLM`, which stays the
+    caller's to shut down.
 
     `max_n` caps how many candidates one request may have. `deadline` is how many seconds the engine
     may go without a sign of life before everyone who waits gets an EngineTimeoutError.
+    `restart_engine` is how often, until it is closed, the next call starts a fresh one in the place
+    of an engine that has died or hangs; after that calls raise EngineLostError.
 
     Example:
         with VLLMEngineBackend("smollm2", max_model_len=1024) as backend:
@@ -89,13 +98,15 @@ class VLLMEngineBackend(TokenizerBackend):
         engine: AsyncLLM | None = None,
         max_n: int = MAX_N,
         deadline: float = 120.0,
+        restart_engine: int = 1,
         **engine_args: object,
     ) -> None:
         if (model is None) == (engine is None):
             raise ConfigurationError("give either a model's name or a ready engine")
         if engine is not None and engine_args:
             raise ConfigurationError(f"a ready engine takes no engine arguments: {engine_args}")
-        self._max_n, self._deadline = max_n, deadline
+        _check_restarts(restart_engine)
+        self._max_n, self._deadline, self._restarts = max_n, deadline, restart_engine
         self._engine_args = engine_args
         self._arguments: dict[str, Any] = {}
         self._process: EngineProcess | None = None
@@ -149,7 +160,7 @@ class VLLMEngineBackend(TokenizerBackend):
         """Start the engine unless it runs, blocking; calling this is never needed."""
         process = self._usable
         if process is None:
-            process = POOL.acquire(self._arguments, self._prepare)
+            process = POOL.acquire(self._arguments, self._prepare, self._restarts)
             if surplus := self._replaced_by(process):
                 POOL.release(surplus)
         return process
@@ -191,15 +202,19 @@ class VLLMEngineBackend(TokenizerBackend):
     ) -> list[Candidate]:
         """Return `request.n` candidates, sampled as so many requests that share the prompt."""
         process, request = await self._started(request)
-        return await process.loop.arun(self._generation(process, request, monitor).candidates())
+        generation = self._generation(process, request, monitor)
+        with self._final_errors(process):
+            return await process.loop.arun(generation.candidates())
 
     async def stream(self, request: Request) -> AsyncGenerator[StreamPiece, None]:
         """Generate one candidate piece by piece; the last piece has the scored candidate."""
         process, request = await self._started(request)
         generation = self._generation(process, request)
-        async with aclosing(process.loop.aiterate(generation.pieces())) as pieces:
-            async for piece in pieces:
-                yield piece
+        stream = process.loop.aiterate(generation.pieces())
+        with self._final_errors(process):
+            async with aclosing(stream) as pieces:
+                async for piece in pieces:
+                    yield piece
 
     async def score_all(
         self,
@@ -220,7 +235,8 @@ class VLLMEngineBackend(TokenizerBackend):
         for ids in texts:
             check_request(Request(prompt + ids, top_logprobs=top_logprobs), self.capabilities)
         scoring = Scoring(process, prompt, top_logprobs, self._fallback_k(), self._deadline)
-        return await process.loop.arun(scoring.candidates(texts))
+        with self._final_errors(process):
+            return await process.loop.arun(scoring.candidates(texts))
 
     async def inspect_all(
         self, texts: Sequence[Sequence[int]], inspection: Inspection
@@ -233,7 +249,8 @@ class VLLMEngineBackend(TokenizerBackend):
             return await super().inspect_all(texts, inspection)
         process = await self._running()
         passes = InspectionPass(process, inspection, self.score, self._deadline)
-        return await process.loop.arun(passes.activations([tuple(text) for text in texts]))
+        with self._final_errors(process):
+            return await process.loop.arun(passes.activations([tuple(text) for text in texts]))
 
     async def _started(self, request: Request) -> tuple[EngineProcess, Request]:
         """Return the running engine, and the request as it is sent to it."""
@@ -246,7 +263,7 @@ class VLLMEngineBackend(TokenizerBackend):
     async def _running(self) -> EngineProcess:
         process = self._usable
         if process is None:
-            process = await POOL.aacquire(self._arguments, self._prepare)
+            process = await POOL.aacquire(self._arguments, self._prepare, self._restarts)
             if surplus := self._replaced_by(process):
                 await asyncio.to_thread(POOL.release, surplus)
         return process
@@ -274,6 +291,20 @@ class VLLMEngineBackend(TokenizerBackend):
             )
         return None if process.is_dead and self._engine is None else process
 
+    @contextmanager
+    def _final_errors(self, process: EngineProcess) -> Iterator[None]:
+        """Raise EngineLostError where the engine has ended, and no further call starts it again."""
+        try:
+            yield
+        except (EngineDeadError, EngineTimeoutError) as error:
+            if not process.is_dead:
+                raise
+            if self._engine is not None:
+                raise EngineLostError(f"{error}; it is the caller's to start another") from error
+            if lost := POOL.lost(self._arguments, self._restarts):
+                raise lost from error
+            raise
+
     def _generation(
         self, process: EngineProcess, request: Request, monitor: SampleMonitor | None = None
     ) -> Generation:
@@ -285,19 +316,24 @@ class VLLMEngineBackend(TokenizerBackend):
 
     def _identity(self) -> tuple[object, ...]:
         engine = engine_key(self._arguments) if self._engine is None else id(self._engine)
-        return type(self), engine, self._max_n, self._deadline
+        return type(self), engine, *self._limits.values()
+
+    @property
+    def _limits(self) -> dict[str, Any]:
+        limits = {"max_n": self._max_n, "deadline": self._deadline}
+        return {**limits, "restart_engine": self._restarts}
 
     def __copy__(self) -> Self:
         return self.__deepcopy__({})
 
     def __deepcopy__(self, memo: dict[int, object]) -> Self:
         """Return an equal backend that shares the engine."""
+        engine_args: dict[str, Any] = copy.deepcopy(self._engine_args, memo)
         other = type(self)(
             self._model if self._engine is None else None,
             engine=self._engine,
-            max_n=self._max_n,
-            deadline=self._deadline,
-            **copy.deepcopy(self._engine_args, memo),
+            **self._limits,
+            **engine_args,
         )
         if self._engine is not None:
             other._process = self._process
@@ -310,8 +346,12 @@ class VLLMEngineBackend(TokenizerBackend):
                 "a backend on a ready engine cannot be pickled, since the engine is in this "
                 "process; give a model's name instead"
             )
-        limits = {"max_n": self._max_n, "deadline": self._deadline}
-        return _rebuilt, (type(self), self._model, {**limits, **self._engine_args})
+        return _rebuilt, (type(self), self._model, {**self._limits, **self._engine_args})
+
+
+def _check_restarts(value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ConfigurationError(f"restart_engine is {value!r}; allowed are whole numbers from 0")
 
 
 def _rebuilt(kind: type[B], model: str, arguments: Mapping[str, Any]) -> B:

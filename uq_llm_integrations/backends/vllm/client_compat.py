@@ -237,21 +237,24 @@ def _nothing(timeout: float | None = None) -> None:
 
 
 class VLLMErrors(NamedTuple):
-    """vLLM's own errors that are translated."""
+    """vLLM's errors for an engine that has died, a request that can never work, a full queue."""
 
     dead: type[Exception]
-    """The engine's process has died."""
     client: type[Exception]
-    """The request can never work."""
+    busy: type[Exception]
 
 
-@reach("vllm.exceptions:VLLMClientError", "vllm.v1.engine.exceptions:EngineDeadError")
+@reach(
+    "vllm.exceptions:GracefulHTTPError",
+    "vllm.exceptions:VLLMClientError",
+    "vllm.v1.engine.exceptions:EngineDeadError",
+)
 def vllm_errors() -> VLLMErrors:
     """Return vLLM's classes of errors."""
-    from vllm.exceptions import VLLMClientError
+    from vllm.exceptions import GracefulHTTPError, VLLMClientError
     from vllm.v1.engine.exceptions import EngineDeadError
 
-    return VLLMErrors(EngineDeadError, VLLMClientError)
+    return VLLMErrors(EngineDeadError, VLLMClientError, GracefulHTTPError)
 
 
 # Requests and outputs.

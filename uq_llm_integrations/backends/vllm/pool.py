@@ -19,7 +19,12 @@ from uq_llm_integrations.backends.vllm.launch import (
     why_ready_engine_is_inexact,
 )
 from uq_llm_integrations.backends.vllm.process import EngineProcess
-from uq_llm_integrations.errors import ConfigurationError, EngineError, EngineStartError
+from uq_llm_integrations.errors import (
+    ConfigurationError,
+    EngineError,
+    EngineLostError,
+    EngineStartError,
+)
 
 if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
@@ -59,7 +64,13 @@ class EngineStart:
             with self._turn:
                 self._prepare()
                 llm, why_no_probe = start_async_llm(self._arguments, self._spawned)
-            engine = EngineProcess(llm, self.loop, why_no_probe, owns_loop=self._dead is None)
+            engine = EngineProcess(
+                llm,
+                self.loop,
+                why_no_probe,
+                owns_loop=self._dead is None,
+                restarts=self._dead.restarts + 1 if self._dead else 0,
+            )
             await self._attach_probe(engine)
             self._spawned.check()
         except BaseException:
@@ -95,26 +106,35 @@ class EnginePool:
         self._engines: dict[str, tuple[EngineProcess, int]] = {}
         self._starts: dict[str, EngineStart] = {}
 
-    def acquire(self, arguments: Arguments, prepare: Callable[[], None]) -> EngineProcess:
+    def acquire(
+        self, arguments: Arguments, prepare: Callable[[], None], restarts: int = 1
+    ) -> EngineProcess:
         """Return the engine with these arguments, blocking while it starts; Ctrl-C ends that."""
-        waiter = self.reserve(arguments, prepare)
+        waiter = self.reserve(arguments, prepare, restarts)
         try:
             return waiter.result()
         except BaseException:
             self.give_up(waiter)
             raise
 
-    async def aacquire(self, arguments: Arguments, prepare: Callable[[], None]) -> EngineProcess:
+    async def aacquire(
+        self, arguments: Arguments, prepare: Callable[[], None], restarts: int = 1
+    ) -> EngineProcess:
         """Return the engine with these arguments; cancelling the caller ends its start."""
-        waiter = self.reserve(arguments, prepare)
+        waiter = self.reserve(arguments, prepare, restarts)
         try:
             return await asyncio.wrap_future(waiter)
         except BaseException:
             self.give_up(waiter)
             raise
 
-    def reserve(self, arguments: Arguments, prepare: Callable[[], None]) -> Future[EngineProcess]:
-        """Return what will be the engine with these arguments, starting it unless it runs."""
+    def reserve(
+        self, arguments: Arguments, prepare: Callable[[], None], restarts: int = 1
+    ) -> Future[EngineProcess]:
+        """Return what will be the engine with these arguments, starting it unless it runs.
+
+        Raises EngineLostError where it has died and was started again as often as `restarts` says.
+        """
         key, waiter = engine_key(arguments), Future[EngineProcess]()
         with self.lock:
             engine, users = self._engines.get(key, (None, 0))
@@ -125,12 +145,22 @@ class EnginePool:
             if start := self._starts.get(key):
                 start.waiters.append(waiter)
             else:
+                if lost := _lost(engine, restarts):
+                    raise lost
                 start = EngineStart(arguments, prepare, engine, self._turn)
                 start.waiters.append(waiter)
                 self._starts[key] = start
                 start.engine.add_done_callback(partial(self._finish, key, start))
         waiter.add_done_callback(partial(self._cancel_unwanted, key, start))
         return waiter
+
+    def lost(self, arguments: Arguments, restarts: int) -> EngineLostError | None:
+        """Return the error with which the next call would fail, None where it would not."""
+        key = engine_key(arguments)
+        with self.lock:
+            if key in self._starts:
+                return None
+            return _lost(self._engines.get(key, (None, 0))[0], restarts)
 
     def give_up(self, waiter: Future[EngineProcess]) -> None:
         """Need a reserved engine no longer, whether it runs by now or not."""
@@ -183,6 +213,15 @@ class EnginePool:
                 del self._starts[key]
         if is_unwanted:
             start.cancel()
+
+
+def _lost(engine: EngineProcess | None, restarts: int) -> EngineLostError | None:
+    if engine is None or not engine.is_dead or engine.restarts < restarts:
+        return None
+    return EngineLostError(
+        f"{engine.failure or 'the engine died'}; it is not started again (restart_engine is "
+        f"{restarts}, restarts so far: {engine.restarts}): close() all that use it, or allow more"
+    )
 
 
 def engine_key(arguments: Arguments) -> str:

@@ -15,6 +15,7 @@ from uq_llm_integrations.backends.event_loop import LoopThread
 from uq_llm_integrations.backends.vllm import client_compat
 from uq_llm_integrations.backends.vllm.worker.protocol import ATTACH, RECORDED, TAKE
 from uq_llm_integrations.errors import (
+    EngineBusyError,
     EngineDeadError,
     EngineError,
     EngineTimeoutError,
@@ -53,6 +54,8 @@ def translated_errors() -> Iterator[None]:
         raise
     except foreign.dead as error:
         raise EngineDeadError("the engine's process died") from error
+    except foreign.busy as error:
+        raise EngineBusyError(_reason(error)) from error
     except (foreign.client, ValueError, TypeError) as error:
         raise InvalidRequestError(f"vLLM refuses the request: {reason(error)}") from error
     except TimeoutError as error:
@@ -68,12 +71,20 @@ class EngineProcess:
     """One AsyncLLM on the loop it lives on. All methods but `shutdown` run on that loop."""
 
     def __init__(
-        self, llm: AsyncLLM, loop: LoopThread, why_no_probe: str | None, *, owns_loop: bool = True
+        self,
+        llm: AsyncLLM,
+        loop: LoopThread,
+        why_no_probe: str | None,
+        *,
+        owns_loop: bool = True,
+        restarts: int = 0,
     ) -> None:
         self.llm = llm
         self.loop = loop
         self.owns_loop = owns_loop
         """Whether the loop ends with the engine."""
+        self.restarts = restarts
+        """How many engines with the same arguments have died before it, one after the other."""
         self.why_no_probe = why_no_probe
         self.failure: EngineFailure | None = None
         self._pid = os.getpid()
