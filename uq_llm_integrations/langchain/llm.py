@@ -14,8 +14,9 @@ from langchain_core.outputs import GenerationChunk, LLMResult
 from langchain_core.runnables import RunnableConfig
 
 from uq_llm_integrations.chat.reply import Turn
-from uq_llm_integrations.faces import HuggingFaceFace, HybridFace, ModelFace, VLLMFace
+from uq_llm_integrations.faces import HuggingFaceFace, HybridFace, VLLMFace
 from uq_llm_integrations.langchain.messages import generation_chunk, llm_result
+from uq_llm_integrations.langchain.saving import SavedFace
 from uq_llm_integrations.records import Conversation
 
 
@@ -26,7 +27,7 @@ class ScoredText(NamedTuple):
     uncertainty: dict[str, Any]
 
 
-class UncertaintyLLM(ModelFace, BaseLLM):
+class UncertaintyLLM(SavedFace, BaseLLM):
     """A completion model that returns with every answer how sure the model was.
 
     The scores are in `generation_info["uncertainty"]` of each generation, and in the callbacks.
