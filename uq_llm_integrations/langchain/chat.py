@@ -52,6 +52,8 @@ class UncertaintyChat(SavedFace, BaseChatModel):
     @model_validator(mode="after")
     def _check_uncertainty_chat(self) -> Self:
         self._add_version("uq-llm-integrations", __version__)
+        if self.profile is None:  # LangChain asks before there is a backend
+            self.__dict__["profile"] = self._resolve_model_profile()
         if not self.chat_template:
             raise ConfigurationError("a chat model always uses its template; chat_template is True")
         if self.streaming and self.n > 1:
