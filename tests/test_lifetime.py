@@ -2,8 +2,11 @@
 
 import copy
 import pickle
+import threading
 
 import pytest
+from langchain_core.caches import InMemoryCache
+from llama_index.core.callbacks import CallbackManager
 
 import uq_llm_integrations as uq
 from uq_llm_integrations import langchain, llama_index
@@ -117,3 +120,85 @@ def test_the_settings_of_a_model_stay_as_they_are():
 @pytest.mark.parametrize("wrap", [lambda one: uq.Retry(one, "entropy > 2"), uq.RetryErrors])
 def test_a_copied_retry_is_equal(wrap, duplicate):
     assert duplicate(wrap(uq.Single())) == wrap(uq.Single())
+
+
+class Locked:
+    """Cannot be pickled or copied, as handlers of callbacks and limiters of rates are."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+
+OWN_THINGS = {
+    "LangChain chat": {
+        "callbacks": [langchain.UncertaintyCallbackHandler()],
+        "cache": InMemoryCache(),
+    },
+    "LangChain completion": {"callbacks": [langchain.UncertaintyCallbackHandler()]},
+    "LlamaIndex": {"callback_manager": CallbackManager([]), "rate_limiter": Locked()},
+}
+
+
+@pytest.mark.parametrize(
+    "duplicate", [copy.copy, copy.deepcopy, pickled], ids=lambda one: one.__name__
+)
+@pytest.mark.parametrize("name", OWN_THINGS)
+def test_what_serves_the_program_is_in_nobodys_way(name, duplicate):
+    llm = MAKERS[name](uq.ScriptedBackend(["Paris"] * 9), max_tokens=2, **OWN_THINGS[name])
+    for one in llm.__dict__.get("callbacks") or []:
+        one.lock = threading.Lock()
+    before = dict(llm.__dict__)
+    copied = duplicate(llm)
+    assert copied.core.generate("?").text == llm.core.generate("?").text == "Pa"
+    assert {key: llm.__dict__[key] for key in before} == before
+
+
+@pytest.mark.parametrize(
+    "duplicate", [copy.copy, copy.deepcopy, pickled], ids=lambda one: one.__name__
+)
+def test_a_model_is_copied_and_pickled(duplicate):
+    model = uq.UncertaintyModel(
+        uq.ScriptedBackend(["Paris"]), uncertain_when="entropy > 2", strategy="best_of_n"
+    )
+    copied = duplicate(model)
+    assert copied == model and copied.identity == model.identity
+    assert copied.generate("?").text == "Paris"
+    assert uq.UncertaintyModel(backend=model.backend, settings=model.settings) == model
+    assert copied.with_options(n=2) != model
+
+
+@pytest.mark.parametrize("name", uq.METHODS)
+def test_a_method_is_pickled_by_its_name(name):
+    assert pickled(uq.METHODS[name]) is uq.METHODS[name]
+    assert copy.deepcopy(uq.METHODS[name]) is uq.METHODS[name]
+
+
+@pytest.mark.parametrize(
+    "one",
+    [
+        *(kind() for kind in (uq.Single, uq.BestOfN, uq.SelfConsistency, uq.Stepwise)),
+        uq.Retry(uq.BestOfN(2), "entropy > 2", temperatures=(0.3,)),
+        uq.Abstain(uq.RetryErrors(uq.Single()), "entropy > 2", action="abstain"),
+        (uq.score("entropy") > 1) & ~(uq.agreement() > 0.5) | (uq.worst_window("entropy", 8) > 3),
+        uq.MethodOptions(samples=3, entailment=uq.ServedJudge()),
+        uq.Settings(strategy="best_of_n", uncertain_when="entropy > 2"),
+    ],
+    ids=lambda one: type(one).__name__,
+)
+def test_what_is_configured_is_pickled(one):
+    assert pickled(one) == copy.deepcopy(one) == one
+
+
+def test_a_ready_engine_stays_where_it_is_and_harms_nobody():
+    class Ready(uq.ScriptedBackend):
+        def __reduce__(self):
+            raise uq.ConfigurationError("a backend on a ready engine cannot be pickled")
+
+    backend = Ready(["Paris"])
+    with pytest.raises(uq.ConfigurationError, match="ready engine"):
+        pickle.dumps(langchain.ChatVLLMUncertainty(backend=backend))
+    llm = llama_index.VLLMUncertaintyLLM(backend=backend)
+    copied = pickled(llm)
+    with pytest.raises(uq.ConfigurationError, match=r"backend stayed .* ready engine"):
+        copied.complete("?")
+    assert llm.complete("?").text == "Paris"

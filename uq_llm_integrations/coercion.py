@@ -118,7 +118,14 @@ def _changed(options: MethodOptions) -> dict[str, object]:
     """Return the fields that are not the default."""
     default = MethodOptions()
     values = {field.name: getattr(options, field.name) for field in fields(options)}
-    return {name: one for name, one in values.items() if one != getattr(default, name)}
+    return {name: _data(one) for name, one in values.items() if one != getattr(default, name)}
+
+
+def _data(value: object) -> object:
+    """Return the plain form of a judge that has one."""
+    if isinstance(value, Classifier) and value == Classifier(value.model):
+        return {"classifier": value.model}
+    return "embeddings" if value == EmbeddingSimilarity() else value
 
 
 def _judge(choice: Any) -> Classifier | EmbeddingSimilarity | ServedJudge:

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from uq_llm_integrations.backends.base import Backend
 from uq_llm_integrations.backends.capabilities import MAX_N, SAMPLING_PARAMETERS
@@ -21,6 +21,13 @@ from uq_llm_integrations.config import Configuration
 from uq_llm_integrations.errors import ConfigurationError
 from uq_llm_integrations.model import UncertaintyModel
 from uq_llm_integrations.records import JsonObject
+from uq_llm_integrations.saved import (
+    PROCESS_BOUND,
+    LeftBehind,
+    SavedFields,
+    saved_fields,
+    without_process,
+)
 from uq_llm_integrations.settings import Settings, unknown_option
 
 
@@ -65,38 +72,74 @@ class ModelFace(Settings):
         for name in other.keys() - COMMON_ARGUMENTS:
             if get_close_matches(name, {*cls.model_fields, *SAMPLING_PARAMETERS}, cutoff=0.85):
                 raise ConfigurationError(unknown_option(name, cls.model_fields))
+        # Tools that save an object by its public attributes give these back, too.
+        derived = {"generator_type": cls.generator_type, "model_name": own.get("model")}
+        other = {k: v for k, v in other.items() if k not in derived or v != derived[k]}
         return {**own, "engine_args": {**(own.get("engine_args") or {}), **other}}
 
     @model_validator(mode="after")
     def _check_model(self) -> Self:
         if self.backend is None:
             self.backend = self._new_backend()
-        elif self.model or self.engine_args:
+        elif (self.model or self.engine_args) and not self._is_made_of_fields:
             raise ConfigurationError("a ready backend takes no model and no engine arguments")
         _ = self.core  # refuses what the backend can never serve
         self._refuse(name for name in self.refused if getattr(self, name) != _default(name))
         return self
 
+    @property
+    def _is_made_of_fields(self) -> bool:
+        return self.model is not None and self.backend == self._new_backend()
+
     @cached_property
     def core(self) -> UncertaintyModel:
         """The model that does all the work, with these fields as its settings, checked again."""
+        for value in self.__dict__.values():
+            if isinstance(value, LeftBehind):
+                raise value.error()
         assert self.backend is not None
         return UncertaintyModel(self.backend, self.updated({}))
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
         if name in type(self).model_fields:
-            self.__dict__.pop("core", None)
+            self._forget()
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Return a copy with some fields changed, which shares the backend unless it is deep."""
         copied = super().model_copy(update=update, deep=deep)
-        copied.__dict__.pop("core", None)
+        copied._forget()
+        return copied
+
+    def _forget(self) -> None:
+        """Drop what was made of the fields; it is made anew."""
+        for name in _DERIVED:
+            self.__dict__.pop(name, None)
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        """Return a copy with a backend of its own; callbacks and the like are shared."""
+        shared = [self.__dict__.get(name) for name in (*PROCESS_BOUND, *_DERIVED)]
+        memo = {} if memo is None else memo
+        memo.update({id(one): one for one in shared if one is not None})
+        copied = super().__deepcopy__(memo)
+        copied._forget()
         return copied
 
     def __getstate__(self) -> dict[Any, Any]:
-        self.__dict__.pop("core", None)  # it is made anew
-        return super().__getstate__()
+        # Not that of LlamaIndex, which deletes from the object itself what cannot be pickled.
+        state = BaseModel.__getstate__(self)
+        fields = {name: one for name, one in self.__dict__.items() if name not in _DERIVED}
+        return {**state, "__dict__": without_process(fields)}
+
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        BaseModel.__setstate__(self, state)
+
+    def saved(self, *, with_defaults: bool = False) -> SavedFields:
+        """Return the fields as plain data, and what cannot be saved, such as a ready backend."""
+        saved = saved_fields(self, with_defaults=with_defaults)
+        if self.model is None:
+            saved.other["backend"] = self.backend
+        return saved
 
     @property
     def model_name(self) -> str:
@@ -187,6 +230,10 @@ class HybridFace(ModelFace):
         engine = self.vllm | self.engine_args
         model = _named(self.model)
         return hybrid_backend(model, self.mode, engine, self.huggingface, max_n=self.max_n)
+
+
+_DERIVED = ("core", "_serialized")
+"""What the classes and LangChain's make of the fields, and keep."""
 
 
 def _default(name: str) -> object:

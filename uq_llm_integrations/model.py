@@ -23,6 +23,7 @@ from uq_llm_integrations.errors import (
     EngineTimeoutError,
     InvalidRequestError,
 )  # fmt: skip  # a list of names
+from uq_llm_integrations.identity import KEY_VERSION
 from uq_llm_integrations.methods.options import MethodOptions
 from uq_llm_integrations.methods.registry import affordable_methods
 from uq_llm_integrations.records import Candidate, Conversation, Request, Result
@@ -107,9 +108,10 @@ class UncertaintyModel:
 
     @cached_property
     def identity(self) -> Metadata:
-        """Everything that an answer depends on, as plain data: what caches use as their key."""
+        """Everything that an answer and its scores depend on: what caches use as their key."""
         model = self.backend.capabilities.model
-        return {**self.settings.plain(), "model": model, "backend": self.backend.fingerprint}
+        own = {"model": model, "backend": self.backend.fingerprint, "key_version": KEY_VERSION}
+        return {**self.settings.identity(), **own}
 
     def request(
         self,
@@ -272,6 +274,18 @@ class UncertaintyModel:
     def close(self) -> None:
         """Give back what the backend holds. Closing twice is harmless."""
         self.backend.close()
+
+    def __eq__(self, other: object) -> bool:
+        if type(self) is not type(other):
+            return NotImplemented
+        assert isinstance(other, UncertaintyModel)
+        return (self.backend, self.settings) == (other.backend, other.settings)
+
+    def __hash__(self) -> int:
+        return hash((type(self), self.backend))
+
+    def __getstate__(self) -> dict[str, object]:
+        return {name: one for name, one in self.__dict__.items() if name != "identity"}
 
     def __enter__(self) -> Self:
         return self

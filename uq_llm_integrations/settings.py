@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any, Self
 
+import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from uq_llm_integrations.backends.capabilities import check_early_stop, check_top_logprobs
@@ -25,15 +26,23 @@ from uq_llm_integrations.errors import (
     UncertaintyError,
     suggestion,
 )
-from uq_llm_integrations.methods.registry import DEFAULT_METHODS, check_methods
+from uq_llm_integrations.identity import Verbatim, canonical, digest
+from uq_llm_integrations.methods.registry import DEFAULT_METHODS, check_methods, foreign_methods
 from uq_llm_integrations.records import EarlyStop, JsonObject
 from uq_llm_integrations.strategies.abstain import ABSTENTION, Action, Policy
 from uq_llm_integrations.strategies.base import Single, Strategy, why_no_grammar
-from uq_llm_integrations.strategies.condition_text import When
+from uq_llm_integrations.strategies.condition_text import When, is_readable
+from uq_llm_integrations.strategies.conditions import Condition
 from uq_llm_integrations.strategies.retry import RetryErrors
 
 ALL_AFFORDABLE = "all affordable"
 """In place of names: all methods that the backend can serve and that need nothing fitted."""
+
+NO_PART_OF_ANSWERS = frozenset({"timeout", "max_retries"})
+"""Options that change no answer and no score; a new one is taken to change them."""
+
+VERBATIM = frozenset({"chat_template_kwargs", "structured_outputs"})
+"""Options of which the order of mappings and the types of numbers count, too."""
 
 
 def _names(value: object) -> object:
@@ -199,10 +208,18 @@ class Settings(BaseModel):
         own = {name: getattr(self, name) for name in Settings.model_fields}
         return Settings(**combined(own, options))
 
-    def plain(self) -> JsonObject:
-        """Return all options as plain data; what is none is described."""
-        plain = {name: _plain(getattr(self, name)) for name in Settings.model_fields}
-        return {**plain, **self.all_sampling()}
+    def identity(self) -> JsonObject:
+        """Return what answers and their scores depend on, the same in every process.
+
+        Numbers, texts and conditions as they are written, all else as `canonical` text.
+        """
+        names = Settings.model_fields.keys() - NO_PART_OF_ANSWERS - {"sampling"}
+        options = {name: getattr(self, name) for name in names} | self.all_sampling()
+        found = {name: _described(name, options[name]) for name in sorted(options)}
+        uses_all = self.methods == (ALL_AFFORDABLE,)
+        foreign = foreign_methods(None if uses_all else str(found))
+        own = {f"method {name}": digest(one) for name, one in foreign.items()}
+        return {name: one for name, one in found.items() if one is not None} | own
 
 
 def hoisted(options: Mapping[str, Any]) -> JsonObject:
@@ -229,5 +246,16 @@ def unknown_option(name: str, fields: Iterable[str]) -> str:
     return f"unknown option {name!r}{suggestion(name, {*fields, *SAMPLING_PARAMETERS})}"
 
 
-def _plain(value: object) -> object:
-    return value if isinstance(value, str | int | float | list | dict | None) else repr(value)
+def _described(name: str, value: object) -> object:
+    """Return a text, a number or texts as they are, a condition as it is written."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, str | bool | None):
+        return value
+    if isinstance(value, int | float):
+        return int(value) if float(value).is_integer() else float(value)
+    if isinstance(value, list | tuple) and all(isinstance(one, str) for one in value):
+        return list(value)
+    if isinstance(value, Condition) and is_readable(value):
+        return repr(value)
+    return canonical(Verbatim(value) if name in VERBATIM else value)

@@ -312,7 +312,7 @@ def test_what_tracers_and_agents_read_of_the_model():
     assert chat.profile["max_input_tokens"] == 4096
     assert chat.profile["tool_calling"] is True
     assert "uq-llm-integrations" in chat.metadata["lc_versions"]
-    assert dumpd(chat)["type"] == "not_implemented"  # an engine cannot be stored
+    assert dumpd(chat)["kwargs"]["backend"]["type"] == "not_implemented"
 
 
 def test_the_class_drops_in_where_a_remote_one_was():

@@ -17,6 +17,13 @@ class TestWithoutAnEngine(ChatModelUnitTests):
     def chat_model_params(self):
         return {"backend": ScriptedBackend(["Hello."])}
 
+    @pytest.mark.xfail(
+        reason="it loads with LangChain's list of partners, on which no other package can be",
+        strict=True,
+    )
+    def test_serdes(self, model, snapshot):
+        super().test_serdes(model, snapshot)
+
 
 class OnTheEngine(ChatModelIntegrationTests):
     @pytest.fixture(autouse=True)

@@ -7,6 +7,7 @@ import pytest
 from tests.llama_index.scripted import scripted
 from uq_llm_integrations import BestOfN, EarlyStop, ScriptedBackend, errors, score
 from uq_llm_integrations.llama_index import VLLMUncertaintyLLM
+from uq_llm_integrations.strategies.conditions import Custom
 
 
 def test_a_model_is_plain_data_and_back():
@@ -32,12 +33,32 @@ def test_a_ready_backend_is_left_out_and_given_again():
     assert (back.temperature, back.complete("?").text) == (0.3, "Oslo.")
 
 
-def test_what_is_no_plain_data_is_described_and_has_to_be_given_again():
-    given = {"strategy": BestOfN(2), "uncertain_when": score("perplexity") > 1.65}
+def test_strategies_and_conditions_are_plain_data_too():
+    given = {"strategy": BestOfN(2), "uncertain_when": score("perplexity") > 0.1 + 0.2}
     data = json.loads(scripted(**given).to_json())
-    assert data["not_plain"]["uncertain_when"] == "perplexity > 1.65"
-    backend = ScriptedBackend(["Oslo."])
-    with pytest.raises(errors.ConfigurationError, match="strategy, uncertain_when cannot be read"):
-        VLLMUncertaintyLLM.from_dict(data, backend=backend)
-    back = VLLMUncertaintyLLM.from_dict(data, backend=backend, **given)
-    assert back.strategy == BestOfN(2)
+    assert data["uncertain_when"] == "perplexity > 0.30000000000000004"
+    back = VLLMUncertaintyLLM.from_dict(data, backend=ScriptedBackend(["Oslo."]))
+    assert back.strategy == BestOfN(2) and back.uncertain_when == given["uncertain_when"]
+
+
+def test_what_is_no_plain_data_is_described_and_has_to_be_given_again():
+    given = {"uncertain_when": Custom(lambda result: True, "entropy > 2")}
+    given |= {"messages_to_prompt": lambda messages: "?", "backend": ScriptedBackend(["Oslo."])}
+    llm = VLLMUncertaintyLLM(**given)
+    data = json.loads(llm.to_json())
+    assert data["not_plain"].keys() == given.keys()
+    assert data == json.loads(VLLMUncertaintyLLM(**given).to_json())
+    with pytest.raises(errors.ConfigurationError, match=r"backend, .* cannot be read"):
+        VLLMUncertaintyLLM.from_dict(data)
+    assert VLLMUncertaintyLLM.from_dict(data, **given) == llm
+
+
+def test_a_secret_is_not_written():
+    llm = VLLMUncertaintyLLM(model="org/name", hf_token="s3cret")
+    assert "s3cret" not in llm.to_json()
+
+
+def test_an_object_built_of_its_own_fields_equals_it():
+    llm = VLLMUncertaintyLLM(model="smollm2", max_model_len=64, strategy=BestOfN(2), top_p=0.5)
+    again = VLLMUncertaintyLLM(**{name: getattr(llm, name) for name in type(llm).model_fields})
+    assert again == llm and again.backend is llm.backend

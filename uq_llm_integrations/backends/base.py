@@ -6,7 +6,6 @@ import weakref
 from abc import ABC, abstractmethod
 from asyncio import to_thread
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Generator, Sequence
-from hashlib import sha256
 from types import TracebackType
 from typing import ClassVar, Self, TypeVar
 from uuid import uuid4
@@ -17,6 +16,7 @@ from uq_llm_integrations.backends.capabilities import Capabilities as Capabiliti
 from uq_llm_integrations.backends.capabilities import check_request
 from uq_llm_integrations.backends.event_loop import LoopThread
 from uq_llm_integrations.errors import InvalidRequestError, MethodUnavailableError, UncertaintyError
+from uq_llm_integrations.identity import Itself, digest
 from uq_llm_integrations.records import (
     Activations,
     Candidate,
@@ -163,18 +163,24 @@ class Backend(ABC):
         await to_thread(self.close)
 
     def _identity(self) -> tuple[object, ...]:
-        """Return what this backend was made of, for comparison; a backend of its own has an id."""
-        return (id(self),)
+        """Return what this backend was made of, to compare it; by default it equals only itself."""
+        return (Itself(self),)
+
+    def identity_parts(self) -> object:
+        """Return what its answers depend on, for caches; by default all that it was made of."""
+        return self._identity()
 
     @property
     def fingerprint(self) -> str:
-        """What is the same for equal backends and shows none of their arguments."""
-        parts = [
-            one.fingerprint if isinstance(one, Backend) else repr(one) for one in self._identity()
-        ]
-        return sha256("\n".join([type(self).__qualname__, *parts]).encode()).hexdigest()
+        """What is the same for backends that answer alike, and shows none of their arguments."""
+        return digest(self)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.capabilities.model!r})"
 
     def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
         if not isinstance(other, Backend) or type(self) is not type(other):
             return NotImplemented
         return self._identity() == other._identity()

@@ -124,6 +124,10 @@ class HybridBackend(Backend):
     def _identity(self) -> tuple[object, ...]:
         return self._pair.generator, self._pair.scorer, self._pair.lock is None
 
+    def identity_parts(self) -> object:
+        """Return both backends; where their weights are meanwhile changes no answer."""
+        return self._pair.generator, self._pair.scorer
+
     @property
     def capabilities(self) -> Capabilities:
         """What the generator can serve, and activations."""

@@ -18,16 +18,18 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import Field, SecretStr, model_validator
 
 from uq_llm_integrations.errors import ConfigurationError
-from uq_llm_integrations.faces import HuggingFaceFace, HybridFace, ModelFace, VLLMFace
+from uq_llm_integrations.faces import HuggingFaceFace, HybridFace, VLLMFace
+from uq_llm_integrations.identity import Verbatim, canonical
 from uq_llm_integrations.langchain.events import achat_events, chat_events
-from uq_llm_integrations.langchain.messages import chat_chunk, chat_result, turn_of
+from uq_llm_integrations.langchain.messages import chat_chunk, chat_result, turn_of, unscored
+from uq_llm_integrations.langchain.saving import SavedFace
 from uq_llm_integrations.langchain.structured import Method, structured
 from uq_llm_integrations.version import __version__
 
 _TURN = ("tools", "tool_choice", "response_format")
 
 
-class UncertaintyChat(ModelFace, BaseChatModel):
+class UncertaintyChat(SavedFace, BaseChatModel):
     """A chat model that returns with every answer how sure the model was.
 
     The scores are in `message.response_metadata["uncertainty"]`. Sampling parameters of vLLM and
@@ -50,6 +52,8 @@ class UncertaintyChat(ModelFace, BaseChatModel):
     @model_validator(mode="after")
     def _check_uncertainty_chat(self) -> Self:
         self._add_version("uq-llm-integrations", __version__)
+        if self.profile is None:  # LangChain asks before there is a backend
+            self.__dict__["profile"] = self._resolve_model_profile()
         if not self.chat_template:
             raise ConfigurationError("a chat model always uses its template; chat_template is True")
         if self.streaming and self.n > 1:
@@ -63,6 +67,24 @@ class UncertaintyChat(ModelFace, BaseChatModel):
     @property
     def _llm_type(self) -> str:
         return f"{self.generator_type}-uncertainty-chat"
+
+    def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
+        """Return what caches go by: all that an answer depends on beside the messages."""
+        bound, rest = self.bound(kwargs)
+        given = {**rest, "stop": stop}.items()
+        call = {name: Verbatim(one) for name, one in given if one not in (None, [], ())}
+        streams = self.streaming and self.stop_if is not None  # only a stream is ended by it
+        return canonical([self._llm_type, bound.core.identity, call, streams])
+
+    def _generate_with_cache(
+        self, messages: list[BaseMessage], *args: Any, **kwargs: Any
+    ) -> ChatResult:
+        return super()._generate_with_cache(unscored(messages), *args, **kwargs)
+
+    async def _agenerate_with_cache(
+        self, messages: list[BaseMessage], *args: Any, **kwargs: Any
+    ) -> ChatResult:
+        return await super()._agenerate_with_cache(unscored(messages), *args, **kwargs)
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         params = super()._get_ls_params(stop=stop, **kwargs)

@@ -15,8 +15,9 @@ from langchain_core.runnables import Runnable, RunnableConfig
 
 from uq_llm_integrations.backends.sampling_values import stop_strings
 from uq_llm_integrations.chat.reply import Turn
-from uq_llm_integrations.faces import HuggingFaceFace, HybridFace, ModelFace, VLLMFace
+from uq_llm_integrations.faces import HuggingFaceFace, HybridFace, VLLMFace
 from uq_llm_integrations.langchain.messages import generation_chunk, llm_result
+from uq_llm_integrations.langchain.saving import SavedFace
 from uq_llm_integrations.records import Conversation
 from uq_llm_integrations.settings import MaxTokens
 
@@ -28,7 +29,7 @@ class ScoredText(NamedTuple):
     uncertainty: dict[str, Any]
 
 
-class UncertaintyLLM(ModelFace, BaseLLM):
+class UncertaintyLLM(SavedFace, BaseLLM):
     """A completion model that returns with every answer how sure the model was.
 
     The scores are in `generation_info["uncertainty"]` of each generation, and in the callbacks.

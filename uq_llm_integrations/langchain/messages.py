@@ -80,6 +80,23 @@ def _converted(message: BaseMessage) -> JsonObject:
     return converted
 
 
+_OF_CONTENT = {"model_provider", "output_version"}
+"""Metadata of a message by which its content is read."""
+
+
+def unscored(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
+    """Return messages as they are sent: without scores and usage, which differ from run to run."""
+    return [_unscored(message) for message in messages]
+
+
+def _unscored(message: BaseMessage) -> BaseMessage:
+    metadata = {k: v for k, v in message.response_metadata.items() if k in _OF_CONTENT}
+    update: JsonObject = {"response_metadata": metadata}
+    if isinstance(message, AIMessage):
+        update["usage_metadata"] = None
+    return message.model_copy(update=update)
+
+
 def schema_of(response_format: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """Return the JSON Schema of OpenAI's `response_format`, `{}` for any JSON object."""
     match response_format:

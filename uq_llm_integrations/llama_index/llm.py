@@ -18,9 +18,11 @@ from llama_index.core.base.llms.types import (
     LLMMetadata,
     MessageRole,
 )
+from llama_index.core.callbacks import CallbackManager
 from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
 from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import ToolSelection
+from pydantic import SerializationInfo, SerializerFunctionWrapHandler, model_serializer
 
 from uq_llm_integrations.chat.reply import Turn
 from uq_llm_integrations.faces import HuggingFaceFace, HybridFace, VLLMFace
@@ -34,8 +36,9 @@ from uq_llm_integrations.llama_index.messages import (
     selections,
     turn_of,
 )
-from uq_llm_integrations.llama_index.serialization import arguments_of, plain_fields
+from uq_llm_integrations.llama_index.serialization import LEFT, arguments_of, plain_fields
 from uq_llm_integrations.llama_index.structured import StructuredPrediction
+from uq_llm_integrations.saved import with_left_behind
 
 if TYPE_CHECKING:
     from llama_index.core.tools.types import BaseTool
@@ -94,17 +97,42 @@ class UncertaintyLLM(StructuredPrediction, FunctionCallingLLM):
         return {"class_name": self.class_name(), **self.core.identity}
 
     def to_dict(self, **kwargs: Any) -> dict[str, Any]:
-        """Return the fields as plain data, as `from_dict` takes them; the backend is left out."""
+        """Return the fields as plain data, as `from_dict` takes them."""
         return plain_fields(self)
+
+    @model_serializer(mode="wrap")
+    def custom_model_dump(
+        self, handler: SerializerFunctionWrapHandler, info: SerializationInfo
+    ) -> dict[str, Any]:
+        """Return the fields, and what distinguishes those that are no plain data.
+
+        The cache of an ingestion goes by it.
+        """
+        plain = plain_fields(self)
+        return {**handler(self), **{name: plain[name] for name in LEFT if name in plain}}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any], **kwargs: Any) -> Self:
         """Return the model of `to_dict`; `kwargs` take the place of what is no plain data.
 
         Raises ConfigurationError where something is missing that is no plain data, such as a
-        strategy.
+        ready backend.
         """
         return cls(**arguments_of(data, kwargs))
+
+    def __getstate__(self) -> dict[Any, Any]:
+        """Return what is pickled; it always can be, and never at the cost of this object.
+
+        LlamaIndex takes from an extractor whatever fails to be pickled. What cannot be is missed
+        with a ConfigurationError where the pickled model is used.
+        """
+        state = super().__getstate__()
+        return {**state, "__dict__": with_left_behind(state["__dict__"])}
+
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        super().__setstate__(state)
+        if self.callback_manager is None:
+            self.callback_manager = CallbackManager([])
 
     @llm_chat_callback()
     def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:

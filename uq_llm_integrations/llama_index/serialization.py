@@ -2,37 +2,38 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict
-from enum import Enum
 from typing import Any
+
+from llama_index.core.base.llms.generic_utils import (
+    messages_to_prompt as generic_messages_to_prompt,
+)
+from llama_index.core.llms.llm import default_completion_to_prompt
 
 from uq_llm_integrations.errors import ConfigurationError
 from uq_llm_integrations.faces import ModelFace
-from uq_llm_integrations.records import EarlyStop
 
 _NOT_PLAIN = "not_plain"
 """The key that describes the fields that are no plain data."""
 
+_WRITERS = ("messages_to_prompt", "completion_to_prompt", "output_parser", "query_wrapper_prompt")
+"""Fields of LlamaIndex that it leaves out itself."""
+
+_USUAL = (None, generic_messages_to_prompt, default_completion_to_prompt)
+
 
 def plain_fields(model: ModelFace) -> dict[str, Any]:
-    """Return all fields but those that serialization leaves out, such as a ready backend.
+    """Return all fields in the plain form that the constructor takes, secrets left out.
 
-    What is no plain data (a strategy, a condition) is described under `not_plain`, unless it is the
-    default.
+    What has no such form (a ready backend, a function of one's own) is described under `not_plain`,
+    in the same way in every process where it is the same.
     """
-    plain_data: dict[str, Any] = {"class_name": type(model).__name__}
-    other: dict[str, str] = {}
-    for name, field in type(model).model_fields.items():
-        value = getattr(model, name)
-        if field.exclude:
-            continue
-        if _is_plain(plain := _plain(value)):
-            plain_data[name] = plain
-        elif value != field.get_default(call_default_factory=True):
-            other[name] = repr(value)
-    return plain_data | ({_NOT_PLAIN: other} if other else {})
+    saved = model.saved(with_defaults=True)
+    for name in _WRITERS:
+        if (one := getattr(model, name)) not in _USUAL:
+            saved.other[name] = one
+    other = {_NOT_PLAIN: saved.described()} if saved.other else {}
+    return {"class_name": type(model).__name__, **saved.plain, **other}
 
 
 def arguments_of(data: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -46,23 +47,8 @@ def arguments_of(data: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str,
             f"{', '.join(missing)} cannot be read back from {missing}; give them again: "
             f"from_dict(data, {', '.join(f'{name}=...' for name in missing)})"
         )
-    return {name: one for name, one in data.items() if name not in _LEFT} | dict(given)
+    return {name: one for name, one in data.items() if name not in LEFT} | dict(given)
 
 
-_LEFT = ("class_name", _NOT_PLAIN)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, EarlyStop):
-        return asdict(value)
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _is_plain(value: Any) -> bool:
-    try:
-        json.dumps(value)
-    except TypeError:
-        return False
-    return True
+LEFT = ("class_name", _NOT_PLAIN)
+"""What is in the data beside fields."""

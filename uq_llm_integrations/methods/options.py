@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Protocol
 
 from uq_llm_integrations.errors import ConfigurationError
+from uq_llm_integrations.identity import Verbatim
 from uq_llm_integrations.methods.entailment import Entailment, ServedJudge, Similarity
 from uq_llm_integrations.records import Activations, Candidate, Inspection, Layer, Singles
 
@@ -132,3 +133,8 @@ class MethodOptions:
             raise ConfigurationError(f"stated_confidence is no pattern: {error}") from error
         if groups != 1:
             raise ConfigurationError(f"{self.stated_confidence!r} must have exactly one group")
+
+    def identity_parts(self) -> object:
+        """Return all fields; the first of the hedges that an answer holds counts."""
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        return values | {"hedges": Verbatim(dict(self.hedges))}

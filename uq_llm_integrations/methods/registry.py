@@ -7,11 +7,15 @@ A method of another package is registered by `register_method`, or by an entry p
     mine = "my_package.my_module:my_method"
 """
 
+import copyreg
 import logging
 from collections.abc import Iterable
+from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from typing import Any
 
 from uq_llm_integrations.backends.base import Backend, Capabilities
+from uq_llm_integrations.code_identity import is_own
 from uq_llm_integrations.errors import (
     ConfigurationError,
     MethodUnavailableError,
@@ -131,6 +135,35 @@ def affordable_methods(
 ) -> tuple[str, ...]:
     """Return the names of all listed methods that lack nothing, of the backend or the options."""
     return tuple(one.name for one in list_methods() if one.missing(capabilities, options) is None)
+
+
+def foreign_methods(text: str | None = None) -> dict[str, Method]:
+    """Return the registered methods that are not of this package, by name.
+
+    With a text, those of which it has a name.
+    """
+    found = {name: one for name, one in METHODS.items() if not is_own(one.gather or one.values)}
+    if text is None:
+        return found
+    return {name: one for name, one in found.items() if any(each in text for each in one.names)}
+
+
+def _find_registered(name: str, module: str | None) -> Method:
+    """Return a method in the process that a pickle of it is loaded in."""
+    if name not in _by_name and module not in (None, "__main__"):
+        import_module(module)
+    return find_method(name)
+
+
+def _reduced(method: Method) -> str | tuple[Any, ...]:
+    """Pickle a registered method by its name: its function has often given its own name to it."""
+    if _by_name.get(method.name) is not method:
+        return method.__reduce_ex__(4)
+    module = getattr(method.gather or method.values, "__module__", None)
+    return _find_registered, (method.name, module)
+
+
+copyreg.pickle(Method, _reduced)
 
 
 def _load_entry_points() -> None:

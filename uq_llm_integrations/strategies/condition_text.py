@@ -1,16 +1,22 @@
 """Conditions written as text: `mean_nll > 0.6 or agreement < 0.5`."""
 
 import ast
+import math
 from collections.abc import Callable
-from functools import reduce
-from operator import and_, or_
 from typing import Annotated
 
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 
-from uq_llm_integrations.errors import ConfigurationError
+from uq_llm_integrations.errors import ConfigurationError, UncertaintyError
 from uq_llm_integrations.strategies import quantities
-from uq_llm_integrations.strategies.conditions import Comparison, Condition, Operator, Quantity
+from uq_llm_integrations.strategies.conditions import (
+    And,
+    Comparison,
+    Condition,
+    Operator,
+    Or,
+    Quantity,
+)
 
 _OPERATORS: dict[type[ast.cmpop], Operator] = {
     ast.Gt: ">",
@@ -37,6 +43,14 @@ def as_condition(value: Condition | str) -> Condition:
     if not isinstance(value, str):
         raise ConfigurationError(f"{value!r} is no condition; allowed are conditions and text")
     return parse_condition(value)
+
+
+def is_readable(condition: Condition) -> bool:
+    """Return whether the text of a condition is read as the very same."""
+    try:
+        return parse_condition(repr(condition)) == condition
+    except UncertaintyError:
+        return False
 
 
 When = Annotated[
@@ -69,9 +83,9 @@ def parse_condition(text: str) -> Condition:
 def _condition(node: ast.expr, text: str) -> Condition:
     match node:
         case ast.BoolOp(op=ast.And(), values=values):
-            return reduce(and_, (_condition(value, text) for value in values))
+            return And(*(_condition(value, text) for value in values))
         case ast.BoolOp(op=ast.Or(), values=values):
-            return reduce(or_, (_condition(value, text) for value in values))
+            return Or(*(_condition(value, text) for value in values))
         case ast.UnaryOp(op=ast.Not(), operand=operand):
             return ~_condition(operand, text)
         case ast.Compare(left=left, ops=[sign], comparators=[right]):
@@ -106,6 +120,10 @@ def _threshold(node: ast.expr, text: str) -> float:
             return float(number)
         case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as number)):
             return -float(number)
+        case ast.Name(id="inf"):
+            return math.inf
+        case ast.UnaryOp(op=ast.USub(), operand=ast.Name(id="inf")):
+            return -math.inf
         case ast.Call(
             func=ast.Name(id="calibrated"),
             args=[ast.Constant(value=str(path)), ast.Constant(value=str(name))],

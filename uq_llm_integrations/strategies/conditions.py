@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import product
 from typing import ClassVar, Literal, Protocol
@@ -146,8 +146,9 @@ class Comparison(Condition):
         return [[(opposite, True)]]
 
     def __repr__(self) -> str:
-        short = f"{self.threshold:g}"
-        number = short if float(short) == self.threshold else repr(self.threshold)
+        threshold = float(self.threshold)  # numpy's would be written with their type
+        short = f"{threshold:g}"
+        number = short if float(short) == threshold else repr(threshold)
         return f"{self.quantity!r} {self.operator} {number}"
 
 
@@ -187,16 +188,28 @@ class _Composed(Condition):
         for part in parts:
             if not isinstance(part, Condition):
                 raise ConfigurationError(f"{part!r} is not a condition")
-        self.parts = parts
+        self.parts = tuple(self._flat(parts))
         if not any(map(_can_hold, self.clauses(negated=False))):
             raise ConfigurationError(f"{self!r} can never hold")
         if not any(map(_can_hold, self.clauses(negated=True))):
             raise ConfigurationError(f"{self!r} always holds")
 
+    def _flat(self, parts: Iterable[Condition]) -> Iterator[Condition]:
+        """Yield the parts; (a and b) and c is a and b and c, as in text."""
+        for part in parts:
+            if isinstance(part, And | Or) and type(part) is type(self):
+                yield from part.parts
+            else:
+                yield part
+
     def literals(self) -> Iterator[Condition]:
         """Yield those of all parts."""
         for part in self.parts:
             yield from part.literals()
+
+    def identity_parts(self) -> object:
+        """Return the parts."""
+        return self.parts
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and self.parts == getattr(other, "parts", None)

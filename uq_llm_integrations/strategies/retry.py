@@ -4,7 +4,7 @@ Both are tenacity's: its `stop`, `wait` and callbacks are passed in, only the pr
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import tenacity
 from pydantic.json_schema import SkipJsonSchema
@@ -13,6 +13,7 @@ from tenacity.wait import WaitBaseT
 
 from uq_llm_integrations.backends.base import Backend, Capabilities
 from uq_llm_integrations.errors import ConfigurationError, HighUncertaintyError, UncertaintyError
+from uq_llm_integrations.identity import NO_PART
 from uq_llm_integrations.methods.options import MethodOptions
 from uq_llm_integrations.records import Decision, Request, Result, Usage
 from uq_llm_integrations.strategies.base import (
@@ -48,12 +49,12 @@ class Retry(Strategy):
     strategy: Strategy
     when: When
     stop: SkipJsonSchema[StopBaseT | None] = None
-    wait: SkipJsonSchema[WaitBaseT | None] = None
+    wait: SkipJsonSchema[WaitBaseT | None] = field(default=None, metadata=NO_PART)
     temperatures: Sequence[float] = ()
     last_resort: SkipJsonSchema[Backend | None] = None
-    before: SkipJsonSchema[Callback | None] = None
-    after: SkipJsonSchema[Callback | None] = None
-    before_sleep: SkipJsonSchema[Callback | None] = None
+    before: SkipJsonSchema[Callback | None] = field(default=None, metadata=NO_PART)
+    after: SkipJsonSchema[Callback | None] = field(default=None, metadata=NO_PART)
+    before_sleep: SkipJsonSchema[Callback | None] = field(default=None, metadata=NO_PART)
     attempts: int = 3
 
     def __post_init__(self) -> None:
@@ -166,9 +167,9 @@ class RetryErrors(Strategy):
     type = "retry_errors"
 
     strategy: Strategy
-    stop: SkipJsonSchema[StopBaseT | None] = None
-    wait: SkipJsonSchema[WaitBaseT | None] = None
-    attempts: int = 3
+    stop: SkipJsonSchema[StopBaseT | None] = field(default=None, metadata=NO_PART)
+    wait: SkipJsonSchema[WaitBaseT | None] = field(default=None, metadata=NO_PART)
+    attempts: int = field(default=3, metadata=NO_PART)
 
     def __post_init__(self) -> None:
         check_strategy(self.strategy)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from copy import copy
+from dataclasses import replace
 from difflib import get_close_matches
 from functools import cached_property
 from inspect import signature
@@ -49,6 +50,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 Ids = tuple[int, ...]
+
+_NO_PART = frozenset({"token", "cache_dir", "local_files_only"})
+"""Arguments of `from_pretrained` that change no answer."""
 
 
 class HuggingFaceBackend(TokenizerBackend):
@@ -130,6 +134,12 @@ class HuggingFaceBackend(TokenizerBackend):
 
     def _identity(self) -> tuple[object, ...]:
         return *self._thread.settings, self._max_n, self._one_by_one
+
+    def identity_parts(self) -> object:
+        """Return what is loaded and how; what it may take of the memory changes no answer."""
+        options, ready, _ = self._thread.settings
+        others = {name: one for name, one in options.others.items() if name not in _NO_PART}
+        return replace(options, others=others), ready, self._one_by_one
 
     @property
     def capabilities(self) -> Capabilities:

@@ -20,6 +20,7 @@ from uq_llm_integrations.errors import (
     ModelNotFoundError,
     reason,
 )
+from uq_llm_integrations.identity import NO_PART
 
 if TYPE_CHECKING:
     from transformers import (
@@ -50,8 +51,8 @@ class ModelOptions:
     device: str | None = None
     quantization: str | None = None
     attn_implementation: str | None = None
-    gpu_memory_utilization: float | None = None
-    expandable_segments: bool = False
+    gpu_memory_utilization: float | None = field(default=None, metadata=NO_PART)
+    expandable_segments: bool = field(default=False, metadata=NO_PART)
     tokenizer: PreTrainedTokenizerBase | str | None = None
     others: Mapping[str, object] = field(default_factory=dict)
     """Further arguments to `from_pretrained`."""

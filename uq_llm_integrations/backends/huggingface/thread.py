@@ -20,6 +20,7 @@ from uq_llm_integrations.backends.huggingface.loading import (
     load_weights,
 )
 from uq_llm_integrations.errors import EngineError
+from uq_llm_integrations.identity import Itself
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -49,9 +50,9 @@ class ModelThread(Shared):
         """What is known without the weights, from the first use on."""
 
     @property
-    def settings(self) -> tuple[object, ...]:
+    def settings(self) -> tuple[ModelOptions, object, bool]:
         """What makes two of them the same."""
-        return self.options, self.ready and id(self.ready), self._empties_cache
+        return self.options, self.ready and Itself(self.ready), self._empties_cache
 
     async def work(self, job: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a job. Cancelling leaves a job that runs to its end, and stops no other's."""

@@ -30,6 +30,7 @@ from uq_llm_integrations.errors import (
     EngineLostError,
     EngineTimeoutError,
 )
+from uq_llm_integrations.identity import Itself
 from uq_llm_integrations.records import (
     Activations,
     Candidate,
@@ -69,6 +70,9 @@ COMMON_ARGUMENTS = frozenset(
         "download_dir",
     }
 )
+
+_NO_PART = frozenset({"hf_token", "download_dir", "disable_log_stats", "enable_log_requests"})
+"""Arguments that change no answer."""
 
 
 class VLLMEngineBackend(TokenizerBackend):
@@ -315,13 +319,19 @@ class VLLMEngineBackend(TokenizerBackend):
         return DEFAULT_MAX_LOGPROBS if most == -1 else min(most, DEFAULT_MAX_LOGPROBS)
 
     def _identity(self) -> tuple[object, ...]:
-        engine = engine_key(self._arguments) if self._engine is None else id(self._engine)
+        engine = engine_key(self._arguments) if self._engine is None else Itself(self._engine)
         return type(self), engine, *self._limits.values()
 
     @property
     def _limits(self) -> dict[str, Any]:
         limits = {"max_n": self._max_n, "deadline": self._deadline}
         return {**limits, "restart_engine": self._restarts}
+
+    def identity_parts(self) -> object:
+        """Return the arguments that change answers; a ready engine is like nothing but itself."""
+        if self._engine is not None:
+            return Itself(self._engine)
+        return {name: one for name, one in self._arguments.items() if name not in _NO_PART}
 
     def __copy__(self) -> Self:
         return self.__deepcopy__({})

@@ -99,7 +99,7 @@ def start_async_llm(
     spawned.check()
     config = _engine_config(arguments)
     why_no_probe = _install_probe(config)
-    with _environment(_worker_environment(config)), own_main_module(spawned):
+    with _environment(_worker_environment(config)), own_main_module(spawned), children_allowed():
         try:
             engine = client_compat.start_async_llm(
                 config, disable_log_stats=bool(arguments.get("disable_log_stats", True))
@@ -109,6 +109,23 @@ def start_async_llm(
         except Exception as error:
             raise EngineStartError(f"vLLM did not start: {error or type(error)}") from error
     return engine, why_no_probe
+
+
+@contextmanager
+def children_allowed() -> Iterator[None]:
+    """Let this process have children though it is a worker of a pool, which Python forbids.
+
+    They end with it by themselves, see `worker.child`.
+    """
+    process = multiprocessing.current_process()
+    if not process.daemon:
+        yield
+        return
+    process.daemon = False
+    try:
+        yield
+    finally:
+        process.daemon = True
 
 
 @contextmanager

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import multiprocessing
 import os
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from functools import partial
+from multiprocessing.util import Finalize
 from typing import TYPE_CHECKING
 
 from uq_llm_integrations.backends.event_loop import LoopThread
@@ -25,6 +26,7 @@ from uq_llm_integrations.errors import (
     EngineLostError,
     EngineStartError,
 )
+from uq_llm_integrations.identity import canonical
 
 if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
@@ -150,6 +152,7 @@ class EnginePool:
                 start = EngineStart(arguments, prepare, engine, self._turn)
                 start.waiters.append(waiter)
                 self._starts[key] = start
+                self._end_with_worker()
                 start.engine.add_done_callback(partial(self._finish, key, start))
         waiter.add_done_callback(partial(self._cancel_unwanted, key, start))
         return waiter
@@ -179,6 +182,19 @@ class EnginePool:
                 if held is engine:
                     del self._engines[key]
         engine.shutdown()
+
+    def end_all(self) -> None:
+        """End all engines, whoever uses them."""
+        with self.lock:
+            engines = [engine for engine, _ in self._engines.values()]
+            self._engines.clear()
+        for engine in engines:
+            engine.shutdown()
+
+    def _end_with_worker(self) -> None:
+        """In a process of multiprocessing, end the engines before it waits for its children."""
+        if multiprocessing.parent_process() is not None:
+            Finalize(None, self.end_all, exitpriority=1)
 
     def disown_all(self) -> None:
         """Forget in a forked child all engines, which are its parent's, and locks held there."""
@@ -226,7 +242,7 @@ def _lost(engine: EngineProcess | None, restarts: int) -> EngineLostError | None
 
 def engine_key(arguments: Arguments) -> str:
     """Return what is the same for the same arguments: such engines are shared."""
-    return json.dumps(arguments, sort_keys=True, default=repr)
+    return canonical(dict(arguments))
 
 
 def adopt(llm: AsyncLLM) -> EngineProcess:

@@ -55,7 +55,7 @@ def translated_errors() -> Iterator[None]:
     except foreign.dead as error:
         raise EngineDeadError("the engine's process died") from error
     except foreign.busy as error:
-        raise EngineBusyError(_reason(error)) from error
+        raise EngineBusyError(reason(error)) from error
     except (foreign.client, ValueError, TypeError) as error:
         raise InvalidRequestError(f"vLLM refuses the request: {reason(error)}") from error
     except TimeoutError as error:
