@@ -119,8 +119,8 @@ def _cut_off(
         reduce(TokenTrace.joined, (piece.trace for piece in shown)),
         "early_stop",
     )
-    is_fine = stop_if(scored_result([candidate], stop_if.methods, 0.0, request)) is False
-    return None if is_fine else candidate
+    scored = scored_result([candidate], stop_if.methods, 0.0, request)
+    return candidate if stop_if.is_met(scored) else None
 
 
 def _stopped(result: Result, condition: str) -> Result:
