@@ -15,9 +15,12 @@ from uq_llm_integrations import (
     Retry,
     RetryErrors,
     ScriptedBackend,
+    SelfConsistency,
     Settings,
     Single,
+    Stepwise,
     UncertaintyModel,
+    agreement,
     register_method,
     score,
     worst_window,
@@ -131,3 +134,37 @@ def test_the_methods_are_never_seen_half_prepared():
     is_over.set()
     watcher.join()
     assert ("all affordable",) not in seen
+
+
+def test_a_condition_that_compares_samples_is_refused_where_there_is_one_answer():
+    """A given text, a truncated one, and an answer of steps have nothing to agree with."""
+    given = {"strategy": SelfConsistency(4), "uncertain_when": agreement() < 0.5}
+    model = UncertaintyModel(ScriptedBackend(["Paris"]), temperature=0.7, **given)
+    assert not model.generate("?").decision.is_uncertain
+    for score_text in (model.score, lambda *given: model.score_truncated("?", ["Paris"])):
+        with pytest.raises(ConfigurationError, match="compares samples"):
+            score_text("?", "Paris")
+    for strategy in (Stepwise(2), Retry(Stepwise(2), agreement() < 0.5)):
+        with pytest.raises(ConfigurationError, match="compares samples"):
+            model.with_options(strategy=strategy, n=4)
+
+
+def test_a_model_computes_the_scores_of_its_own_conditions():
+    model = UncertaintyModel(
+        ScriptedBackend(["Paris"]),
+        methods=["entropy"],
+        strategy=Retry(Single(), "maxprob > 99"),
+        uncertain_when="mean_nll > 99",
+    )
+    result = model.generate("?")
+    assert result.scores[0].keys() == {"entropy", "maxprob", "mean_nll"}
+    assert not result.decision.is_uncertain
+    assert not model.score("?", "Paris").decision.is_uncertain
+
+
+@pytest.mark.parametrize("option", ["uncertain_when", "stop_if"])
+def test_a_window_over_what_the_backend_cannot_give_is_refused(option):
+    backend = ScriptedBackend(["Paris"])
+    backend.capabilities = replace(backend.capabilities, why_inexact="only the top k are seen")
+    with pytest.raises(ConfigurationError, match="self_certainty needs exact statistics"):
+        UncertaintyModel(backend, **{option: "worst_window(self_certainty, 4) > -1"})

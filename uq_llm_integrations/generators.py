@@ -13,7 +13,7 @@ from uq_llm_integrations.config import Configuration
 from uq_llm_integrations.errors import ConfigurationError
 from uq_llm_integrations.methods.registry import DEFAULT_METHODS
 from uq_llm_integrations.model import UncertaintyModel
-from uq_llm_integrations.records import Candidate, Result
+from uq_llm_integrations.records import Candidate, Request, Result
 from uq_llm_integrations.report.metadata import Metadata
 from uq_llm_integrations.settings import combined
 from uq_llm_integrations.strategies.base import Run, Strategy
@@ -207,6 +207,9 @@ class _Resumed(Strategy):
 
     async def __call__(self, run: Run) -> Result:
         return await self.stepwise.finish(run, self.state)
+
+    def samples(self, request: Request) -> int:
+        return self.stepwise.samples(request)
 
 
 def _begins(one: Candidate, other: Candidate) -> bool:

@@ -29,7 +29,13 @@ from uq_llm_integrations.methods.registry import affordable_methods
 from uq_llm_integrations.records import Candidate, Conversation, Request, Result
 from uq_llm_integrations.report.metadata import Metadata, token_metadata, uncertainty_metadata
 from uq_llm_integrations.settings import ALL_AFFORDABLE, Settings
-from uq_llm_integrations.strategies.base import Run, Strategy, completed, run_strategies
+from uq_llm_integrations.strategies.base import (
+    Run,
+    Strategy,
+    check_run,
+    completed,
+    run_strategies,
+)  # fmt: skip  # a list of names
 from uq_llm_integrations.strategies.streaming import check_stream, stream_strategy
 from uq_llm_integrations.truncation import (
     GivenText,
@@ -325,8 +331,11 @@ class UncertaintyModel:
     async def answer(self, request: Request, strategy: Strategy | None = None) -> Result:
         """Run a strategy, or the configured one, within the timeout and under the policy."""
         self._refresh()
-        deciding = self.settings.deciding(strategy) if strategy else self.strategy
-        return await self._in_time(completed(deciding, self.run_of(request)))
+        deciding, run = self.strategy, self.run_of(request)
+        if strategy:
+            deciding = self.settings.deciding(strategy)
+            check_run(deciding, run)
+        return await self._in_time(completed(deciding, run))
 
     async def _in_time(self, running: Awaitable[T]) -> T:
         try:

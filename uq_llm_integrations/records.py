@@ -232,6 +232,10 @@ class Claim:
     """How uncertain it is by the method whose score it belongs to; higher is more uncertain."""
 
 
+NOT_REQUESTED = "it was not requested"
+"""The reason of a score that nobody has computed."""
+
+
 @dataclass(frozen=True)
 class Score:
     """One method's verdict on one candidate; higher is more uncertain, always.
@@ -355,7 +359,7 @@ class Result:
 
     def score(self, name: str) -> Score:
         """Return the chosen candidate's score by the name that it was requested by."""
-        return self.scores[0].get(name) or Score(name, reason="it was not requested")
+        return self.scores[0].get(name) or Score(name, reason=NOT_REQUESTED)
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,6 +13,7 @@ from uq_llm_integrations.methods.registry import DEFAULT_METHODS, check_availabl
 from uq_llm_integrations.records import Candidate, Decision, Request, Result, Score, Usage
 from uq_llm_integrations.strategies.abstain import Policy
 from uq_llm_integrations.strategies.base import Run, Strategy
+from uq_llm_integrations.strategies.conditions import check_condition
 from uq_llm_integrations.strategies.results import scored_result
 
 Ids = tuple[int, ...]
@@ -112,6 +113,8 @@ async def score_truncated_texts(
     policy = policy or Policy()
     methods = tuple(dict.fromkeys([*methods, *policy.methods]))
     check_available(methods, backend.capabilities, options)
+    if policy.condition is not None:
+        check_condition(policy.condition, 1, backend.capabilities, options or MethodOptions())
     started = time.perf_counter()
     own = [
         (one, await backend.token_texts(one.token_ids))
@@ -160,6 +163,10 @@ class GivenText(Strategy):
         )
         seconds = time.perf_counter() - started
         return await run.assess(scored_result(candidates, run.methods, seconds, request))
+
+    def samples(self, request: Request) -> int:
+        """Return 1: there is nothing that it could be compared with."""
+        return 1
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,6 +16,7 @@ from uq_llm_integrations import (
     worst_window,
 )
 from uq_llm_integrations.langchain import UncertaintyGate
+from uq_llm_integrations.strategies.conditions import Custom
 
 SURE, UNSURE = ScriptedLine("sure", 0.9), ScriptedLine("unsure", 0.5)
 UNCERTAIN = score("perplexity") > 1.65
@@ -64,10 +65,15 @@ def test_without_a_condition_the_models_own_decision_counts():
                 chain.invoke("?")
 
 
-def test_a_score_that_was_not_returned_counts_as_uncertain():
+def test_a_score_that_was_not_computed_is_an_error_that_names_it():
     chain = scripted(SURE, methods=("entropy",)) | GATE
-    with pytest.raises(errors.HighUncertaintyError):
+    with pytest.raises(errors.InvalidRequestError, match=r"methods=\['perplexity'\]"):
         chain.invoke("?")
+
+
+def test_a_score_that_is_not_known_counts_as_uncertain():
+    with pytest.raises(errors.HighUncertaintyError):
+        (scripted("", methods=("perplexity",)) | GATE).invoke("?")
 
 
 def test_a_method_is_known_by_all_its_names():
@@ -80,14 +86,8 @@ def test_windows_over_tokens_are_computed_from_token_scores():
     assert (scripted(SURE, token_scores=True) | gate).invoke("?").content == "sure"
     with pytest.raises(errors.HighUncertaintyError):
         (scripted(UNSURE, token_scores=True) | gate).invoke("?")
-    with pytest.raises(errors.HighUncertaintyError):
+    with pytest.raises(errors.InvalidRequestError, match="token_scores=True"):
         (scripted(SURE) | gate).invoke("?")
-
-
-def test_a_window_over_what_messages_do_not_hold_counts_as_uncertain():
-    gate = UncertaintyGate(worst_window("self_certainty", 2) > 100)
-    with pytest.raises(errors.HighUncertaintyError):
-        (scripted(SURE, token_scores=True) | gate).invoke("?")
 
 
 def test_a_gate_behind_a_completion_model():
@@ -118,3 +118,24 @@ def test_what_a_gate_cannot_judge_is_refused():
         GATE.invoke(AIMessage("from elsewhere"))
     with pytest.raises(errors.InvalidRequestError, match="has no scores"):
         GATE.invoke("a text alone")
+
+
+@pytest.mark.parametrize(
+    ("condition", "error"),
+    [
+        (worst_window("self_certainty", 2) > 100, "reads self_certainty token by token"),
+        (Custom(lambda result: False, "never"), "reads a whole result"),
+        ((score("entropy") > 1) | Custom(lambda result: False, "never"), "reads a whole result"),
+        ((score("entropy") > 1) & (agreement() < 0.5), "compares samples"),
+    ],
+)
+def test_a_condition_that_messages_can_never_answer_is_refused_at_construction(condition, error):
+    with pytest.raises(errors.ConfigurationError, match=error):
+        UncertaintyGate(condition)
+
+
+def test_what_has_no_scores_passes_where_that_is_wanted():
+    gate = UncertaintyGate(UNCERTAIN, allow_unscored=True)
+    assert gate.invoke(AIMessage("from elsewhere")).content == "from elsewhere"
+    with pytest.raises(errors.HighUncertaintyError):
+        (scripted(UNSURE) | gate).invoke("?")

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from llama_index.core import Settings, SummaryIndex
+from llama_index.core.llms import MockLLM
 from llama_index.core.query_engine import RetrieverQueryEngine, SubQuestionQueryEngine
 from llama_index.core.question_gen import LLMQuestionGenerator
 from llama_index.core.response_synthesizers import ResponseMode, get_response_synthesizer
@@ -232,12 +233,33 @@ def test_what_can_never_work_is_refused_at_construction(arguments, error):
         UncertaintyQueryEngine(engine(scripted()), **arguments)
 
 
-def test_what_is_not_known_counts_as_uncertain():
-    """Windows over tokens are known with `token_scores` only."""
+def test_windows_over_tokens_are_known_with_their_scores_only():
     when = token_max("entropy") > 99
-    for known, uncertain in ((False, True), (True, False)):
-        scored = UncertaintyQueryEngine(engine(scripted(token_scores=known)), when)
-        assert metadata_of(scored.query("?"))["uncertain"] is uncertain
+    known = UncertaintyQueryEngine(engine(scripted(token_scores=True)), when)
+    assert metadata_of(known.query("?"))["uncertain"] is False
+    with pytest.raises(errors.InvalidRequestError, match="token_scores=True"):
+        UncertaintyQueryEngine(engine(scripted()), when).query("?")
+
+
+def test_a_score_that_the_model_does_not_compute_is_an_error_that_names_it():
+    scored = UncertaintyQueryEngine(engine(scripted()), "mean_nll > 1")
+    with pytest.raises(errors.InvalidRequestError, match=r"methods=\['mean_nll'\]"):
+        scored.query("?")
+
+
+@BOTH_WAYS
+async def test_another_providers_model_is_refused_unless_that_is_wanted(is_async):
+    inner = RetrieverQueryEngine.from_args(engine(scripted()).retriever, MockLLM())
+    with pytest.raises(errors.InvalidRequestError, match="has no scores"):
+        await query(UncertaintyQueryEngine(inner, UNCERTAIN), is_async)
+    response = await query(UncertaintyQueryEngine(inner, UNCERTAIN, allow_unscored=True), is_async)
+    assert (metadata_of(response)["final"], metadata_of(response)["uncertain"]) == (None, False)
+
+
+def test_an_answer_that_no_model_gave_counts_as_uncertain():
+    """There are no documents, so that none is called."""
+    scored = UncertaintyQueryEngine(engine(scripted(), texts=()), UNCERTAIN, "abstain", "No idea.")
+    assert str(scored.query("?")) == "No idea."
 
 
 @BOTH_WAYS

@@ -13,6 +13,8 @@ from tests.strategies.running import run
 from uq_llm_integrations import (
     ConfigurationError,
     EngineError,
+    InvalidRequestError,
+    Policy,
     Request,
     Score,
     ScriptedBackend,
@@ -155,7 +157,24 @@ def test_only_what_can_never_or_always_hold_is_refused(one, other):
             one | other
 
 
+def test_a_score_that_was_not_requested_is_an_error_for_whoever_acts():
+    condition = (score("mean_nll") > 9) | (score("entropy") > 0.5)
+    with pytest.raises(InvalidRequestError, match=r"methods=\['entropy'\]"):
+        condition.is_met(result_of(SURE))
+    with pytest.raises(InvalidRequestError, match="entropy"):
+        Policy("entropy > 0.5").decide(result_of(SURE))
+    assert (score("mean_nll") > 0.5).is_met(result_of("")) is True  # it is not known
+    assert (score("MeanNegativeLogLikelihood") > 0.5).is_met(result_of(SURE)) is False
+
+
+def test_agreement_needs_two_candidates_that_came_to_an_end():
+    assert agreement()(result_of("Paris")) is None
+    assert agreement()(result_of("Paris", EngineError("broken"))) is None
+
+
 def test_what_can_never_be_decided_is_refused():
+    with pytest.raises(ConfigurationError, match="semantic_entropy has no value"):
+        worst_window("semantic_entropy", 4)
     with pytest.raises(ConfigurationError, match="must be a number"):
         score("entropy") > math.nan  # noqa: B015  # it raises
     with pytest.raises(UnknownMethodError):

@@ -20,6 +20,11 @@ from pydantic import Field, SecretStr, model_validator
 from uq_llm_integrations.errors import ConfigurationError
 from uq_llm_integrations.faces import HuggingFaceFace, HybridFace, VLLMFace
 from uq_llm_integrations.identity import Verbatim, canonical
+from uq_llm_integrations.langchain.agent_objects import (
+    OBJECT_DUE,
+    answers_by_schema,
+    check_object,
+)  # fmt: skip  # a list of names
 from uq_llm_integrations.langchain.events import achat_events, chat_events
 from uq_llm_integrations.langchain.messages import chat_chunk, chat_result, turn_of, unscored
 from uq_llm_integrations.langchain.saving import SavedFace
@@ -120,9 +125,12 @@ class UncertaintyChat(SavedFace, BaseChatModel):
         """Return the model with tools that it may call, or must.
 
         `tool_choice` is 'auto', 'none', 'any' (also 'required', True) or the name of a tool; a call
-        that must come follows the grammar of the tools, so that it is valid by construction.
+        that must come follows the grammar of the tools, so that it is valid by construction. An
+        agent's answer by schema has no place for an abstention, which raises HighUncertaintyError.
         """
         formatted = [convert_to_openai_tool(tool, strict=strict) for tool in tools]
+        if answers_by_schema(tools, tool_choice, kwargs):
+            kwargs[OBJECT_DUE] = True
         return self.bind(tools=formatted, tool_choice=tool_choice, **kwargs)
 
     def with_structured_output(
@@ -202,17 +210,23 @@ class UncertaintyChat(SavedFace, BaseChatModel):
     async def _answer(
         self, messages: list[BaseMessage], stop: list[str] | None, kwargs: dict[str, Any]
     ) -> ChatResult:
+        is_object = kwargs.pop(OBJECT_DUE, False)
         turn = {name: kwargs.pop(name) for name in _TURN if name in kwargs}
         answer = await self.core.achat(turn_of(messages, stop, **turn), **kwargs)
+        if is_object:
+            check_object(answer.result, answer.uncertainty)
         return chat_result(answer, self.model_name)
 
     async def _chunks(
         self, messages: list[BaseMessage], stop: list[str] | None, kwargs: dict[str, Any]
     ) -> AsyncGenerator[ChatGenerationChunk, None]:
+        is_object = kwargs.pop(OBJECT_DUE, False)
         turn = {name: kwargs.pop(name) for name in _TURN if name in kwargs}
         stream = self.core.astream(turn_of(messages, stop, **turn), **kwargs)
         async with aclosing(stream) as pieces:
             async for piece in pieces:
+                if is_object and piece.result and piece.whole:
+                    check_object(piece.result, piece.whole.uncertainty)
                 yield chat_chunk(piece, self.model_name)
 
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import Runnable, RunnableConfig
 
-from uq_llm_integrations.errors import HighUncertaintyError, InvalidRequestError
+from uq_llm_integrations.errors import HighUncertaintyError
 from uq_llm_integrations.report.metadata import check_metadata_condition, is_uncertain
 from uq_llm_integrations.strategies.condition_text import as_condition
 from uq_llm_integrations.strategies.conditions import Condition
@@ -25,6 +25,9 @@ class UncertaintyGate(Runnable[Answer, Answer]):
     its text, the model's own decision counts (`uncertain_when` of its class). A seed that is fixed,
     a temperature of 0 or a cache would make every attempt the same.
 
+    An answer without scores, and one without the scores that the condition needs, raise
+    InvalidRequestError; `allow_unscored` lets the former pass.
+
     Example:
         >>> from uq_llm_integrations import ScriptedBackend
         >>> from uq_llm_integrations.langchain import ChatVLLMUncertainty, UncertaintyGate
@@ -33,9 +36,12 @@ class UncertaintyGate(Runnable[Answer, Answer]):
         'Paris'
     """
 
-    def __init__(self, uncertain_when: Condition | str | None = None) -> None:
+    def __init__(
+        self, uncertain_when: Condition | str | None = None, *, allow_unscored: bool = False
+    ) -> None:
         self.uncertain_when = None if uncertain_when is None else as_condition(uncertain_when)
         check_metadata_condition(self.uncertain_when)
+        self.allow_unscored = allow_unscored
 
     def invoke(self, input: Answer, config: RunnableConfig | None = None, **kwargs: Any) -> Answer:
         """Return the answer, or raise HighUncertaintyError."""
@@ -49,27 +55,19 @@ class UncertaintyGate(Runnable[Answer, Answer]):
 
     def _let_through(self, answer: Answer) -> Answer:
         uncertainty = uncertainty_of(answer)
-        if is_uncertain(self.uncertain_when, uncertainty):
-            raise refusal(self.uncertain_when, text_of(answer), uncertainty)
+        if is_uncertain(self.uncertain_when, uncertainty, allow_unscored=self.allow_unscored):
+            raise refusal(self.uncertain_when, text_of(answer), uncertainty or {})
         return answer
 
 
-def uncertainty_of(answer: Any) -> Mapping[str, Any]:
-    """Return the metadata of an answer's uncertainty; raise InvalidRequestError where it has none.
-
-    A text alone has lost its scores: put the gate right behind the model.
-    """
+def uncertainty_of(answer: Any) -> Mapping[str, Any] | None:
+    """Return the metadata of an answer's uncertainty, None where it has none."""
     answer = _raw(answer)
-    metadata = (
+    found: Mapping[str, Any] | None = (
         answer.response_metadata.get("uncertainty")
         if isinstance(answer, BaseMessage)
         else getattr(answer, "uncertainty", None)
     )
-    if metadata is None:
-        raise InvalidRequestError(
-            "the answer has no scores: a gate stands right behind one of this package's chat models"
-        )
-    found: Mapping[str, Any] = metadata
     return found
 
 

@@ -8,23 +8,41 @@ from typing import Any, Literal, get_args
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, ToolMessage
 
-from uq_llm_integrations.errors import ConfigurationError, MissingDependencyError
+from uq_llm_integrations.errors import (
+    ConfigurationError,
+    HighUncertaintyError,
+    MissingDependencyError,
+)  # fmt: skip  # a list of names
+from uq_llm_integrations.langchain.chat import UncertaintyChat
 from uq_llm_integrations.langchain.gate import refusal, uncertainty_of
-from uq_llm_integrations.report.metadata import check_metadata_condition, is_uncertain
-from uq_llm_integrations.strategies.base import check_count
+from uq_llm_integrations.methods.registry import find_method
+from uq_llm_integrations.report.metadata import (
+    check_metadata_condition,
+    is_uncertain,
+    part_metadata,
+)  # fmt: skip  # a list of names
+from uq_llm_integrations.strategies.base import Single, check_count
 from uq_llm_integrations.strategies.condition_text import as_condition
 from uq_llm_integrations.strategies.conditions import Condition
 
 try:
-    from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResponse
+    from langchain.agents.middleware import (
+        AgentMiddleware,
+        ModelRequest,
+        ModelResponse,
+        hook_config,
+    )  # fmt: skip  # a list of names
     from langchain.agents.middleware.types import ToolCallRequest
-    from langgraph.types import interrupt
 except ImportError as error:
     raise MissingDependencyError("langchain", "agents") from error
 
+from uq_llm_integrations.langchain.review import ModelTurn, decided
+from uq_llm_integrations.langchain.review_outcome import outcome
+
 Then = Literal["raise", "ask", "annotate"]
 
-APPROVED = "approved"
+_EDITED_CALLS = "hitl_edited_tool_calls"
+"""Where an agent's state has the calls that a person edited for `HumanInTheLoopMiddleware`."""
 
 
 class UncertaintyGateMiddleware(AgentMiddleware[Any, Any, Any]):
@@ -32,13 +50,22 @@ class UncertaintyGateMiddleware(AgentMiddleware[Any, Any, Any]):
 
     An answer for which `uncertain_when` (an object or its text) holds, or cannot be known not to,
     is sampled again up to `retries` times, with a seed of its own and at `temperature`. Then the
-    `fallback` model answers, whose answer counts where it has no scores. What is still uncertain is
-    left as it is ('annotate'), raises HighUncertaintyError ('raise'), or is shown to a person
-    ('ask'): the run is interrupted, which needs a checkpointer, and `Command(resume="approve")`
-    lets the answer through, while `Command(resume=<text>)` puts a text in its place.
+    `fallback` model answers. What is still uncertain is left as it is ('annotate'), raises
+    HighUncertaintyError ('raise'), or is shown to a person ('ask').
 
-    With `guard_tools`, a tool whose own call was uncertain is not run unless a person has approved;
-    the model is informed. Put this gate last in the list of middleware, next to the model.
+    To ask, the run is interrupted, which needs a checkpointer, by the protocol of LangChain's
+    `HumanInTheLoopMiddleware`: the interrupt has `action_requests`, `review_configs` and the
+    answer's `uncertainty`, and `Command(resume={"decisions": [...]})` goes on with a decision for
+    each action: `{"type": "approve"}`, `{"type": "edit", "edited_action": {"name": ..., "args":
+    {...}}}`, `{"type": "reject", "message": ...}`, and for calls of tools `{"type": "respond",
+    "message": ...}`. An answer without calls is an action "answer" with the argument `text`. What
+    was edited is marked as a person's and has no scores; the draft and its scores are kept beside
+    it. Anything else raises InvalidRequestError, and the run can be resumed again.
+
+    With `guard_tools`, a tool whose own call was uncertain is not run unless a person has approved
+    or edited it; the model is informed. An answer without scores, such as another provider's,
+    raises InvalidRequestError unless `allow_unscored`, and so does one without the scores that the
+    condition needs. Put this gate last in the list of middleware, next to the model.
     """
 
     def __init__(
@@ -50,6 +77,7 @@ class UncertaintyGateMiddleware(AgentMiddleware[Any, Any, Any]):
         fallback: BaseChatModel | None = None,
         then: Then = "raise",
         guard_tools: bool = True,
+        allow_unscored: bool = False,
     ) -> None:
         super().__init__()
         self._when = None if uncertain_when is None else as_condition(uncertain_when)
@@ -57,20 +85,23 @@ class UncertaintyGateMiddleware(AgentMiddleware[Any, Any, Any]):
         if then not in get_args(Then):
             raise ConfigurationError(f"then is {then!r}; allowed are {', '.join(get_args(Then))}")
         check_count("retries", retries, 0)
-        self._then, self._guards = then, guard_tools
+        _check_fallback(self._when, fallback)
+        self._then, self._guards, self._allows = then, guard_tools, allow_unscored
         self._retries, self._temperature, self._fallback = retries, temperature, fallback
 
     def wrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]
     ) -> ModelResponse[Any]:
         """Call the model, again where its answer is uncertain, and then the other one."""
-        attempts = self._attempts(request)
-        response = handler(attempts[0])
-        for attempt in attempts[1:]:
+        *attempts, last = self._attempts(request)
+        for attempt in attempts:
+            try:
+                response = handler(attempt)
+            except HighUncertaintyError:
+                continue  # the model itself says so
             if not self._is_uncertain(response):
                 return response
-            response = handler(attempt)
-        return self._concluded(response)
+        return self._concluded(handler(last))
 
     async def awrap_model_call(
         self,
@@ -78,28 +109,33 @@ class UncertaintyGateMiddleware(AgentMiddleware[Any, Any, Any]):
         handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]],
     ) -> ModelResponse[Any]:
         """Call the model, again where its answer is uncertain, and then the other one."""
-        attempts = self._attempts(request)
-        response = await handler(attempts[0])
-        for attempt in attempts[1:]:
+        *attempts, last = self._attempts(request)
+        for attempt in attempts:
+            try:
+                response = await handler(attempt)
+            except HighUncertaintyError:
+                continue
             if not self._is_uncertain(response):
                 return response
-            response = await handler(attempt)
-        return self._concluded(response)
+        return self._concluded(await handler(last))
 
+    @hook_config(can_jump_to=["model"])
     def after_model(self, state: Any, runtime: Any) -> dict[str, Any] | None:
         """Ask a person about an answer that is still uncertain, where that was wanted."""
-        message = state["messages"][-1]
-        if self._then != "ask" or not self._doubts(message):
+        turn = ModelTurn.of(state) if self._then == "ask" else None
+        if turn is None:
             return None
-        found = message.response_metadata["uncertainty"]
-        question = {"text": message.text, "tool_calls": message.tool_calls, "uncertainty": found}
-        answer = interrupt(question)
-        metadata = {**message.response_metadata, "uncertainty": {**found, APPROVED: True}}
-        changes: dict[str, Any] = {"response_metadata": metadata}
-        if answer != "approve":
-            changes |= {"content": str(answer), "tool_calls": []}
-        return {"messages": [message.model_copy(update=changes)]}
+        found = uncertainty_of(turn.message)
+        if found is None or not self._doubts(found):
+            return None
+        actions = turn.actions(lambda call_id: self._doubts_call(found, call_id))
+        if not actions:
+            return None
+        condition = found.get("condition") if self._when is None else repr(self._when)
+        decisions = decided(actions, condition, found)
+        return outcome(turn, list(zip(actions, decisions, strict=True)))
 
+    @hook_config(can_jump_to=["model"])
     async def aafter_model(self, state: Any, runtime: Any) -> dict[str, Any] | None:
         """Ask a person about an answer that is still uncertain, where that was wanted."""
         return self.after_model(state, runtime)
@@ -131,29 +167,35 @@ class UncertaintyGateMiddleware(AgentMiddleware[Any, Any, Any]):
         return [request, *again, *other]
 
     def _is_uncertain(self, response: ModelResponse[Any]) -> bool:
-        return any(map(self._doubts, response.result))
+        answers = [one for one in response.result if isinstance(one, AIMessage)]
+        return any(self._doubts(uncertainty_of(one)) for one in answers)
 
-    def _doubts(self, message: Any) -> bool:
-        """Return whether a message has uncertain scores, and nobody has approved it."""
-        if not isinstance(message, AIMessage) or "uncertainty" not in message.response_metadata:
-            return False
-        whole = message.response_metadata["uncertainty"]
-        calls = [_of_call(whole, one) for one in whole.get("tool_calls", ()) if self._guards]
-        return not whole.get(APPROVED) and any(
-            is_uncertain(self._when, one) for one in [whole, *calls]
-        )
+    def _doubts(self, found: Mapping[str, Any] | None) -> bool:
+        """Return whether an answer is uncertain, or any of its calls, where tools are guarded."""
+        if is_uncertain(self._when, found, allow_unscored=self._allows):
+            return True
+        parts = found.get("tool_calls", ()) if found and self._guards else ()
+        return any(is_uncertain(self._when, part_metadata(found or {}, one)) for one in parts)
+
+    def _doubts_call(self, found: Mapping[str, Any], call_id: str | None) -> bool:
+        parts = [one for one in found.get("tool_calls", ()) if one["id"] == call_id]
+        rows = [found, *(part_metadata(found, one) for one in parts)]
+        return any(is_uncertain(self._when, one) for one in rows)
 
     def _concluded(self, response: ModelResponse[Any]) -> ModelResponse[Any]:
-        if self._then == "raise" and self._is_uncertain(response):
-            message = next(one for one in response.result if self._doubts(one))
-            raise refusal(self._when, str(message.text), uncertainty_of(message))
+        for message in response.result:
+            found = uncertainty_of(message)
+            doubted = isinstance(message, AIMessage) and self._doubts(found)
+            if doubted and self._then == "raise":
+                raise refusal(self._when, str(message.text), found or {})
         return response
 
     def _refused(self, request: ToolCallRequest) -> ToolMessage | None:
         """Return the message in place of the tool's result, None where it may run."""
-        call = request.tool_call
-        messages = request.state["messages"] if self._guards else []
-        metadata = _call_metadata(messages, str(call["id"]))
+        call, state = request.tool_call, request.state
+        if not self._guards or call["id"] in (state.get(_EDITED_CALLS) or ()):
+            return None
+        metadata = _call_metadata(state["messages"], str(call["id"]))
         if metadata is None or not is_uncertain(self._when, metadata):
             return None
         return ToolMessage(
@@ -165,14 +207,26 @@ class UncertaintyGateMiddleware(AgentMiddleware[Any, Any, Any]):
 
 
 def _call_metadata(messages: list[Any], call_id: str) -> Mapping[str, Any] | None:
-    """Return the metadata of a call, with its message's decision; None where it may run anyway."""
+    """Return the metadata of a call, with its message's decision; None where it has none."""
     for message in reversed(messages):
         whole = getattr(message, "response_metadata", {}).get("uncertainty", {})
         for call in whole.get("tool_calls", ()):
             if call["id"] == call_id:
-                return None if whole.get(APPROVED) else _of_call(whole, call)
+                return part_metadata(whole, call)
     return None
 
 
-def _of_call(whole: Mapping[str, Any], call: Mapping[str, Any]) -> Mapping[str, Any]:
-    return {"uncertain": whole["uncertain"], **call}
+def _check_fallback(when: Condition | None, fallback: BaseChatModel | None) -> None:
+    """Raise ConfigurationError where a model is known not to compute what a condition needs."""
+    if when is None or not isinstance(fallback, UncertaintyChat):
+        return
+    own = (*fallback.core.methods, *fallback.policy.methods)
+    computed = {find_method(name) for name in own}
+    missing = [name for name in when.methods if find_method(name) not in computed]
+    if missing and isinstance(fallback.strategy, Single):  # others may compute more
+        raise ConfigurationError(
+            f"the condition {when!r} needs {', '.join(missing)}, which the fallback does not "
+            f"compute; add to its methods: methods={missing!r}"
+        )
+    if when.token_methods and not fallback.token_scores:
+        raise ConfigurationError(f"the condition {when!r} needs a fallback with token_scores=True")

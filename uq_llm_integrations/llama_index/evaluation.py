@@ -45,7 +45,7 @@ class UncertaintyEvaluator(BaseEvaluator):
                 "the response has no scores; let an UncertaintyQueryEngine give it"
             )
         final = metadata["uncertainty"]["final"]
-        uncertain = is_uncertain(self._when, final)
+        uncertain = final is None or is_uncertain(self._when, final)
         score = (final or {}).get("scores", {}).get(self._method) if self._method else None
         return EvaluationResult(
             query=query,

@@ -64,10 +64,14 @@ def scored_call(event: BaseEvent) -> ScoredCall | None:
 
 
 class Collection:
-    """The scored answers of one query, whatever else runs at the same time."""
+    """The scored answers of one query, whatever else runs at the same time.
+
+    `unscored` counts the answers of other providers' models.
+    """
 
     def __init__(self) -> None:
         self.calls: list[ScoredCall] = []
+        self.unscored = 0
         self._name = next(_names)
 
     @contextmanager
@@ -89,6 +93,11 @@ class Collection:
     def name(self) -> int:
         """What tags the events of this query."""
         return self._name
+
+
+def _is_answer(event: BaseEvent) -> bool:
+    ends = LLMChatEndEvent | LLMCompletionEndEvent
+    return isinstance(event, ends) and event.response is not None
 
 
 class _Distributor(BaseEventHandler):
@@ -115,10 +124,14 @@ class _Distributor(BaseEventHandler):
             self._open.pop(collection.name, None)
 
     def handle(self, event: BaseEvent, **kwargs: Any) -> None:
-        call = scored_call(event) if event.tags.get(_TAG) else None
-        for name in event.tags.get(_TAG, ()) if call else ():
-            if (collection := self._open.get(name)) and call:
+        if not (names := event.tags.get(_TAG, ())) or not _is_answer(event):
+            return
+        call = scored_call(event)
+        for collection in filter(None, map(self._open.get, names)):
+            if call:
                 collection.calls.append(call)
+            else:
+                collection.unscored += 1
 
 
 _names = itertools.count()

@@ -36,6 +36,10 @@ class UncertaintyQueryEngine(BaseQueryEngine):
     own and at `temperature`, and then comes `on_high_uncertainty`: 'annotate', 'abstain' (another
     text, the answer is kept as `original_text`; an object has no place for it and is raised), or
     'raise'. To act on a streamed answer it is read to its end first.
+
+    An answer of another provider's model has no scores and raises InvalidRequestError, unless
+    `allow_unscored`; so does one without the scores that the condition needs. An answer that no
+    model gave, such as that there are no documents, counts as uncertain.
     """
 
     def __init__(
@@ -46,6 +50,8 @@ class UncertaintyQueryEngine(BaseQueryEngine):
         abstention_text: str = ABSTENTION,
         retries: int = 0,
         temperature: float = 0.7,
+        *,
+        allow_unscored: bool = False,
     ) -> None:
         check_count("retries", retries, 0)
         when = None if uncertain_when is None else as_condition(uncertain_when)
@@ -54,6 +60,7 @@ class UncertaintyQueryEngine(BaseQueryEngine):
         super().__init__(inner.callback_manager)
         self._inner, self._when, self._action = inner, when, on_high_uncertainty
         self._text, self._retries, self._temperature = abstention_text, retries, temperature
+        self._allows = allow_unscored
 
     def _get_prompt_modules(self) -> PromptMixinType:
         """Return the inner engine, whose prompts these are."""
@@ -106,16 +113,16 @@ class UncertaintyQueryEngine(BaseQueryEngine):
         self, response: Any, collection: Collection, earlier: list[dict[str, Any]]
     ) -> bool:
         """Return whether no further attempt is made; otherwise note this one."""
-        final = _final(collection.calls, str(response))
-        if len(earlier) >= self._retries or not is_uncertain(self._when, final):
+        answer = str(response)
+        if len(earlier) >= self._retries or not self._is_uncertain(collection, answer):
             return True
-        earlier.append({"text": str(response), "uncertainty": final})
+        earlier.append({"text": answer, "uncertainty": _final(collection.calls, answer)})
         return False
 
     def _concluded(
         self, response: RESPONSE_TYPE, collection: Collection, earlier: Sequence[dict[str, Any]]
     ) -> RESPONSE_TYPE:
-        summary = self._summary(collection.calls, str(response))
+        summary = self._summary(collection, str(response))
         summary["decision"] = "retried" if earlier else "accepted"
         if earlier:
             summary["attempts"] = list(earlier)
@@ -131,13 +138,19 @@ class UncertaintyQueryEngine(BaseQueryEngine):
         summary |= {"decision": "abstained", "original_text": response.response}
         response.response = self._text
 
-    def _summary(self, calls: Sequence[ScoredCall], answer: str) -> dict[str, Any]:
-        final = _final(calls, answer)
+    def _is_uncertain(self, collection: Collection, answer: str) -> bool:
+        final = _final(collection.calls, answer)
+        if final is None and not collection.unscored:
+            return True  # no model gave it
+        return is_uncertain(self._when, final, allow_unscored=self._allows)
+
+    def _summary(self, collection: Collection, answer: str) -> dict[str, Any]:
+        calls = collection.calls
         return {
-            "final": final,
+            "final": _final(calls, answer),
             "calls": [{"text": call.text, "uncertainty": call.uncertainty} for call in calls],
             "aggregate": _highest(calls),
-            "uncertain": is_uncertain(self._when, final),
+            "uncertain": self._is_uncertain(collection, answer),
             "decision": "accepted",
         }
 
@@ -155,7 +168,7 @@ class UncertaintyQueryEngine(BaseQueryEngine):
                     break
                 shown.append(token)
                 yield token
-            summary = self._summary(collection.calls, "".join(shown))
+            summary = self._summary(collection, "".join(shown))
             response.metadata = {**(response.metadata or {}), "uncertainty": summary}
 
         response.response_gen = read()
@@ -175,7 +188,7 @@ class UncertaintyQueryEngine(BaseQueryEngine):
                     break
                 shown.append(token)
                 yield token
-            summary = self._summary(collection.calls, "".join(shown))
+            summary = self._summary(collection, "".join(shown))
             response.metadata = {**(response.metadata or {}), "uncertainty": summary}
 
         response.response_gen = read()

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from uq_llm_integrations.errors import ConfigurationError
+from uq_llm_integrations.errors import ConfigurationError, InvalidRequestError
 from uq_llm_integrations.methods.bounds import bounded
 from uq_llm_integrations.methods.registry import find_method
-from uq_llm_integrations.records import Result, Score, TokenTrace
-from uq_llm_integrations.strategies.conditions import Condition
+from uq_llm_integrations.records import NOT_REQUESTED, Result, Score, TokenTrace
+from uq_llm_integrations.strategies.conditions import Comparison, Condition
 
 Metadata = dict[str, Any]
 
@@ -177,26 +177,89 @@ class MetadataView:
             same = (one for one in scores if find_method(one) is wanted)
             name = next(same, name)
         if name not in scores:
-            return Score(name, reason="it was not requested")
+            return Score(name, reason=NOT_REQUESTED)
         lower, upper = self._metadata.get("intervals", {}).get(name, (None, None))
         reason = self._metadata.get("reasons", {}).get(name)
         return Score(name, scores[name], reason, lower, upper)
 
 
+APPROVED = "approved"
+"""The key under which metadata of an answer, or of a part of it, say that a person let it pass."""
+
+UNSCORED = (
+    "the answer has no scores: it is another provider's, or has lost them on the way; put the gate "
+    "right behind one of this package's models, or let it pass with allow_unscored=True"
+)
+
+_HELD = TokenTrace(0, np.zeros(1), entropy_lower=np.zeros(1), entropy_upper=np.zeros(1))
+"""What metadata can hold of a token."""
+
+
 def check_metadata_condition(when: Condition | None) -> None:
     """Raise ConfigurationError for a condition that metadata of one answer cannot answer."""
-    if when is not None and when.needs_samples:
+    if when is None:
+        return
+    if when.needs_samples:
         raise ConfigurationError(f"{when!r} compares samples, but only one answer is handed on")
+    for one in when.literals():
+        if not isinstance(one, Comparison):
+            raise ConfigurationError(f"{one!r} reads a whole result, but only scores are handed on")
+    for name in when.token_methods:
+        if not _is_held(name):
+            raise ConfigurationError(
+                f"{when!r} reads {name} token by token, but only the log-probability and the "
+                "entropy of each token are handed on"
+            )
 
 
-def is_uncertain(when: Condition | None, metadata: Mapping[str, Any] | None) -> bool:
+def _is_held(name: str) -> bool:
+    """Return whether a method's values over tokens can be had of metadata."""
+    values = find_method(name).values
+    try:
+        return values is not None and values(_HELD) is not None
+    except Exception:  # a method of the user's, which may take other traces
+        return True
+
+
+def is_uncertain(
+    when: Condition | None, metadata: Mapping[str, Any] | None, *, allow_unscored: bool = False
+) -> bool:
     """Return whether an answer is too uncertain; what is not known counts as uncertain.
 
-    Without a condition, the model's own decision counts (`uncertain_when` of its class). Windows
-    over tokens need metadata with `token_scores=True`.
+    Without a condition, the model's own decision counts (`uncertain_when` of its class). What a
+    person has approved is not uncertain, nor is what has no scores, with `allow_unscored`.
+
+    Raises InvalidRequestError for what has no scores otherwise, and where the model did not compute
+    what the condition needs: windows over tokens need metadata with `token_scores=True`.
     """
     if metadata is None:
-        return True
+        if allow_unscored:
+            return False
+        raise InvalidRequestError(UNSCORED)
+    if metadata.get(APPROVED):
+        return False
     if when is None:
         return bool(metadata.get("uncertain", True))
-    return when(MetadataView(metadata)) is not False
+    if when.token_methods and "by_token" not in metadata:
+        raise InvalidRequestError(
+            f"the condition {when!r} reads {', '.join(when.token_methods)} token by token, which "
+            "was not handed on; give the model token_scores=True"
+        )
+    return when.is_met(MetadataView(metadata))
+
+
+def part_metadata(whole: Mapping[str, Any], part: Mapping[str, Any]) -> Metadata:
+    """Return the metadata of a part of an answer, such as a call, in the form of an answer's.
+
+    Methods that score whole answers alone have the whole's score.
+    """
+    own = part.get("scores", {})
+    shared = {"uncertain": whole.get("uncertain", True), APPROVED: whole.get(APPROVED, False)}
+    merged: Metadata = {**shared, **part}
+    merged["scores"] = {**whole.get("scores", {}), **own}
+    for key in ("reasons", "intervals"):
+        merged[key] = {name: one for name, one in whole.get(key, {}).items() if name not in own}
+    if "by_token" in whole:
+        first, last = part.get("tokens", (0, None))
+        merged["by_token"] = {name: one[first:last] for name, one in whole["by_token"].items()}
+    return merged

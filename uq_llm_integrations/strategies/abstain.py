@@ -118,7 +118,7 @@ class Policy:
 
     def is_uncertain(self, scored: Scored) -> bool:
         """Return whether an answer is too uncertain; what is not known counts as uncertain."""
-        return self.condition is not None and self.condition(scored) is not False
+        return self.condition is not None and self.condition.is_met(scored)
 
 
 def check_action(action: str, name: str = "action") -> None:
@@ -130,7 +130,7 @@ def check_action(action: str, name: str = "action") -> None:
 
 def _decide(result: Result, when: Condition, action: Action, text: str) -> Result:
     """Return the result, acted on where it meets the condition or cannot be known not to."""
-    if when(result) is False:
+    if not when.is_met(result):
         return result
     before = result.decision
     if action == "abstain":

@@ -3,8 +3,9 @@
     uncertain = (score("entropy") > 1.5) | (agreement() < 0.5) | (worst_window("entropy", 8) > 3)
 
 A condition returns True, False, or None where the scores that it needs are not known well enough.
-Whoever acts on a condition takes None for uncertain. It reads a `Result`, or anything else with the
-scores of one answer (`Scored`).
+Whoever acts on a condition asks `is_met`, which takes None for uncertain and refuses a score that
+was not computed at all. A condition reads a `Result`, or anything else with the scores of one
+answer (`Scored`).
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from itertools import product
 from typing import ClassVar, Literal, Protocol
 
 from uq_llm_integrations.backends.base import Capabilities
-from uq_llm_integrations.errors import ConfigurationError
+from uq_llm_integrations.errors import ConfigurationError, InvalidRequestError
 from uq_llm_integrations.methods.options import MethodOptions
-from uq_llm_integrations.methods.registry import check_available
-from uq_llm_integrations.records import Result, Score, TokenTrace
+from uq_llm_integrations.methods.registry import check_available, find_method
+from uq_llm_integrations.records import NOT_REQUESTED, Result, Score, TokenTrace
 
 Operator = Literal[">", ">=", "<", "<="]
 _OPPOSITE: dict[Operator, Operator] = {">": "<=", "<=": ">", "<": ">=", ">=": "<"}
@@ -49,6 +50,11 @@ class Quantity(ABC):
     @property
     def methods(self) -> tuple[str, ...]:
         """The methods that must be scored first."""
+        return ()
+
+    @property
+    def token_methods(self) -> tuple[str, ...]:
+        """The methods whose values are read token by token, of the trace."""
         return ()
 
     @abstractmethod
@@ -94,9 +100,29 @@ class Condition(ABC):
         return tuple(dict.fromkeys(name for q in self.quantities for name in q.methods))
 
     @property
+    def token_methods(self) -> tuple[str, ...]:
+        """The methods whose values it reads token by token, of the trace."""
+        return tuple(dict.fromkeys(name for q in self.quantities for name in q.token_methods))
+
+    @property
     def needs_samples(self) -> bool:
         """Whether it makes sense only where there are several candidates."""
         return any(quantity.needs_samples for quantity in self.quantities)
+
+    def is_met(self, scored: Scored) -> bool:
+        """Return whether it holds, or cannot be known not to.
+
+        Raises InvalidRequestError where a method was not scored at all: that is no doubt about the
+        answer.
+        """
+        scores = {name: score_of(scored, name) for name in self.methods}
+        missing = [name for name, one in scores.items() if one.reason == NOT_REQUESTED]
+        if missing:
+            raise InvalidRequestError(
+                f"the condition {self!r} needs {', '.join(missing)}, which the model did not "
+                f"compute; add to its methods: methods={missing!r}"
+            )
+        return self(scored) is not False
 
     def __and__(self, other: Condition) -> Condition:
         return And(self, other)
@@ -273,11 +299,18 @@ class Not(_Composed):
         return f"not {self.parts[0]!r}"
 
 
+def score_of(scored: Scored, name: str) -> Score:
+    """Return a method's score by any of its names."""
+    found = (scored.score(one) for one in (name, *find_method(name).names))
+    known = (one for one in found if one.reason != NOT_REQUESTED)
+    return next(known, Score(name, reason=NOT_REQUESTED))
+
+
 def check_condition(
     condition: Condition, samples: int, capabilities: Capabilities, options: MethodOptions
 ) -> None:
     """Raise ConfigurationError for a condition that can never be decided there."""
-    check_available(condition.methods, capabilities, options)
+    check_available((*condition.methods, *condition.token_methods), capabilities, options)
     if condition.needs_samples and samples < 2:
         raise ConfigurationError(f"{condition!r} compares samples, but there is only one")
 

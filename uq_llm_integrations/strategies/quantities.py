@@ -11,7 +11,7 @@ from uq_llm_integrations.errors import ConfigurationError, suggestion
 from uq_llm_integrations.methods.registry import find_method
 from uq_llm_integrations.methods.scoring import token_values
 from uq_llm_integrations.records import Floats, Result
-from uq_llm_integrations.strategies.conditions import Interval, Quantity, Scored
+from uq_llm_integrations.strategies.conditions import Interval, Quantity, Scored, score_of
 from uq_llm_integrations.strategies.results import Answer, normalised_answer
 
 
@@ -41,7 +41,7 @@ class score(Quantity):  # noqa: N801  # reads as a word in conditions
 
     def __call__(self, scored: Scored) -> Interval | None:
         """Return the score, or its interval."""
-        known = scored.score(self.method)
+        known = score_of(scored, self.method)
         if known.value is not None:
             return known.value, known.value
         if known.lower is not None and known.upper is not None:
@@ -66,9 +66,18 @@ class token_window(Quantity):  # noqa: N801  # reads as a word in conditions
     size: int | None = None
 
     def __post_init__(self) -> None:
-        find_method(self.method)
+        if find_method(self.method).values is None:
+            raise ConfigurationError(
+                f"{self.method} has no value that a trace gives for each token; a window reads "
+                "methods such as entropy and mean_nll"
+            )
         if self.size is not None and (type(self.size) is not int or self.size < 1):
             raise ConfigurationError(f"the window has {self.size!r} tokens; it needs at least 1")
+
+    @property
+    def token_methods(self) -> tuple[str, ...]:
+        """The method itself."""
+        return (self.method,)
 
     def __call__(self, scored: Scored) -> Interval | None:
         """Reduce both ends."""
@@ -128,8 +137,8 @@ def worst_window(method: str, size: int) -> token_window:
 class agreement(Quantity):  # noqa: N801  # reads as a word in conditions
     """The share of the whole candidates that give the same answer as the chosen one, 0 to 1.
 
-    Low is uncertain. `answer` turns a text into what is compared. Where there are no candidates to
-    compare, it is not known.
+    Low is uncertain. `answer` turns a text into what is compared. Where there are no two candidates
+    to compare, it is not known.
 
     Example:
         >>> agreement() < 0.5
@@ -144,6 +153,8 @@ class agreement(Quantity):  # noqa: N801  # reads as a word in conditions
         if not isinstance(scored, Result) or not scored.candidate.is_whole:
             return None
         answers = [self.answer(one.text) for one in scored.candidates if one.is_whole]
+        if len(answers) < 2:
+            return None
         share = answers.count(self.answer(scored.candidate.text)) / len(answers)
         return share, share
 

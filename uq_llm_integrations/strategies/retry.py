@@ -99,7 +99,7 @@ class Retry(Strategy):
         return self.strategy.samples(request)
 
     def _is_uncertain(self, result: Result) -> bool:
-        return as_condition(self.when)(result) is not False
+        return as_condition(self.when).is_met(result)
 
     def _repeats_itself(self, request: Request) -> bool:
         return request.sampling.get("temperature") == 0 and not any(self.temperatures)

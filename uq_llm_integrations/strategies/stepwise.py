@@ -192,6 +192,10 @@ class Stepwise(Strategy):
         if self.branch_when is not None:
             check_condition(as_condition(self.branch_when), 1, capabilities, options)
 
+    def samples(self, request: Request) -> int:
+        """Return 1: the candidates of a step are no answers to choose among."""
+        return 1
+
     def result(self, run: Run, state: StepState) -> Result:
         """Return all steps as one candidate, scored by the methods that read its trace alone.
 
@@ -271,7 +275,7 @@ class Stepwise(Strategy):
         run = run.vary(methods=branch_when.methods)
         one = run.vary(replace(run.request, n=1))
         first = await one.assess(await one.sample())
-        if self.n == 1 or branch_when(first) is False:
+        if self.n == 1 or not branch_when.is_met(first):
             return first
         others = run.vary(numbered(run.request, 1, self.n - 1))
         return merged(first, await others.assess(await others.sample()))

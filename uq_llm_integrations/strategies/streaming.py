@@ -177,7 +177,7 @@ def _is_met(stop_if: Condition | None, candidate: Candidate, request: Request) -
     """Return whether a condition holds of the tokens so far, or cannot be known not to."""
     if stop_if is None:
         return False
-    return stop_if(scored_result([candidate], stop_if.methods, 0.0, request)) is not False
+    return stop_if.is_met(scored_result([candidate], stop_if.methods, 0.0, request))
 
 
 def _stopped(result: Result, condition: str) -> Result:
