@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self
+from weakref import WeakValueDictionary
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -44,6 +46,8 @@ class ModelFace(Settings):
 
     refused: ClassVar[frozenset[str]] = frozenset()
     """Options of `Settings` that mean nothing to the class."""
+    backend_fields: ClassVar[frozenset[str]] = frozenset({"model", "engine_args", "max_n"})
+    """The fields that a backend is made of."""
 
     @abstractmethod
     def _new_backend(self) -> Backend:
@@ -69,13 +73,41 @@ class ModelFace(Settings):
 
     @model_validator(mode="after")
     def _check_model(self) -> Self:
-        if self.backend is None:
-            self.backend = self._new_backend()
-        elif self.model or self.engine_args:
-            raise ConfigurationError("a ready backend takes no model and no engine arguments")
+        if self.backend is None or self._backend_given:
+            self.backend = self._described(self.backend)
         _ = self.core  # refuses what the backend can never serve
         self._refuse(name for name in self.refused if getattr(self, name) != _default(name))
         return self
+
+    @property
+    def _backend_given(self) -> list[str]:
+        """The fields, other than `backend`, that say where tokens come from."""
+        fields = type(self).model_fields
+        return [
+            name
+            for name in sorted(self.backend_fields)
+            if getattr(self, name) != fields[name].get_default(call_default_factory=True)
+        ]
+
+    def _described(self, given: Backend | None) -> Backend:
+        """Return the backend that the fields describe: the given one, where it was made of them.
+
+        Who makes an object of the fields of another one passes both, and may have changed some.
+        """
+        if given is not None and _made.get(id(given)) is not given:
+            return self._ready(given)
+        backend = self._new_backend()
+        if given is not None and backend == given:
+            return given
+        _made[id(backend)] = backend
+        return backend
+
+    def _ready(self, given: Backend) -> Backend:
+        """Return a backend that the fields describe, too, since it is a copy of such a one."""
+        with suppress(ConfigurationError):
+            if self._new_backend() == given:
+                return given
+        raise ConfigurationError(f"a ready backend takes no {', '.join(self._backend_given)}")
 
     @cached_property
     def core(self) -> UncertaintyModel:
@@ -120,6 +152,14 @@ class ModelFace(Settings):
         update = {name: getattr(changed, name) for name in Settings.model_fields}
         return self.model_copy(update=update), rest
 
+    def token_ids(self, text: str) -> list[int]:
+        """Return the tokens of a text, by the model's own tokenizer; none are added around it.
+
+        The first use starts the engine, as that of any method does.
+        """
+        backend = self.core.backend
+        return list(backend.run(backend.encode_continuation(text)))
+
     def _refuse(self, names: Iterable[str]) -> None:
         for name in names:
             raise ConfigurationError(f"{name} means nothing to {type(self).__name__}")
@@ -150,6 +190,7 @@ class VLLMFace(ModelFace):
     """Seconds after which an engine that gives no sign of life counts as dead."""
 
     generator_type: ClassVar[str] = "vllm"
+    backend_fields: ClassVar[frozenset[str]] = ModelFace.backend_fields | {"engine", "deadline"}
 
     def _new_backend(self) -> Backend:
         options = {"max_n": self.max_n, "deadline": self.deadline, **self.engine_args}
@@ -180,11 +221,20 @@ class HybridFace(ModelFace):
     """Arguments of the `HuggingFaceBackend` that scores; none where the mode is `shared`."""
 
     generator_type: ClassVar[str] = "hybrid"
+    backend_fields: ClassVar[frozenset[str]] = ModelFace.backend_fields | {
+        "mode",
+        "vllm",
+        "huggingface",
+    }
 
     def _new_backend(self) -> Backend:
         engine = self.vllm | self.engine_args
         model = _named(self.model)
         return hybrid_backend(model, self.mode, engine, self.huggingface, max_n=self.max_n)
+
+
+_made: WeakValueDictionary[int, Backend] = WeakValueDictionary()
+"""The backends that the classes here have made, by their ids."""
 
 
 def _default(name: str) -> object:
