@@ -153,7 +153,7 @@ class EngineDeadError(EngineError):
 
 
 class EngineTimeoutError(EngineError):
-    """The engine gave no sign of life within the deadline, or no answer within a call's timeout."""
+    """No sign of life within the deadline, or no answer or next piece within a call's timeout."""
 
     is_retryable = True
 
