@@ -36,7 +36,8 @@ def test_ask_answers_with_scores_as_json():
 def test_stdout_has_the_answer_alone_whatever_is_logged_where(tmp_path):
     config = tmp_path / "model.yaml"  # its engine argument has vLLM imported before the start
     config.write_text(
-        "generator: {model: smollm2, enforce_eager: true, num_gpu_blocks_override: 24}\n"
+        "generator: {model: smollm2, enforce_eager: true, max_model_len: 512, "
+        "num_gpu_blocks_override: 24}\n"
         "max_tokens: 4\n"
     )
     command = ["ask", "?", "--config", str(config), "--json", "--verbose"]
