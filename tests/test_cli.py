@@ -1,6 +1,7 @@
 """The command line as a user runs it, in a process of its own with an engine of its own."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -11,10 +12,12 @@ from typer.testing import CliRunner
 from uq_llm_integrations.cli import app
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess:
+def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess:
     program = "from uq_llm_integrations.cli import app; app()"
     command = [sys.executable, "-c", program, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=500)
+    inherited = {name: one for name, one in os.environ.items() if not name.startswith("VLLM_LOG")}
+    environment = inherited | variables
+    return subprocess.run(command, capture_output=True, text=True, timeout=500, env=environment)
 
 
 @pytest.mark.engine
@@ -27,6 +30,21 @@ def test_ask_answers_with_scores_as_json():
     assert candidate["uncertainty"]["exact"]
     assert len(candidate["tokens"]["entropy"]) == answer["usage"]["generated_tokens"]
     assert "Loaded smollm2" in done.stderr
+
+
+@pytest.mark.engine
+def test_stdout_has_the_answer_alone_whatever_is_logged_where(tmp_path):
+    config = tmp_path / "model.yaml"  # its engine argument has vLLM imported before the start
+    config.write_text(
+        "generator: {model: smollm2, enforce_eager: true, max_model_len: 512, "
+        "num_gpu_blocks_override: 24}\n"
+        "max_tokens: 4\n"
+    )
+    command = ["ask", "?", "--config", str(config), "--json", "--verbose"]
+    done = run(*command, VLLM_LOGGING_STREAM="ext://sys.stdout")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["candidates"]
+    assert "INFO" in done.stderr, "vLLM has logged"
 
 
 @pytest.mark.engine

@@ -1,5 +1,6 @@
 """The model itself: what it refuses, and what it finds out once the engine runs."""
 
+import asyncio
 import threading
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ from uq_llm_integrations import (
     BestOfN,
     ConfigurationError,
     EarlyStop,
+    EngineTimeoutError,
     InvalidRequestError,
     MethodOptions,
     Retry,
@@ -168,3 +170,39 @@ def test_a_window_over_what_the_backend_cannot_give_is_refused(option):
     backend.capabilities = replace(backend.capabilities, why_inexact="only the top k are seen")
     with pytest.raises(ConfigurationError, match="self_certainty needs exact statistics"):
         UncertaintyModel(backend, **{option: "worst_window(self_certainty, 4) > -1"})
+
+
+class Stalling(ScriptedBackend):
+    """Streams one piece, and nothing after it."""
+
+    is_closed = False
+
+    async def stream(self, request):
+        try:
+            async for piece in super().stream(request):
+                yield piece
+                await asyncio.sleep(60)
+        finally:
+            self.is_closed = True
+
+
+async def test_a_stream_that_does_not_go_on_in_time_is_an_error():
+    model, shown = UncertaintyModel(Stalling(["Paris"]), timeout=0.05), []
+    with pytest.raises(EngineTimeoutError, match=r"no next piece within 0\.05 seconds"):
+        async for piece in model.astream("?"):
+            shown.append(piece.part.content)
+    assert shown == ["P"] and model.backend.is_closed
+
+
+@pytest.mark.parametrize("strategy", ["single", "best_of_n"])
+def test_a_stream_that_does_not_begin_in_time_is_an_error(strategy):
+    model = UncertaintyModel(
+        ScriptedBackend(["Paris"], delay=60), timeout=0.05, strategy=strategy, temperature=1.0
+    )
+    with pytest.raises(EngineTimeoutError, match="no next piece within"):
+        list(model.stream("?"))
+
+
+def test_a_stream_may_take_longer_than_each_of_its_pieces():
+    model = UncertaintyModel(ScriptedBackend(["Paris"]), timeout=60)
+    assert "".join(one.part.content for one in model.stream("?")) == "Paris"

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 import yaml
@@ -22,7 +22,7 @@ from uq_llm_integrations.errors import EngineStartError, UncertaintyError
 from uq_llm_integrations.model import UncertaintyModel
 from uq_llm_integrations.records import Result
 from uq_llm_integrations.report.metadata import result_metadata
-from uq_llm_integrations.report.methods import chosen, lacking, markdown, table
+from uq_llm_integrations.report.methods import as_data, chosen, lacking, markdown, print_table
 from uq_llm_integrations.report.terminal import render
 from uq_llm_integrations.settings import Settings, combined
 
@@ -82,10 +82,11 @@ def ask(
     """Answer a question and colour each token by its entropy."""
     if not question.strip():
         raise typer.BadParameter("the question is empty", param_hint="QUESTION")
-    with _errors_in_words():
+    with _errors_in_words(), _own_stdout() as stdout:
+        _set_log_level(verbose)
         core = _model(model, config, method, raw, compile_model, options)
         with _running(core, verbose):
-            _show(core.generate(question), core, as_json)
+            _show(core.generate(question), core, as_json, stdout)
 
 
 @app.command()
@@ -103,10 +104,11 @@ def score(
     **options: str | None,
 ) -> None:
     """Score a given text as a continuation of a prompt (teacher forcing)."""
-    with _errors_in_words():
+    with _errors_in_words(), _own_stdout() as stdout:
+        _set_log_level(verbose)
         core = _model(model, config, method, raw, compile_model, options)
         with _running(core, verbose):
-            _show(core.score(prompt, completion), core, as_json)
+            _show(core.score(prompt, completion), core, as_json, stdout)
 
 
 @app.command()
@@ -115,16 +117,21 @@ def methods(
         str | None, typer.Option(help="Only the column of this backend, and what is missing.")
     ] = None,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """List all methods: what they cost, and which backend has them."""
+    if as_markdown and as_json:
+        raise typer.BadParameter("choose one of --markdown and --json")
     with _errors_in_words():
         backends = chosen(backend)
-    if as_markdown:
+    if as_json:
+        print(json.dumps(as_data(backends), ensure_ascii=False, indent=2))
+    elif as_markdown:
         print(markdown(backends))
-        return
-    Console().print(table(backends))
-    for name, why in lacking(backends).items():
-        Console().print(f"{name} needs {why}", style="dim", highlight=False)
+    else:
+        print_table(Console(), backends)
+        for name, why in lacking(backends).items():
+            Console().print(f"{name} needs {why}", style="dim", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -154,20 +161,47 @@ def _model(
     return UncertaintyModel.from_config({"generator": engine, **combined(usual, given)})
 
 
-def _show(result: Result, core: UncertaintyModel, as_json: bool) -> None:
+def _show(result: Result, core: UncertaintyModel, as_json: bool, stdout: TextIO) -> None:
     backend = core.backend
     texts = [backend.run(backend.token_texts(one.token_ids)) for one in result.candidates]
     if as_json:
-        print(json.dumps(result_metadata(result, texts), ensure_ascii=False, indent=2))
+        data = result_metadata(result, texts)
+        print(json.dumps(data, ensure_ascii=False, indent=2), file=stdout, flush=True)
     else:
-        Console().print(render(result, texts))
+        Console(file=stdout).print(render(result, texts))
+
+
+def _set_log_level(verbose: bool) -> None:
+    """Let vLLM log as much as was wanted; it reads this when it is imported."""
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "INFO" if verbose else "ERROR")
+
+
+@contextmanager
+def _own_stdout() -> Iterator[TextIO]:
+    """Yield stdout, for the answer alone: what anything else writes there goes to stderr.
+
+    The engine's processes have the same stdout, whatever logging was configured.
+    """
+    try:
+        number = sys.stdout.fileno()
+    except (OSError, ValueError):  # it is no file
+        yield sys.stdout
+        return
+    sys.stdout.flush()
+    encoding, errors = sys.stdout.encoding, sys.stdout.errors
+    with os.fdopen(os.dup(number), "w", encoding=encoding, errors=errors) as stdout:
+        os.dup2(2, number)
+        try:
+            yield stdout
+        finally:
+            sys.stdout.flush()
+            stdout.flush()
+            os.dup2(stdout.fileno(), number)
 
 
 @contextmanager
 def _running(core: UncertaintyModel, verbose: bool) -> Iterator[None]:
     """Start the engine with a progress line on stderr, and end it."""
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "INFO" if verbose else "ERROR")
-    os.environ["VLLM_LOGGING_STREAM"] = "ext://sys.stderr"  # stdout is for the answer
     name, started = core.backend.capabilities.model, time.perf_counter()
     with nullcontext(Console(stderr=True)) if verbose else _logged_stderr() as console:
         with console.status(f"Loading {name} ..."):
@@ -179,16 +213,17 @@ def _running(core: UncertaintyModel, verbose: bool) -> Iterator[None]:
 
 @contextmanager
 def _logged_stderr() -> Iterator[Console]:
-    """Send what this process and the engine's write to stderr into a log file.
+    """Send what this process and the engine's write to stdout and stderr into a log file.
 
     Yields a console that still writes to the terminal.
     """
     cache_folder().mkdir(parents=True, exist_ok=True)
     path = cache_folder() / "engine.log"
-    terminal = os.dup(2)
+    terminal, stdout = os.dup(2), os.dup(1)
     console = Console(file=os.fdopen(terminal, "w"))
     with path.open("w") as log:
         os.dup2(log.fileno(), 2)
+        os.dup2(log.fileno(), 1)
     try:
         yield console
     except EngineStartError:
@@ -196,6 +231,8 @@ def _logged_stderr() -> Iterator[Console]:
         raise
     finally:
         os.dup2(terminal, 2)
+        os.dup2(stdout, 1)
+        os.close(stdout)
         console.file.close()
 
 

@@ -172,7 +172,7 @@ class EngineDeadError(EngineError, ConnectionError):
 
 
 class EngineTimeoutError(EngineError, ConnectionError):
-    """The engine gave no sign of life within the deadline, or no answer within a call's timeout."""
+    """No sign of life within the deadline, or no answer or next piece within a call's timeout."""
 
     is_retryable = True
 

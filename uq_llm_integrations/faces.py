@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self
+from weakref import WeakValueDictionary
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -51,6 +53,8 @@ class ModelFace(Settings):
 
     refused: ClassVar[frozenset[str]] = frozenset()
     """Options of `Settings` that mean nothing to the class."""
+    backend_fields: ClassVar[frozenset[str]] = frozenset({"model", "engine_args", "max_n"})
+    """The fields that a backend is made of."""
 
     @abstractmethod
     def _new_backend(self) -> Backend:
@@ -79,17 +83,41 @@ class ModelFace(Settings):
 
     @model_validator(mode="after")
     def _check_model(self) -> Self:
-        if self.backend is None:
-            self.backend = self._new_backend()
-        elif (self.model or self.engine_args) and not self._is_made_of_fields:
-            raise ConfigurationError("a ready backend takes no model and no engine arguments")
+        if self.backend is None or self._backend_given:
+            self.backend = self._described(self.backend)
         _ = self.core  # refuses what the backend can never serve
         self._refuse(name for name in self.refused if getattr(self, name) != _default(name))
         return self
 
     @property
-    def _is_made_of_fields(self) -> bool:
-        return self.model is not None and self.backend == self._new_backend()
+    def _backend_given(self) -> list[str]:
+        """The fields, other than `backend`, that say where tokens come from."""
+        fields = type(self).model_fields
+        return [
+            name
+            for name in sorted(self.backend_fields)
+            if getattr(self, name) != fields[name].get_default(call_default_factory=True)
+        ]
+
+    def _described(self, given: Backend | None) -> Backend:
+        """Return the backend that the fields describe: the given one, where it was made of them.
+
+        Who makes an object of the fields of another one passes both, and may have changed some.
+        """
+        if given is not None and _made.get(id(given)) is not given:
+            return self._ready(given)
+        backend = self._new_backend()
+        if given is not None and backend == given:
+            return given
+        _made[id(backend)] = backend
+        return backend
+
+    def _ready(self, given: Backend) -> Backend:
+        """Return a backend that the fields describe, too, since it is a copy of such a one."""
+        with suppress(ConfigurationError):
+            if self._new_backend() == given:
+                return given
+        raise ConfigurationError(f"a ready backend takes no {', '.join(self._backend_given)}")
 
     @cached_property
     def core(self) -> UncertaintyModel:
@@ -163,6 +191,14 @@ class ModelFace(Settings):
         update = {name: getattr(changed, name) for name in Settings.model_fields}
         return self.model_copy(update=update), rest
 
+    def token_ids(self, text: str) -> list[int]:
+        """Return the tokens of a text, by the model's own tokenizer; none are added around it.
+
+        The first use starts the engine, as that of any method does.
+        """
+        backend = self.core.backend
+        return list(backend.run(backend.encode_continuation(text)))
+
     def _refuse(self, names: Iterable[str]) -> None:
         for name in names:
             raise ConfigurationError(f"{name} means nothing to {type(self).__name__}")
@@ -195,6 +231,11 @@ class VLLMFace(ModelFace):
     """How often the next call starts a fresh engine where one has died, until `close`."""
 
     generator_type: ClassVar[str] = "vllm"
+    backend_fields: ClassVar[frozenset[str]] = ModelFace.backend_fields | {
+        "engine",
+        "deadline",
+        "restart_engine",
+    }
 
     def _new_backend(self) -> Backend:
         limits = {name: getattr(self, name) for name in ("max_n", "deadline", "restart_engine")}
@@ -225,6 +266,11 @@ class HybridFace(ModelFace):
     """Arguments of the `HuggingFaceBackend` that scores; none where the mode is `shared`."""
 
     generator_type: ClassVar[str] = "hybrid"
+    backend_fields: ClassVar[frozenset[str]] = ModelFace.backend_fields | {
+        "mode",
+        "vllm",
+        "huggingface",
+    }
 
     def _new_backend(self) -> Backend:
         engine = self.vllm | self.engine_args
@@ -234,6 +280,9 @@ class HybridFace(ModelFace):
 
 _DERIVED = ("core", "_serialized")
 """What the classes and LangChain's make of the fields, and keep."""
+
+_made: WeakValueDictionary[int, Backend] = WeakValueDictionary()
+"""The backends that the classes here have made, by their ids."""
 
 
 def _default(name: str) -> object:

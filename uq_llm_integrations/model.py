@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Iterator, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -14,8 +15,9 @@ from uq_llm_integrations.backends.capabilities import check_n, check_top_logprob
 from uq_llm_integrations.backends.metering import MeteredBackend
 from uq_llm_integrations.backends.sampling_values import stop_strings
 from uq_llm_integrations.backends.vllm.backend import VLLMEngineBackend
+from uq_llm_integrations.chat.counting import count_tokens
 from uq_llm_integrations.chat.exchange import Exchange
-from uq_llm_integrations.chat.parsers import tool_choice_of
+from uq_llm_integrations.chat.parsers import continued, flag_of, tool_choice_of
 from uq_llm_integrations.chat.reply import ChatResult, ReplyPiece, Turn
 from uq_llm_integrations.config import Configuration
 from uq_llm_integrations.errors import (
@@ -179,8 +181,10 @@ class UncertaintyModel:
     def chat(self, messages: Messages | Turn, **options: object) -> ChatResult:
         """Return the model's next message, with its scores and those of its parts.
 
-        Beside options: `tools`, in OpenAI's shape, `tool_choice`, `schema`, a JSON Schema that the
-        answer follows, and `stop`.
+        Beside options: `tools`, in OpenAI's shape, `tool_choice`, `parallel_tool_calls` (False for
+        one call at most), `schema`, a JSON Schema that the answer follows where it calls no tool,
+        `stop`, and `continue_final_message` (True where the last message is the assistant's, and
+        the answer goes on from its end).
         """
         return self.backend.run(self.achat(messages, **options))
 
@@ -215,8 +219,25 @@ class UncertaintyModel:
         strategy = model.settings.deciding(streamed=True)
         answer = stream_strategy(strategy, run, model.settings.stop_if)
         async with aclosing(answer) as pieces:
-            async for piece in pieces:
+            while piece := await model._in_time(anext(pieces, None), "next piece"):
                 yield await exchange.piece(piece)
+
+    def count_tokens(self, messages: Messages | Turn, **options: object) -> int:
+        """Return how many tokens the model is given for messages, in its chat template.
+
+        Those of `tools` are included. Takes what `chat` takes.
+        """
+        return self.backend.run(self.acount_tokens(messages, **options))
+
+    async def acount_tokens(self, messages: Messages | Turn, **options: object) -> int:
+        """Return what `count_tokens` does."""
+        turn, options = (
+            (messages, options) if isinstance(messages, Turn) else _turn(messages, options)
+        )
+        values = self.with_options(**options).settings.chat_template_kwargs
+        conversation = turn.conversation
+        template = {**values, **conversation.template}
+        return await count_tokens(self.backend, replace(conversation, template=template))
 
     def score(self, prompt: str, completion: str, **options: object) -> Result:
         """Return the scores of a given text as the answer to a prompt (teacher forcing)."""
@@ -337,14 +358,14 @@ class UncertaintyModel:
             check_run(deciding, run)
         return await self._in_time(completed(deciding, run))
 
-    async def _in_time(self, running: Awaitable[T]) -> T:
+    async def _in_time(self, running: Awaitable[T], what: str = "answer") -> T:
         try:
             async with asyncio.timeout(self.settings.timeout) as scope:
                 return await running
         except TimeoutError as error:
             if not scope.expired():
                 raise
-            text = f"no answer within {self.settings.timeout} seconds"
+            text = f"no {what} within {self.settings.timeout} seconds"
             raise EngineTimeoutError(text) from error
 
 
@@ -367,10 +388,13 @@ def _turn(messages: Messages, options: dict[str, Any]) -> tuple[Turn, dict[str, 
         messages = [{"role": "user", "content": messages}]
     if not isinstance(messages, Conversation):
         messages = Conversation(_checked(messages), tuple(tools))
+    continues = rest.pop("continue_final_message", None)
+    parallel = rest.pop("parallel_tool_calls", None)
     turn = Turn(
-        messages,
+        continued(messages, continues),
         stop,
         tool_choice_of(rest.pop("tool_choice", None)),
         rest.pop("schema", None),
+        parallel_tool_calls=flag_of("parallel_tool_calls", parallel, default=True),
     )
     return turn, rest

@@ -39,12 +39,14 @@ class EarlyStop:
 class Conversation:
     """Messages of a chat, and the tools that the model may call, in the shape of OpenAI's API.
 
-    `template` has further values for the model's chat template (`enable_thinking=False`, ...).
+    `template` has further values for the model's chat template (`enable_thinking=False`, ...). With
+    `continues`, the last message is the model's own, and what it says next goes on from there.
     """
 
     messages: tuple[Mapping[str, Any], ...]
     tools: tuple[Mapping[str, Any], ...] = ()
     template: Mapping[str, Any] = field(default_factory=dict)
+    continues: bool = False
 
     @property
     def question(self) -> str | None:

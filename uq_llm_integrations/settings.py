@@ -137,7 +137,8 @@ class Settings(BaseModel):
     logprobs: bool = False
     """Whether to give log-probabilities in the shape of OpenAI's API."""
     timeout: float | None = Field(default=None, gt=0)
-    """Seconds after which a call that is not streamed raises EngineTimeoutError."""
+    """Seconds after which a call, or a stream that waits for its next piece, raises
+    EngineTimeoutError. The engine's start does not count."""
     max_retries: int = Field(default=0, ge=0)
     """How often a call that is not streamed is tried again where the engine failed."""
 

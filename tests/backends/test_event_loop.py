@@ -63,6 +63,30 @@ async def test_a_stream_can_be_read_from_another_loop(loop):
     assert closed.is_set()
 
 
+async def test_a_stream_whose_reader_is_cancelled_ends_in_its_own_time(loop):
+    begun, ended = threading.Event(), threading.Event()
+
+    async def numbers():
+        try:
+            yield 0
+            begun.set()
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0.05)
+            ended.set()
+
+    async def read():
+        async for _ in loop.aiterate(numbers()):
+            pass
+
+    task = asyncio.create_task(read())
+    await asyncio.to_thread(begun.wait)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert ended.is_set()
+
+
 @pytest.fixture
 def heard_ctrl_c() -> Iterator[None]:
     """Jobs in the background ignore it otherwise."""

@@ -98,9 +98,54 @@ async def test_a_prompt_is_continued_outside_the_template():
     assert bytes(request.prompt_ids) == b"The capital is" and not request.chat
 
 
-async def test_a_turn_with_a_schema_and_tools_is_refused():
-    with pytest.raises(errors.InvalidRequestError, match="not both at once"):
-        await reply(model_of("x"), Turn(Conversation(MESSAGES.messages, (TOOL,)), schema={}))
+async def test_a_turn_with_a_schema_and_tools_has_a_call_or_an_object():
+    turn = Turn(Conversation(MESSAGES.messages, (TOOL,)), schema={})
+    model = model_of(CALL, '{"city": "Paris"}')
+    called, said = await reply(model, turn), await reply(model, turn)
+    assert [one.name for one in called.reply.tool_calls] == ["add"]
+    assert "fields" not in called.uncertainty and "fields" in called.uncertainty["tool_calls"][0]
+    assert said.reply.content == '{"city": "Paris"}' and not said.reply.tool_calls
+    assert set(said.uncertainty["fields"]) == {"city"}
+
+
+@pytest.mark.parametrize("text", [CALL + CALL, f"Well. {CALL}\n{CALL}"])
+async def test_one_call_at_most_is_read_whole_and_in_pieces(text):
+    turn = Turn(Conversation(MESSAGES.messages, (TOOL,)), parallel_tool_calls=False)
+    scored, pieces = await reply(model_of(text), turn), await pieces_of(model_of(text), turn)
+    assert len(scored.reply.tool_calls) == len(scored.uncertainty["tool_calls"]) == 1
+    assert len([call for piece in pieces for call in piece.part.calls if call.name]) == 1
+    assert len(pieces[-1].whole.reply.tool_calls) == 1
+
+
+BEGUN = ({"role": "user", "content": "?"}, {"role": "assistant", "content": "It is"})
+
+
+async def test_a_reply_goes_on_with_a_begun_one():
+    model = model_of(" Paris.")
+    scored = await reply(model, Turn(Conversation(BEGUN, continues=True)))
+    assert scored.reply.content == " Paris."
+    assert model.backend.requests[0].conversation.continues
+
+
+CALLING = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "add"}}]}
+
+
+@pytest.mark.parametrize(
+    ("messages", "why"),
+    [
+        (BEGUN[:1], "has the role 'user'"),
+        ((BEGUN[0], CALLING), "calls tools"),
+    ],
+)
+async def test_only_a_text_of_the_models_own_is_continued(messages, why):
+    with pytest.raises(errors.InvalidRequestError, match=why):
+        await reply(model_of("x"), Turn(Conversation(messages, continues=True)))
+
+
+@pytest.mark.parametrize("name", ["continue_final_message", "parallel_tool_calls"])
+def test_a_flag_is_true_or_false(name):
+    with pytest.raises(errors.InvalidRequestError, match=f"{name} is 'yes'"):
+        model_of("x").chat("?", **{name: "yes"})
 
 
 @pytest.mark.parametrize(

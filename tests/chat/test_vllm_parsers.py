@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import xgrammar
 from transformers import AutoTokenizer
 
 from uq_llm_integrations import Conversation, errors
@@ -36,8 +37,19 @@ def tokenizer():
     return tokenizer
 
 
-def reader(tokenizer, choice="auto", tools=None, reasoning=None, conversation=TURN):
-    return reply_reader(tokenizer, conversation, choice, tools, reasoning, ())
+def reader(tokenizer, choice="auto", tools=None, reasoning=None, conversation=TURN, **more):
+    return reply_reader(tokenizer, conversation, choice, tools, reasoning, (), **more)
+
+
+def accepts(grammar, text) -> bool:
+    """Whether a reply of this text can come to its end under vLLM's grammar."""
+    compiled = xgrammar.Grammar.from_structural_tag(grammar.structural_tag)
+    matcher = xgrammar.GrammarMatcher(
+        xgrammar.GrammarCompiler(
+            xgrammar.TokenizerInfo([*(chr(i) for i in range(128)), "</s>"], stop_token_ids=[128])
+        ).compile_grammar(compiled)
+    )
+    return matcher.accept_string(text) and matcher.accept_token(128)
 
 
 def streamed(tokenizer, text, **given):
@@ -71,6 +83,47 @@ def test_a_call_that_must_come_has_a_grammar(tokenizer):
     assert "structured_outputs" not in reader(tokenizer).sampling
     for choice in ("required", "add"):
         assert "structured_outputs" in reader(tokenizer, choice).sampling
+
+
+def test_one_call_is_forced_where_there_may_be_no_more(tokenizer):
+    every, one = (
+        reader(tokenizer, "required", one_call=one).sampling["structured_outputs"]
+        for one in (False, True)
+    )
+    assert accepts(every, CALL) and accepts(every, CALL + CALL)
+    assert accepts(one, CALL) and not accepts(one, CALL + CALL)
+    assert "structured_outputs" not in reader(tokenizer, one_call=True).sampling
+
+
+CITY = {
+    "type": "object",
+    "properties": {"city": {"type": "string"}},
+    "required": ["city"],
+    "additionalProperties": False,
+}
+
+
+@pytest.mark.parametrize("schema", [{"json": CITY}, {"json_object": True}])
+@pytest.mark.parametrize("one_call", [False, True])
+def test_beside_a_schema_a_reply_is_a_call_or_follows_it(tokenizer, schema, one_call):
+    reading = reader(tokenizer, schema=schema, one_call=one_call)
+    grammar = reading.sampling["structured_outputs"]
+    assert accepts(grammar, CALL) and accepts(grammar, '{"city": "Paris"}')
+    assert accepts(grammar, CALL + CALL) is not one_call
+    assert not accepts(grammar, "Paris.") and not accepts(grammar, CALL.replace("1", '"x"'))
+    assert reading.whole('{"city": "Paris"}', ()).content == '{"city": "Paris"}'
+    assert [one.name for one in reader(tokenizer, schema=schema).whole(CALL, ()).tool_calls]
+
+
+@pytest.mark.parametrize("choice", ["required", "add"])
+def test_a_call_that_must_come_takes_no_schema(tokenizer, choice):
+    grammar = reader(tokenizer, choice, schema={"json": CITY}).sampling["structured_outputs"]
+    assert accepts(grammar, CALL) and not accepts(grammar, '{"city": "Paris"}')
+
+
+def test_a_parser_without_a_grammar_refuses_a_schema_beside_tools(tokenizer):
+    with pytest.raises(errors.InvalidRequestError, match="it is 'pythonic'"):
+        reader(tokenizer, tools="pythonic", schema={"json": CITY})
 
 
 def test_reasoning_is_read_in_whole_and_in_pieces(tokenizer):

@@ -207,6 +207,17 @@ def test_methods_can_be_chosen_at_the_call():
     assert list(metadata_of(scripted().invoke("?", methods=("entropy",)))["scores"]) == ["entropy"]
 
 
+@pytest.mark.parametrize("place", ["bound", "at the call"])
+@pytest.mark.parametrize("verb", ["invoke", "stream"])
+def test_strategy_and_condition_can_be_chosen_for_a_call(verb, place):
+    chat, options = scripted(UNSURE, SURE), {"strategy": BestOfN(2), "uncertain_when": UNCERTAIN}
+    bound, given = (chat.bind(**options), {}) if place == "bound" else (chat, options)
+    message = bound.invoke("?", **given) if verb == "invoke" else whole(bound.stream("?", **given))
+    assert message.content == "sure"
+    assert metadata_of(message)["uncertain"] is False
+    assert chat.invoke("?").content == "unsure"
+
+
 def test_a_stream_can_be_cut_off_where_it_becomes_uncertain():
     chat = scripted(
         ScriptedLine("a long and doubtful answer", 0.5), stop_if=token_max("entropy") > 2
@@ -287,6 +298,8 @@ def test_an_answer_that_takes_too_long_is_an_error():
     chat = ChatVLLMUncertainty(backend=ScriptedBackend(["Paris."], delay=5), timeout=0.05)
     with pytest.raises(errors.EngineTimeoutError, match=r"0\.05 seconds"):
         chat.invoke("?")
+    with pytest.raises(errors.EngineTimeoutError, match=r"0\.05 seconds"):
+        list(chat.stream("?"))
 
 
 class StartRecorder(BaseCallbackHandler):
@@ -311,6 +324,8 @@ def test_what_tracers_and_agents_read_of_the_model():
     }
     assert chat.profile["max_input_tokens"] == 4096
     assert chat.profile["tool_calling"] is True
+    named = ChatVLLMUncertainty(model="org/name", max_model_len=64)
+    assert named.profile["max_input_tokens"] == 64
     assert "uq-llm-integrations" in chat.metadata["lc_versions"]
     assert dumpd(chat)["kwargs"]["backend"]["type"] == "not_implemented"
 

@@ -3,13 +3,13 @@
 import json
 
 import pytest
-from langchain_core.messages import HumanMessage
+from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.tools import tool
 from pydantic import BaseModel
 
 from tests.conftest import ENGINE_ARGUMENTS
 from tests.langchain.scripted_chat import metadata_of, whole
-from uq_llm_integrations import ChatVLLMUncertainty
+from uq_llm_integrations import ChatVLLMUncertainty, EngineTimeoutError
 
 pytestmark = pytest.mark.engine
 
@@ -73,6 +73,43 @@ def test_a_call_that_must_come_is_valid_and_has_scores(chat):
     assert metadata_of(message)["grammar"] is True
 
 
+def test_tokens_are_counted_as_the_engine_gets_them(chat, capital_ids):
+    assert chat.get_num_tokens_from_messages([HumanMessage(QUESTION)]) == len(capital_ids)
+    message = chat.bind_tools([multiply]).invoke(QUESTION, max_tokens=1)
+    counted = chat.get_num_tokens_from_messages([HumanMessage(QUESTION)], tools=[multiply])
+    assert message.usage_metadata["input_tokens"] == counted
+
+
+@pytest.mark.parametrize("verb", ["invoke", "stream"])
+def test_no_more_than_one_call_is_forced(chat, verb):
+    forced = chat.bind_tools([multiply], tool_choice="any", parallel_tool_calls=False)
+    said, options = "What are 6 times 7 and 8 times 9?", {"max_tokens": 200}
+    message = (
+        forced.invoke(said, **options)
+        if verb == "invoke"
+        else whole(forced.stream(said, **options))
+    )
+    assert len(message.tool_calls) == 1
+    assert message.response_metadata["finish_reason"] != "length", "the grammar ends with the call"
+
+
+@pytest.mark.parametrize("verb", ["invoke", "stream"])
+def test_an_answer_goes_on_with_its_beginning(chat, verb):
+    begun = [HumanMessage(QUESTION), AIMessage("The capital of France is")]
+    bound = chat.bind(continue_final_message=True)
+    message = bound.invoke(begun) if verb == "invoke" else whole(bound.stream(begun))
+    assert message.content.split()[0].strip(".,*") == "Paris"
+
+
+async def test_a_stream_that_waits_too_long_is_an_error_and_the_engine_goes_on(chat):
+    with pytest.raises(EngineTimeoutError, match="no next piece within"):
+        async for _ in chat.astream(QUESTION, timeout=1e-4):
+            pass
+    with pytest.raises(EngineTimeoutError, match="no next piece within"):
+        list(chat.stream(QUESTION, timeout=1e-4))
+    assert "Paris" in (await chat.ainvoke(QUESTION)).content
+
+
 class Capital(BaseModel):
     city: str
     country: str
@@ -84,3 +121,16 @@ def test_an_answer_by_schema_has_a_score_for_each_field(chat):
     assert answer["parsed"] == Capital(**json.loads(answer["raw"].content))
     assert set(metadata_of(answer["raw"])["fields"]) == {"city", "country"}
     assert metadata_of(answer["raw"])["grammar"] is True
+
+
+def test_with_tools_and_a_schema_the_model_calls_or_answers_by_the_schema(chat):
+    form = {"name": "capital", "schema": Capital.model_json_schema()}
+    bound = chat.bind_tools(
+        [multiply], response_format={"type": "json_schema", "json_schema": form}, max_tokens=64
+    )
+    message = bound.invoke(QUESTION + " Answer in JSON.")
+    if message.tool_calls:
+        assert [set(one["args"]) for one in message.tool_calls] == [{"a", "b"}]
+    else:
+        assert Capital(**json.loads(message.content))
+    assert metadata_of(message)["grammar"] is True

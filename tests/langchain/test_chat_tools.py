@@ -157,10 +157,38 @@ def test_openais_response_format_is_understood():
     assert chat.backend.requests[0].sampling["structured_outputs"] == {"json": {"type": "object"}}
 
 
-def test_a_schema_and_tools_at_once_are_refused():
-    chat = scripted(ANN).bind_tools([add], response_format={"type": "json_object"})
-    with pytest.raises(errors.InvalidRequestError, match="not both at once"):
-        chat.invoke("Who?")
+@pytest.mark.parametrize("verb", ["invoke", "stream"])
+def test_with_a_schema_and_tools_the_model_calls_or_answers_by_the_schema(verb):
+    chat = scripted(ANN, call("add", a=1, b=2))
+    bound = chat.bind_tools([add], response_format={"type": "json_object"})
+    said, called = (
+        bound.invoke("Who?") if verb == "invoke" else whole(bound.stream("Who?")) for _ in range(2)
+    )
+    assert (said.content, said.tool_calls) == (ANN, [])
+    assert [one["name"] for one in called.tool_calls] == ["add"]
+
+
+@pytest.mark.parametrize("verb", ["invoke", "stream"])
+@pytest.mark.parametrize("place", ["bound", "at the call"])
+def test_calls_that_may_not_be_parallel_are_one(verb, place):
+    chat, more = scripted(call("add", a=1, b=2) * 2), {"parallel_tool_calls": False}
+    bound = chat.bind_tools([add], **(more if place == "bound" else {}))
+    options = {} if place == "bound" else more
+    message = (
+        bound.invoke("?", **options) if verb == "invoke" else whole(bound.stream("?", **options))
+    )
+    assert [one["args"] for one in message.tool_calls] == [{"a": 1, "b": 2}]
+    assert not message.invalid_tool_calls
+
+
+@pytest.mark.parametrize("verb", ["invoke", "stream"])
+def test_the_model_goes_on_with_a_begun_answer(verb):
+    chat = scripted(" Oslo.").bind(continue_final_message=True)
+    begun = [HumanMessage("Where?"), AIMessage("In")]
+    message = chat.invoke(begun) if verb == "invoke" else whole(chat.stream(begun))
+    assert message.content == " Oslo."
+    with pytest.raises(errors.InvalidRequestError, match="continue_final_message"):
+        chat.invoke("Where?")
 
 
 def test_an_unknown_method_is_refused():

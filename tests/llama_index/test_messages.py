@@ -91,10 +91,14 @@ def test_calls_are_also_where_llama_indexs_programs_look():
     assert chat_message(Reply("Hi.")).additional_kwargs == {}
 
 
-def test_no_more_calls_are_kept_than_are_allowed():
-    calls = tuple(ToolCall("add", "{}", str(i)) for i in range(3))
-    message = chat_message(Reply("", None, calls), calls=1)
-    assert [one.tool_id for one in selections(message)] == ["0"]
+def test_what_a_turn_says_of_its_calls_and_of_its_end():
+    turn = turn_of([ChatMessage("?")], {"allow_parallel_tool_calls": False})
+    assert not turn.parallel_tool_calls and not turn.conversation.continues
+    begun = [ChatMessage("?"), ChatMessage("It is", role=MessageRole.ASSISTANT)]
+    turn = turn_of(begun, {"continue_final_message": True})
+    assert turn.parallel_tool_calls and turn.conversation.continues
+    with pytest.raises(errors.InvalidRequestError, match="chat_template=True"):
+        turn_of(begun, {"continue_final_message": True}, written="user: ?")
 
 
 @pytest.mark.parametrize("arguments", ["{", "[1]"])

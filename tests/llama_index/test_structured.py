@@ -5,7 +5,7 @@ from llama_index.core.prompts import PromptTemplate
 from llama_index.core.types import PydanticProgramMode
 from pydantic import BaseModel, ValidationError
 
-from tests.llama_index.scripted import call, question, scripted
+from tests.llama_index.scripted import call, in_order, question, scripted
 from uq_llm_integrations import errors, score
 from uq_llm_integrations.llama_index import UncertaintyEventHandler
 
@@ -97,5 +97,7 @@ async def test_a_structured_llm_answers_with_objects():
 
 def test_a_reply_follows_a_schema_or_calls_tools():
     tool = {"type": "function", "function": {"name": "f", "parameters": {}}}
-    with pytest.raises(errors.InvalidRequestError, match="not both"):
-        scripted().chat(question(), tools=[tool], response_schema={})
+    llm, given = in_order(SAID, call("f")), {"tools": [tool], "response_schema": {}}
+    assert llm.chat(question(), **given).message.content == SAID
+    called = llm.chat(question(), **given)
+    assert [one.tool_name for one in llm.get_tool_calls_from_response(called)] == ["f"]

@@ -39,3 +39,9 @@ def test_a_score_without_a_value_shows_what_is_known(score, shown):
     console = Console(record=True, width=100)
     console.print(score_table([("method", score)]))
     assert shown in console.export_text()
+
+
+def test_no_name_of_a_method_is_cut_in_a_narrow_terminal():
+    console = Console(record=True, width=30)
+    console.print(score_table([("semantic_entropy_empirical", Score("m", reason="far " * 20))]))
+    assert "…" not in console.export_text()

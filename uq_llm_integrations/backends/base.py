@@ -57,7 +57,8 @@ class Backend(ABC):
     async def encode_chat(self, conversation: Conversation) -> tuple[int, ...]:
         """Return the token ids of a conversation up to where the model's next turn begins.
 
-        Where the model's template knows no tools, they are described in a system message.
+        Where the model's template knows no tools, they are described in a system message. A
+        conversation that `continues` ends within its last message.
         """
 
     async def tokenizer(self) -> object:

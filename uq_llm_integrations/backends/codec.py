@@ -82,7 +82,10 @@ class TokenizerBackend(Backend):
         return tuple(tokenizer.encode(text)) if text else ()
 
     async def encode_chat(self, conversation: Conversation) -> tuple[int, ...]:
-        """Return the token ids of a conversation up to where the model's next turn begins."""
+        """Return the token ids of a conversation up to where the model's next turn begins.
+
+        One that `continues` ends within its last message.
+        """
         check_conversation(conversation)
         tokenizer = await self.tokenizer()
         template = chat_template(tokenizer, self._model)
@@ -97,7 +100,7 @@ class TokenizerBackend(Backend):
             ids = tokenizer.apply_chat_template(
                 ready,
                 tools=[dict(one) for one in tools] or None,
-                add_generation_prompt=True,
+                **_ending(conversation),
                 return_dict=False,
                 **conversation.template,
             )
@@ -258,6 +261,13 @@ def _as_plain_text(message: Message) -> Message:
     if message["role"] == "tool":
         return {"role": "user", "content": f"<tool_response>\n{content}\n</tool_response>"}
     return {"role": message["role"], "content": "\n".join(p for p in (content, calls) if p)}
+
+
+def _ending(conversation: Conversation) -> dict[str, bool]:
+    """Return whether the template opens a new turn at the end or leaves the last one open."""
+    if conversation.continues:
+        return {"add_generation_prompt": False, "continue_final_message": True}
+    return {"add_generation_prompt": True}
 
 
 def _for_template(message: Message) -> dict[str, object]:

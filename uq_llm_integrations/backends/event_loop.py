@@ -202,5 +202,7 @@ async def _next(stream: AsyncIterator[T]) -> T:
 
 
 async def _close(stream: AsyncIterator[object]) -> None:
+    while getattr(stream, "ag_running", False):  # its last step was cancelled, and cleans up
+        await asyncio.sleep(0.001)
     if close := getattr(stream, "aclose", None):
         await close()

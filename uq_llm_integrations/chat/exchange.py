@@ -9,7 +9,12 @@ from typing import Any, Protocol
 
 from uq_llm_integrations.backends.base import Backend
 from uq_llm_integrations.backends.codec import GrowingTexts, top_texts
-from uq_llm_integrations.chat.parsers import PlainReader, ReplyReader, reply_reader
+from uq_llm_integrations.chat.parsers import (
+    OneCallReader,
+    PlainReader,
+    ReplyReader,
+    reply_reader,
+)
 from uq_llm_integrations.chat.reply import (
     ChatResult,
     Reply,
@@ -52,12 +57,10 @@ class Exchange:
     """Prepares the request of one turn, and reads what comes back."""
 
     def __init__(self, model: RequestMaker, turn: Turn) -> None:
-        if turn.schema is not None and turn.conversation.tools and turn.tool_choice != "none":
-            raise InvalidRequestError(
-                "a reply follows a schema or may call tools, not both at once"
-            )
         if (source := _grammar_source(turn)) and model.settings.strategy.takes_steps:
             raise InvalidRequestError(why_no_grammar(model.settings.strategy, source))
+        if turn.conversation.continues:
+            _check_continued(turn.conversation)
         self._model, self._turn = model, turn
         self._backend, self._settings = model.backend, model.settings
         self._wants_logprobs = model.settings.logprobs or model.settings.top_logprobs > 0
@@ -111,19 +114,23 @@ class Exchange:
         """Return the conversation with the configured values for its template."""
         template = {**self._settings.chat_template_kwargs, **given.template}
         tools = () if self._turn.tool_choice == "none" else given.tools
-        return Conversation(given.messages, tools, template)
+        return replace(given, tools=tools, template=template)
 
     async def _prepare_reader(self, conversation: Conversation, ids: tuple[int, ...]) -> None:
-        settings = self._settings
-        self._new_reader = partial(
+        settings, turn = self._settings, self._turn
+        one_call = not turn.parallel_tool_calls
+        new_reader = partial(
             reply_reader,
             await self._backend.tokenizer(),
             conversation,
-            self._turn.tool_choice,
+            turn.tool_choice,
             settings.tool_parser,
             settings.reasoning_parser,
             ids,
+            one_call=one_call,
+            schema=_grammar(turn.schema).get("structured_outputs"),
         )
+        self._new_reader = (lambda: OneCallReader(new_reader())) if one_call else new_reader
 
     async def _scored_reply(self, result: Result, index: int) -> ScoredReply:
         settings, candidate = self._settings, result.candidates[index]
@@ -164,6 +171,17 @@ def _grammar_source(turn: Turn) -> str | None:
         return "a schema"
     is_forced = turn.conversation.tools and turn.tool_choice not in {"auto", "none"}
     return f"tool_choice={turn.tool_choice!r}" if is_forced else None
+
+
+def _check_continued(conversation: Conversation) -> None:
+    """Raise InvalidRequestError unless the last message is a text of the model."""
+    last = conversation.messages[-1] if conversation.messages else {}
+    if last.get("role") != "assistant" or last.get("tool_calls"):
+        what = "calls tools" if last.get("tool_calls") else f"has the role {last.get('role')!r}"
+        raise InvalidRequestError(
+            "continue_final_message needs a text of the assistant as the last message, which "
+            f"{what}"
+        )
 
 
 def _grammar(schema: Mapping[str, Any] | None) -> JsonObject:

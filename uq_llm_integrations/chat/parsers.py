@@ -6,6 +6,7 @@ import json
 import re
 import uuid
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any, Protocol
 
@@ -58,6 +59,41 @@ class PlainReader:
         return ReplyPart(text)
 
 
+class OneCallReader:
+    """Reads a reply as another reader does, and leaves out all calls but the first."""
+
+    def __init__(self, reader: ReplyReader) -> None:
+        self._reader = reader
+
+    @property
+    def sampling(self) -> Mapping[str, Any]:
+        """The sampling parameters with which the reply has to be generated."""
+        return self._reader.sampling
+
+    def whole(self, text: str, token_ids: tuple[int, ...]) -> Reply:
+        """Read a finished reply."""
+        reply = self._reader.whole(text, token_ids)
+        return replace(reply, tool_calls=reply.tool_calls[:1])
+
+    def part(self, text: str, token_ids: tuple[int, ...], *, is_last: bool) -> ReplyPart:
+        """Read what a stream adds."""
+        part = self._reader.part(text, token_ids, is_last=is_last)
+        return replace(part, calls=tuple(one for one in part.calls if one.index == 0))
+
+
+def flag_of(name: str, value: object, *, default: bool) -> bool:
+    """Return what a turn says of something that is or is not; the default where it says nothing."""
+    if value is not None and not isinstance(value, bool):
+        raise InvalidRequestError(f"{name} is {value!r}; allowed are True and False")
+    return default if value is None else value
+
+
+def continued(conversation: Conversation, wanted: object) -> Conversation:
+    """Return a conversation that `continues` where `continue_final_message` says so."""
+    flag = flag_of("continue_final_message", wanted, default=conversation.continues)
+    return replace(conversation, continues=flag)
+
+
 def tool_choice_of(choice: object) -> str:
     """Return the frameworks' and OpenAI's ways to choose a tool as one of `CHOICES` or a name."""
     match choice:
@@ -81,10 +117,15 @@ def reply_reader(
     tool_parser: str | None,
     reasoning_parser: str | None,
     prompt_ids: tuple[int, ...],
+    *,
+    one_call: bool = False,
+    schema: Mapping[str, Any] | None = None,
 ) -> ReplyReader:
     """Return a reader for one reply; `tool_choice` is one of `CHOICES` or a tool's name.
 
     Both parsers are vLLM's names; without `tool_parser` the chat template decides where it can.
+    With `one_call`, no more than one is forced. Where the model may call a tool but need not, its
+    reply follows the grammar `schema` otherwise, if there is one.
     """
     _check_choice(tool_choice, conversation)
     calls, thinks = bool(conversation.tools), reasoning_parser is not None
@@ -97,7 +138,16 @@ def reply_reader(
         if parser not in {None, "hermes"} or tool_choice not in {"auto", "none"}:
             raise MissingDependencyError("vllm", "vllm")
         return TagReader(calls=parser is not None and tool_choice == "auto", thinks=thinks)
-    return VLLMReader(tokenizer, conversation, tool_choice, parser, reasoning_parser, prompt_ids)
+    return VLLMReader(
+        tokenizer,
+        conversation,
+        tool_choice,
+        parser,
+        reasoning_parser,
+        prompt_ids,
+        one_call=one_call,
+        schema=schema if calls and tool_choice == "auto" else None,
+    )
 
 
 def _parser_of(tokenizer: Any) -> str:

@@ -14,8 +14,9 @@ class Turn:
     """What the model is given: a conversation that it continues.
 
     `tool_choice` is 'auto', 'none', 'required' or a tool's name. `schema` is a JSON Schema that the
-    content has to follow, `{}` for any JSON object. A `prompt` is text to continue as it stands,
-    outside the chat template and in place of a conversation.
+    content has to follow, `{}` for any JSON object; with tools, the model calls one or follows it.
+    Without `parallel_tool_calls`, a reply has one call at most. A `prompt` is text to continue as
+    it stands, outside the chat template and in place of a conversation.
     """
 
     conversation: Conversation = field(default_factory=lambda: Conversation(()))
@@ -23,6 +24,7 @@ class Turn:
     tool_choice: str = "auto"
     schema: Mapping[str, Any] | None = None
     prompt: str | None = None
+    parallel_tool_calls: bool = True
 
 
 @dataclass(frozen=True)

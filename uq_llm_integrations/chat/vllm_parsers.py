@@ -25,8 +25,9 @@ class VLLMReader:
     """Reads one reply with the parsers of these names, as vLLM's server does.
 
     Where a call is requested, its grammar is part of `sampling`: the call is valid by construction.
-    Raises ConfigurationError for a parser that vLLM does not have or that the tokenizer does not
-    suit.
+    With a `schema`, vLLM's parameters of a grammar, a reply is a call or follows it. Raises
+    ConfigurationError for a parser that vLLM does not have or that the tokenizer does not suit, and
+    InvalidRequestError where it has no grammar for calls beside the schema.
     """
 
     def __init__(
@@ -37,19 +38,29 @@ class VLLMReader:
         tool_parser: str | None,
         reasoning_parser: str | None,
         prompt_ids: tuple[int, ...] = (),
+        *,
+        one_call: bool = False,
+        schema: Mapping[str, Any] | None = None,
     ) -> None:
         self._prompt_ids, self._is_first = list(prompt_ids), True
+        is_forced = tool_choice not in {"auto", "none"}
         self._request: ChatCompletionRequest = chat_request(
-            conversation.tools, _choice(tool_choice)
+            conversation.tools,
+            _choice(tool_choice),
+            schema,
+            one_call=one_call and (is_forced or schema is not None),
         )
         names = (tool_parser if conversation.tools else None, reasoning_parser)
-        is_forced = tool_choice not in {"auto", "none"}
-        self._parser = _parser(tokenizer, self._request, *names, is_forced=is_forced)
+        self._parser = _parser(
+            tokenizer, self._request, *names, is_strict=is_forced or schema is not None
+        )
         try:
             self._request = self._parser.adjust_request(self._request)
         except ValueError as error:
             why = f"vLLM cannot request these tools: {reason(error)}"
             raise InvalidRequestError(why) from error
+        if schema is not None:
+            _check_both(self._request, tool_parser)
         if self._prompt_ids:
             self._parser.set_prompt_token_ids(self._prompt_ids)
 
@@ -91,15 +102,26 @@ def _parser(
     tool: str | None,
     reasoning: str | None,
     *,
-    is_forced: bool,
+    is_strict: bool,
 ) -> Parser:
     try:
-        return reply_parser(tokenizer, request, tool, reasoning, is_forced=is_forced)
+        return reply_parser(tokenizer, request, tool, reasoning, is_strict=is_strict)
     except Exception as error:  # vLLM's parsers raise what they like at construction
         raise ConfigurationError(
             f"tool_parser={tool!r}, reasoning_parser={reasoning!r}: {reason(error)}; "
             "allowed are vLLM's names, see vllm.tool_parsers and vllm.reasoning"
         ) from error
+
+
+def _check_both(request: ChatCompletionRequest, tool_parser: str | None) -> None:
+    """Raise InvalidRequestError where vLLM took the schema alone for the grammar."""
+    grammar = request.extract_structured_outputs()
+    if grammar is None or not grammar.structural_tag:
+        raise InvalidRequestError(
+            "a reply may call tools or follow a schema, but for both at once vLLM needs a "
+            f"tool_parser with a grammar of its calls (it is {tool_parser!r}) and a schema that "
+            "xgrammar serves"
+        )
 
 
 def _choice(name: str) -> str | dict[str, object]:

@@ -31,14 +31,23 @@ from uq_llm_integrations.langchain.saving import SavedFace
 from uq_llm_integrations.langchain.structured import Method, structured
 from uq_llm_integrations.version import __version__
 
-_TURN = ("tools", "tool_choice", "response_format")
+_TURN = (
+    "tools",
+    "tool_choice",
+    "parallel_tool_calls",
+    "response_format",
+    "continue_final_message",
+)
+"""Arguments of a call that say what is sent, rather than how the answer is sampled."""
 
 
 class UncertaintyChat(SavedFace, BaseChatModel):
     """A chat model that returns with every answer how sure the model was.
 
     The scores are in `message.response_metadata["uncertainty"]`. Sampling parameters of vLLM and
-    all options can be given here and at each call; any other argument goes to the backend.
+    all options can be given here and at each call; any other argument goes to the backend. At a
+    call, or bound, `continue_final_message=True` has the model go on with a last AIMessage; its
+    answer is what it adds.
 
     Example:
         >>> from uq_llm_integrations import ScriptedBackend
@@ -105,8 +114,8 @@ class UncertaintyChat(SavedFace, BaseChatModel):
             tool_choice=True,
             tool_call_streaming=True,
             reasoning_output=self.reasoning_parser is not None,
-            # Agents take it to mean an answer by schema while tools are bound. A grammar allows
-            # only one of them; without the claim they make the schema a tool, which works.
+            # Agents take it to mean an answer by schema while tools are bound, for which not every
+            # tool parser has a grammar; without the claim they make the schema a tool.
             structured_output=False,
             temperature=True,
         )
@@ -120,18 +129,40 @@ class UncertaintyChat(SavedFace, BaseChatModel):
         *,
         tool_choice: Any = None,
         strict: bool | None = None,
+        parallel_tool_calls: bool | None = None,
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, AIMessage]:
         """Return the model with tools that it may call, or must.
 
         `tool_choice` is 'auto', 'none', 'any' (also 'required', True) or the name of a tool; a call
-        that must come follows the grammar of the tools, so that it is valid by construction. An
-        agent's answer by schema has no place for an abstention, which raises HighUncertaintyError.
+        that must come follows the grammar of the tools, so that it is valid by construction. With
+        `parallel_tool_calls=False` there is one call at most. With a `response_format` as well, the
+        model calls tools or answers by the schema. An agent's answer by schema has no place for an
+        abstention, which raises HighUncertaintyError.
         """
         formatted = [convert_to_openai_tool(tool, strict=strict) for tool in tools]
         if answers_by_schema(tools, tool_choice, kwargs):
             kwargs[OBJECT_DUE] = True
+        if parallel_tool_calls is not None:
+            kwargs["parallel_tool_calls"] = parallel_tool_calls
         return self.bind(tools=formatted, tool_choice=tool_choice, **kwargs)
+
+    def get_token_ids(self, text: str) -> list[int]:
+        """Return the tokens of a text, by the model's own tokenizer."""
+        own = self.custom_get_token_ids
+        return own(text) if own else self.token_ids(text)
+
+    def get_num_tokens_from_messages(
+        self, messages: list[BaseMessage], tools: Sequence[Any] | None = None
+    ) -> int:
+        """Return how many tokens the model is given for messages, in its chat template.
+
+        Those of the tools are included. `trim_messages(token_counter=chat)` counts by it.
+        """
+        if self.custom_get_token_ids:
+            return super().get_num_tokens_from_messages(messages, tools)
+        formatted = [convert_to_openai_tool(tool) for tool in tools or ()]
+        return self.core.count_tokens(turn_of(messages, None, formatted))
 
     def with_structured_output(
         self,

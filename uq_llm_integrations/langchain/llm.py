@@ -10,11 +10,13 @@ from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackMana
 from langchain_core.language_models import LanguageModelInput
 from langchain_core.language_models.base import LangSmithParams
 from langchain_core.language_models.llms import BaseLLM
+from langchain_core.messages import BaseMessage, get_buffer_string
 from langchain_core.outputs import GenerationChunk, LLMResult
 from langchain_core.runnables import Runnable, RunnableConfig
 
 from uq_llm_integrations.backends.sampling_values import stop_strings
 from uq_llm_integrations.chat.reply import Turn
+from uq_llm_integrations.errors import InvalidRequestError
 from uq_llm_integrations.faces import HuggingFaceFace, HybridFace, VLLMFace
 from uq_llm_integrations.langchain.messages import generation_chunk, llm_result
 from uq_llm_integrations.langchain.saving import SavedFace
@@ -75,6 +77,21 @@ class UncertaintyLLM(SavedFace, BaseLLM):
         """Return the text and its uncertainty from one call."""
         prompts = [self._convert_input(input)]
         return _scored_text(await self.agenerate_prompt(prompts, **_of(config), **kwargs))
+
+    def get_token_ids(self, text: str) -> list[int]:
+        """Return the tokens that the model is given for a prompt, by its own tokenizer."""
+        if self.custom_get_token_ids:
+            return self.custom_get_token_ids(text)
+        backend, chat = self.core.backend, self.chat_template
+        return list(backend.run(backend.encode(text, chat=chat)))
+
+    def get_num_tokens_from_messages(
+        self, messages: list[BaseMessage], tools: Sequence[Any] | None = None
+    ) -> int:
+        """Return how many tokens the model is given for messages, which it gets as one text."""
+        if tools:
+            raise InvalidRequestError("a completion has no tools; use the chat class")
+        return self.get_num_tokens(get_buffer_string(messages)) if messages else 0
 
     def generate(self, prompts: list[str], *args: Any, **kwargs: Any) -> LLMResult:
         """Generate with the call's own options bound first, so that caches key on them too."""

@@ -27,7 +27,7 @@ from langchain_core.outputs import (
 )
 
 from uq_llm_integrations.backends.sampling_values import stop_strings
-from uq_llm_integrations.chat.parsers import tool_choice_of
+from uq_llm_integrations.chat.parsers import continued, flag_of, tool_choice_of
 from uq_llm_integrations.chat.reply import ChatResult as Answer
 from uq_llm_integrations.chat.reply import ReplyPart, ReplyPiece, ScoredReply, Turn
 from uq_llm_integrations.errors import InvalidRequestError
@@ -43,15 +43,18 @@ def turn_of(
     tools: Sequence[Mapping[str, Any]] | None = None,
     tool_choice: Any = None,
     response_format: Mapping[str, Any] | None = None,
+    parallel_tool_calls: bool | None = None,
+    continue_final_message: bool | None = None,
 ) -> Turn:
     """Return the turn that the model is given; scores in the messages' metadata stay out of it."""
     conversation = Conversation(tuple(map(_plain, messages)), tuple(tools or ()))
     schema = None if response_format is None else schema_of(response_format)
     return Turn(
-        conversation,
+        continued(conversation, continue_final_message),
         stop_strings(stop),
         "auto" if tool_choice is None else tool_choice_of(tool_choice),
         schema,
+        parallel_tool_calls=flag_of("parallel_tool_calls", parallel_tool_calls, default=True),
     )
 
 

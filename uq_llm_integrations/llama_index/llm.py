@@ -217,7 +217,7 @@ class UncertaintyLLM(StructuredPrediction, FunctionCallingLLM):
     async def _chat(self, messages: Sequence[ChatMessage], kwargs: dict[str, Any]) -> ChatResponse:
         turn = self._chat_turn(messages, kwargs)
         answer = await self.core.achat(turn, **_options(kwargs))
-        return chat_response(answer, self.model_name, _calls(kwargs))
+        return chat_response(answer, self.model_name)
 
     async def _chat_stream(
         self, messages: Sequence[ChatMessage], kwargs: dict[str, Any]
@@ -225,7 +225,7 @@ class UncertaintyLLM(StructuredPrediction, FunctionCallingLLM):
         pieces = self.core.astream(self._chat_turn(messages, kwargs), **_options(kwargs))
         async with aclosing(joined(pieces)) as grown:
             async for piece, reply in grown:
-                yield chat_piece(piece, reply, self.model_name, _calls(kwargs))
+                yield chat_piece(piece, reply, self.model_name)
 
     async def _complete(
         self, prompt: str, formatted: bool, kwargs: dict[str, Any]
@@ -264,11 +264,6 @@ class UncertaintyLLM(StructuredPrediction, FunctionCallingLLM):
 def _options(kwargs: dict[str, Any]) -> dict[str, Any]:
     """Return a call's options; what says what is sent, rather than how, is in the turn."""
     return {name: one for name, one in kwargs.items() if name not in TURN} | RESAMPLING.get()
-
-
-def _calls(kwargs: dict[str, Any]) -> int | None:
-    """Return how many calls a reply may have, None for any number."""
-    return 1 if kwargs.get("allow_parallel_tool_calls") is False else None
 
 
 class VLLMUncertaintyLLM(UncertaintyLLM, VLLMFace):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import replace
 from typing import Any
 
 from llama_index.core.base.llms.types import (
@@ -23,13 +22,20 @@ from llama_index.core.base.llms.types import (
 from llama_index.core.llms.llm import ToolSelection
 
 from uq_llm_integrations.backends.sampling_values import stop_strings
-from uq_llm_integrations.chat.parsers import tool_choice_of
+from uq_llm_integrations.chat.parsers import continued, flag_of, tool_choice_of
 from uq_llm_integrations.chat.reply import ChatResult, Reply, ReplyPiece, ToolCall, Turn
 from uq_llm_integrations.errors import InvalidRequestError
 from uq_llm_integrations.records import Conversation, JsonObject
 from uq_llm_integrations.report.metadata import token_usage
 
-TURN = ("tools", "tool_choice", "allow_parallel_tool_calls", "response_schema", "stop")
+TURN = (
+    "tools",
+    "tool_choice",
+    "allow_parallel_tool_calls",
+    "response_schema",
+    "stop",
+    "continue_final_message",
+)
 """Arguments of a call that say what is sent, rather than how the answer is sampled."""
 
 _ROLES = {
@@ -48,15 +54,18 @@ def turn_of(
     Raises InvalidRequestError for tools where there is no chat template to describe them.
     """
     tools = arguments.get("tools") or ()
-    if tools and written is not None:
-        raise InvalidRequestError("tools need the model's chat template: chat_template=True")
+    if (tools or arguments.get("continue_final_message")) and written is not None:
+        what = "tools" if tools else "continue_final_message"
+        raise InvalidRequestError(f"{what} needs the model's chat template: chat_template=True")
     conversation = Conversation(() if written else tuple(map(openai_message, messages)), (*tools,))
+    parallel = arguments.get("allow_parallel_tool_calls")
     return Turn(
-        conversation,
+        continued(conversation, arguments.get("continue_final_message")),
         stop_strings(arguments.get("stop")),
         tool_choice_of(arguments.get("tool_choice")),
         arguments.get("response_schema"),
         written,
+        parallel_tool_calls=flag_of("allow_parallel_tool_calls", parallel, default=True),
     )
 
 
@@ -110,13 +119,13 @@ def selections(message: ChatMessage) -> list[ToolSelection]:
     ]
 
 
-def chat_response(answer: ChatResult, model: str, calls: int | None = None) -> ChatResponse:
-    """Return the best reply as a message, with no more than that many calls.
+def chat_response(answer: ChatResult, model: str) -> ChatResponse:
+    """Return the best reply as a message.
 
     Its scores are in `additional_kwargs` and never on the message, which comes into later prompts.
     """
     return ChatResponse(
-        message=chat_message(answer.replies[0].reply, calls),
+        message=chat_message(answer.replies[0].reply),
         additional_kwargs=_metadata(answer),
         logprobs=log_probs(answer.replies[0].logprobs),
         raw=_raw(answer, model),
@@ -145,12 +154,10 @@ async def joined(
             yield piece, piece.whole.reply if piece.whole else Reply(content, reasoning or None)
 
 
-def chat_piece(
-    piece: ReplyPiece, reply: Reply, model: str, calls: int | None = None
-) -> ChatResponse:
+def chat_piece(piece: ReplyPiece, reply: Reply, model: str) -> ChatResponse:
     """Return the reply so far; calls are shown once they are whole, in the last response."""
     if piece.whole is not None and piece.result is not None:
-        last = chat_response(ChatResult([piece.whole], piece.result), model, calls)
+        last = chat_response(ChatResult([piece.whole], piece.result), model)
     else:
         last = ChatResponse(
             message=chat_message(reply),
@@ -177,12 +184,11 @@ def completion_piece(piece: ReplyPiece, reply: Reply, model: str) -> CompletionR
     return last
 
 
-def chat_message(reply: Reply, calls: int | None = None) -> ChatMessage:
+def chat_message(reply: Reply) -> ChatMessage:
     """Return a reply as a message of blocks: reasoning, text, calls.
 
     The calls are in `additional_kwargs` as well, where LlamaIndex's programs and memories look.
     """
-    reply = replace(reply, tool_calls=reply.tool_calls[:calls])
     blocks: list[ContentBlock] = [ThinkingBlock(content=reply.reasoning)] if reply.reasoning else []
     if reply.content or not reply.tool_calls:
         blocks.append(TextBlock(text=reply.content))

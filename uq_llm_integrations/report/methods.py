@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from uq_llm_integrations.backends.base import Capabilities
 from uq_llm_integrations.errors import ConfigurationError, suggestion
 from uq_llm_integrations.methods.base import Method
 from uq_llm_integrations.methods.registry import list_methods
+from uq_llm_integrations.records import JsonObject
 
 ANY = Capabilities("a model", None, None, -1, 1, why_no_activations=None)
 
@@ -55,11 +58,56 @@ def markdown(backends: Mapping[str, Capabilities] = BACKENDS) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def table(backends: Mapping[str, Capabilities] = BACKENDS) -> Table:
-    """Return the table for a terminal."""
+def as_data(backends: Mapping[str, Capabilities] = BACKENDS) -> list[JsonObject]:
+    """Return the table as plain data, with what each method lacks where it cannot be had as is."""
+    return [
+        {
+            "name": method.name,
+            "alias": method.alias,
+            "other_names": list(method.other_names),
+            "kind": method.category,
+            "level": method.level,
+            "costs": method.cost,
+            "summary": method.summary,
+            "backends": {name: _word(method, one) for name, one in backends.items()},
+            "lacks": {name: why for name, one in backends.items() if (why := method.missing(one))},
+        }
+        for method in list_methods()
+    ]
+
+
+def print_table(console: Console, backends: Mapping[str, Capabilities] = BACKENDS) -> None:
+    """Print the table so that no name is cut.
+
+    A method is a line, as long as it takes; in a terminal that is too narrow, it is some lines.
+    """
+    lines = _lines(backends)
+    unbounded = console.options.update(max_width=_WIDEST)
+    width = Measurement.get(console, unbounded, lines).maximum
+    if console.is_terminal and width > console.width:
+        console.print(_blocks(backends))
+    else:
+        console.width = max(width, console.width)
+        console.print(lines)
+
+
+_WIDEST = 10_000
+
+
+def _lines(backends: Mapping[str, Capabilities]) -> Table:
     shown = Table(*COLUMNS, *backends)
     for row in rows(backends):
         shown.add_row(*row)
+    return shown
+
+
+def _blocks(backends: Mapping[str, Capabilities]) -> Table:
+    shown = Table(show_lines=True)
+    shown.add_column("method", no_wrap=True)
+    shown.add_column("what it is, and where it works")
+    for name, alias, kind, level, cost, *words in rows(backends):
+        where = "; ".join(f"{one}: {word}" for one, word in zip(backends, words, strict=True))
+        shown.add_row(f"{name}\n{alias}".strip(), f"{kind}, {level}; costs {cost}\n{where}")
     return shown
 
 

@@ -47,7 +47,9 @@ def colour_of(entropy: float) -> str:
 
 def score_table(scores: Sequence[tuple[str, Score]]) -> Table:
     """Return a table of scores with their reasons where they have no value."""
-    table = Table("method", "score", "note", box=None, pad_edge=False, header_style="dim")
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in ("method", "score", "note"):
+        table.add_column(column, overflow="fold")  # rather than cut
     for name, score in scores:
         table.add_row(name, _number(score), score.reason or "", style=None)
     return table

@@ -333,7 +333,11 @@ def detokenize(
     ".extract_structured_outputs",
 )
 def chat_request(
-    tools: Sequence[Mapping[str, object]], tool_choice: object
+    tools: Sequence[Mapping[str, object]],
+    tool_choice: object,
+    grammar: Mapping[str, object] | None = None,
+    *,
+    one_call: bool = False,
 ) -> ChatCompletionRequest:
     """Return a request of vLLM's server, which its parsers want to see."""
     hide_mismatched_builds(from_vllm=True)
@@ -343,6 +347,8 @@ def chat_request(
         messages=[{"role": "user", "content": ""}],
         tools=[dict(one) for one in tools] or None,
         tool_choice=tool_choice if tools else None,
+        parallel_tool_calls=not one_call,
+        structured_outputs=dict(grammar) if grammar else None,
         include_reasoning=True,
     )
 
@@ -361,13 +367,16 @@ def reply_parser(
     tool: str | None,
     reasoning: str | None,
     *,
-    is_forced: bool,
+    is_strict: bool,
 ) -> Parser:
-    """Return vLLM's parser of replies with these names; it raises what it likes."""
+    """Return vLLM's parser of replies with these names; it raises what it likes.
+
+    Where it is strict, its grammar of calls has the tools' schemas.
+    """
     from vllm.parser import ParserManager
 
     # Otherwise the parser's own level: 'auto' in 0.32, None in 0.33, where 'auto' overrides it.
-    level = {"tool_strict_level": "parameter"} if is_forced else {}
+    level = {"tool_strict_level": "parameter"} if is_strict else {}
     kind = ParserManager.get_parser(tool, reasoning, enable_auto_tools=tool is not None, **level)
     assert kind is not None
     return kind(tokenizer, request.tools)
