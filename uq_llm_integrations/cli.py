@@ -16,6 +16,7 @@ import typer
 import yaml
 from rich.console import Console
 
+from uq_llm_integrations.backends.token_texts import candidate_texts
 from uq_llm_integrations.checkpoints import cache_folder
 from uq_llm_integrations.config import Configuration, load_mapping
 from uq_llm_integrations.errors import EngineStartError, UncertaintyError
@@ -152,7 +153,7 @@ def _model(
 
 def _show(result: Result, core: UncertaintyModel, as_json: bool) -> None:
     backend = core.backend
-    texts = [backend.run(backend.token_texts(one.token_ids)) for one in result.candidates]
+    texts = [backend.run(candidate_texts(backend, one)) for one in result.candidates]
     if as_json:
         print(json.dumps(result_metadata(result, texts), ensure_ascii=False, indent=2))
     else:
