@@ -199,7 +199,7 @@ def _call(block: Block) -> list[JsonObject]:
     if not isinstance(name, str) or not name:
         return []
     given = (block.get(key) for key in ("args", "input", "arguments"))
-    arguments = next((one for one in given if one is not None), {})
+    arguments: object = next((one for one in given if one is not None), {})
     text = arguments if isinstance(arguments, str) else _json(arguments)
     function = {"name": name, "arguments": text}
     return [{"id": _id(block), "type": "function", "function": function}]

@@ -68,7 +68,7 @@ def _plain(message: BaseMessage) -> tuple[Message, ...]:
     if isinstance(message, RemoveMessage):  # a sign for LangGraph's reducers
         return ()
     said, beside = message.content, message.additional_kwargs
-    blocks = [said] if isinstance(said, str) else [*said]
+    blocks: list[Any] = [said] if isinstance(said, str) else [*said]
     for kind in ("reasoning", "function_call"):
         if isinstance(given := beside.get(kind), dict):
             blocks.append({**given, "type": kind})
