@@ -16,6 +16,7 @@ import typer
 import yaml
 from rich.console import Console
 
+from uq_llm_integrations.backends.token_texts import candidate_texts
 from uq_llm_integrations.checkpoints import cache_folder
 from uq_llm_integrations.config import Configuration, load_mapping
 from uq_llm_integrations.errors import EngineStartError, UncertaintyError
@@ -163,7 +164,7 @@ def _model(
 
 def _show(result: Result, core: UncertaintyModel, as_json: bool, stdout: TextIO) -> None:
     backend = core.backend
-    texts = [backend.run(backend.token_texts(one.token_ids)) for one in result.candidates]
+    texts = [backend.run(candidate_texts(backend, one)) for one in result.candidates]
     if as_json:
         data = result_metadata(result, texts)
         print(json.dumps(data, ensure_ascii=False, indent=2), file=stdout, flush=True)

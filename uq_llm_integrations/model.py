@@ -14,11 +14,13 @@ from uq_llm_integrations.backends.base import Backend
 from uq_llm_integrations.backends.capabilities import check_n, check_top_logprobs
 from uq_llm_integrations.backends.metering import MeteredBackend
 from uq_llm_integrations.backends.sampling_values import stop_strings
+from uq_llm_integrations.backends.token_texts import candidate_texts
 from uq_llm_integrations.backends.vllm.backend import VLLMEngineBackend
 from uq_llm_integrations.chat.counting import count_tokens
 from uq_llm_integrations.chat.exchange import Exchange
 from uq_llm_integrations.chat.parsers import continued, flag_of, tool_choice_of
 from uq_llm_integrations.chat.reply import ChatResult, ReplyPiece, Turn
+from uq_llm_integrations.chat.tool_specs import tool_specs
 from uq_llm_integrations.config import Configuration
 from uq_llm_integrations.errors import (
     ConfigurationError,
@@ -294,7 +296,7 @@ class UncertaintyModel:
         rows = [uncertainty_metadata(result, index) for index in range(len(result.candidates))]
         if self.settings.token_scores:
             for one, metadata in zip(result.candidates, rows, strict=True):
-                texts = await self.backend.token_texts(one.token_ids)
+                texts = await candidate_texts(self.backend, one)
                 metadata["by_token"] = token_metadata(one.token_ids, one.trace, texts)
         return rows
 
@@ -387,7 +389,7 @@ def _turn(messages: Messages, options: dict[str, Any]) -> tuple[Turn, dict[str, 
     if isinstance(messages, str):
         messages = [{"role": "user", "content": messages}]
     if not isinstance(messages, Conversation):
-        messages = Conversation(_checked(messages), tuple(tools))
+        messages = Conversation(_checked(messages), tool_specs(tools))
     continues = rest.pop("continue_final_message", None)
     parallel = rest.pop("parallel_tool_calls", None)
     turn = Turn(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from uq_llm_integrations.backends.base import Backend
 from uq_llm_integrations.backends.event_loop import together
 from uq_llm_integrations.backends.metering import MeteredBackend
+from uq_llm_integrations.backends.token_texts import candidate_texts
 from uq_llm_integrations.errors import ConfigurationError, HighUncertaintyError
 from uq_llm_integrations.methods.options import MethodOptions
 from uq_llm_integrations.methods.registry import DEFAULT_METHODS, check_available
@@ -117,7 +118,7 @@ async def score_truncated_texts(
         check_condition(policy.condition, 1, backend.capabilities, options or MethodOptions())
     started = time.perf_counter()
     own = [
-        (one, await backend.token_texts(one.token_ids))
+        (one, await candidate_texts(backend, one))
         for one in generated
         if one.prompt_ids == request.prompt_ids
     ]

@@ -1,66 +1,24 @@
-"""Text from tokens, all at once and as they come."""
+"""Conversations as tokens."""
 
 from collections.abc import Sequence
+from copy import copy
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
+from tests.backends.tiny_tokenizers import tiny
 from uq_llm_integrations import (
     ConfigurationError,
     Conversation,
     InvalidRequestError,
-    Request,
     ScriptedBackend,
 )
-from uq_llm_integrations.backends.codec import (
-    GrowingTexts,
-    IncrementalText,
-    TokenizerBackend,
-    split_text,
-    text_of,
-    top_texts,
-    with_tool_descriptions,
-)
+from uq_llm_integrations.backends.codec import TokenizerBackend, with_tool_descriptions
+from uq_llm_integrations.backends.content_blocks import text_of
 
 
 def decode(ids: Sequence[int]) -> str:
     """Bytes as tokens."""
     return bytes(ids).decode(errors="replace")
-
-
-@given(st.text(alphabet=st.characters(exclude_categories=["Cs"], exclude_characters="\ufffd")))
-def test_the_pieces_join_to_the_text(text):
-    ids = list(text.encode())
-    pieces = split_text(decode, ids)
-    assert len(pieces) == len(ids)
-    assert "".join(pieces) == text
-
-
-def test_a_character_belongs_to_the_token_that_completes_it():
-    assert split_text(decode, list("aé".encode())) == ["a", "", "é"]
-
-
-def test_a_text_cut_within_a_character_shows_that():
-    assert split_text(decode, list("aé".encode())[:2]) == ["a", "\ufffd"]
-
-
-@given(st.text(alphabet=st.characters(exclude_categories=["Cs"], exclude_characters="\ufffd")))
-def test_incremental_text_joins_to_the_text(text):
-    incremental = IncrementalText(decode, list(b"prompt"))
-    assert "".join(map(incremental.add, text.encode())) == text
-
-
-async def test_the_texts_of_a_stream_are_those_of_all_its_tokens():
-    texts, ids = GrowingTexts(ScriptedBackend(["unused"])), list("héllo".encode())
-    pieces = [text for part in (ids[:1], ids[1:3], ids[3:]) for text in await texts.of(part)]
-    assert pieces == ["h", "", "é", "l", "l", "o"]
-
-
-async def test_a_trace_without_alternatives_has_no_texts_of_them():
-    backend = ScriptedBackend(["a"])
-    (candidate,) = await backend.generate(Request((65,)))
-    assert await top_texts(backend, candidate.trace) == {}
 
 
 class ChatTokenizer:
@@ -147,5 +105,42 @@ async def test_a_conversation_that_cannot_be_written_is_refused(template, messag
 def test_the_text_of_a_message_is_that_of_its_blocks():
     blocks = [{"type": "text", "text": "Hello, "}, "you"]
     assert text_of({"role": "user", "content": blocks}) == "Hello, you"
-    with pytest.raises(InvalidRequestError, match="type \\['image'\\] is not served"):
+    with pytest.raises(InvalidRequestError, match="'image' is not served: this model reads text"):
         text_of({"role": "user", "content": [{"type": "image"}]})
+
+
+SIZE = {"type": "object", "properties": {"größe": {"type": "string", "description": "大きさ"}}}
+MEASURE = {"type": "function", "function": {"name": "messen", "parameters": SIZE}}
+MEASURED = {
+    "type": "function",
+    "function": {"name": "messen", "arguments": '{"größe": "5\\u2032"}'},
+}
+
+
+@pytest.mark.parametrize("template", ["{{ messages }}", "{{ messages }}{{ tools | tojson }}"])
+async def test_what_is_not_ascii_reaches_the_prompt_as_it_is(template):
+    tokenizer = copy(tiny("byte_level"))
+    tokenizer.chat_template = template
+
+    class Written(TemplateBackend):
+        async def tokenizer(self):
+            return tokenizer
+
+    calling = {"role": "assistant", "content": None, "tool_calls": [MEASURED]}
+    messages = (USER, calling, {"role": "tool", "content": "naïve"})
+    ids = await Written(template).encode_chat(Conversation(messages, (MEASURE,)))
+    written = tokenizer.decode(ids)
+    assert all(text in written for text in ("größe", "大きさ", "5′", "naïve"))
+    assert "\\u" not in written
+
+
+async def test_arguments_that_are_no_json_are_written_as_they_are():
+    broken = {"function": {"name": "add", "arguments": '{"a": '}}
+    calling = {"role": "assistant", "content": "", "tool_calls": [broken]}
+    assert '"arguments": "{\\"a\\": "' in await chat("{{ messages }}", USER, calling)
+
+
+async def test_a_developer_is_a_system_where_the_template_has_none():
+    said = {"role": "developer", "content": "Be brief."}
+    assert await chat("{{ tools }}", said) == "system: Be brief."
+    assert await chat("{{ tools }} developer", said) == "developer: Be brief."

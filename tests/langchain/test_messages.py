@@ -3,7 +3,16 @@
 import json
 
 import pytest
-from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
+from langchain_core.messages import (
+    AIMessage,
+    BaseMessage,
+    ChatMessage,
+    FunctionMessage,
+    HumanMessage,
+    RemoveMessage,
+    SystemMessage,
+    ToolMessage,
+)
 
 from tests.langchain.scripted_chat import call, scripted, whole
 from uq_llm_integrations import errors
@@ -68,3 +77,111 @@ def test_a_call_whose_arguments_are_no_json_is_invalid(monkeypatch):
     assert message.tool_calls == []
     (invalid,) = message.invalid_tool_calls
     assert (invalid["name"], invalid["args"], invalid["id"]) == ("add", '{"a": ', "1")
+
+
+def made(arguments: str = '{"ä": 1}') -> dict:
+    return {"id": "1", "type": "function", "function": {"name": "add", "arguments": arguments}}
+
+
+CALLED = [{"id": "1", "name": "add", "args": {"ä": 1}, "type": "tool_call"}]
+
+FOREIGN = {
+    "OpenAI's responses": AIMessage(
+        [
+            {"type": "reasoning", "id": "r", "summary": [{"type": "summary_text", "text": "hm"}]},
+            {"type": "text", "text": "I add.", "annotations": []},
+            {"type": "function_call", "id": "f", "call_id": "1", "name": "add", "arguments": "{}"},
+            {"type": "web_search_call", "id": "w", "status": "completed"},
+        ],
+        tool_calls=CALLED,
+        response_metadata={"model_provider": "openai"},
+    ),
+    "Anthropic": AIMessage(
+        [
+            {"type": "thinking", "thinking": "hm", "signature": "x"},
+            {"type": "text", "text": "I "},
+            {"type": "text", "text": "add.", "citations": [{"type": "char_location"}]},
+            {"type": "tool_use", "id": "1", "name": "add", "input": {"ä": 1}},
+            {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {}},
+        ],
+        tool_calls=CALLED,
+        response_metadata={"model_provider": "anthropic"},
+    ),
+    "Google": AIMessage(
+        [{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "I add."}],
+        tool_calls=CALLED,
+        response_metadata={"model_provider": "google_genai"},
+    ),
+    "LangChain's standard": AIMessage(
+        content_blocks=[
+            {"type": "reasoning", "reasoning": "hm"},
+            {"type": "text", "text": "I add."},
+            *CALLED,
+            {"type": "server_tool_call", "id": "s", "name": "web_search", "args": {}},
+            {"type": "non_standard", "value": {"x": 1}},
+        ]
+    ),
+}
+
+
+@pytest.mark.parametrize("provider", FOREIGN)
+def test_what_another_model_said_is_rendered(provider):
+    (message,) = plain(FOREIGN[provider])
+    assert message == {
+        "role": "assistant",
+        "content": "I add.",
+        "reasoning_content": "hm",
+        "tool_calls": [made()],
+    }
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        (
+            AIMessage("", additional_kwargs={"function_call": {"name": "add", "arguments": "{}"}}),
+            {"role": "assistant", "content": "", "tool_calls": [made("{}") | {"id": ""}]},
+        ),
+        (
+            AIMessage("", additional_kwargs={"refusal": "No."}),
+            {"role": "assistant", "content": "No.", "refusal": "No."},
+        ),
+        (
+            AIMessage([{"type": "refusal", "refusal": "No."}]),
+            {"role": "assistant", "content": "No."},
+        ),
+        (
+            ToolMessage(
+                [{"type": "text", "text": "3"}, {"type": "json", "json": "ä"}], tool_call_id="1"
+            ),
+            {"role": "tool", "content": '3\n"ä"', "tool_call_id": "1"},
+        ),
+        (FunctionMessage("3", name="add"), {"role": "tool", "content": "3", "name": "add"}),
+        (ChatMessage("Boo.", role="critic"), {"role": "critic", "content": "Boo."}),
+        (SystemMessage(["Be", "brief."]), {"role": "system", "content": "Be\nbrief."}),
+    ],
+)
+def test_messages_of_every_kind_are_rendered(message, expected):
+    assert plain(message) == (expected,)
+
+
+def test_results_within_a_users_message_are_handed_on():
+    blocks = [{"type": "tool_result", "tool_use_id": "1", "content": "3"}, "And 4?"]
+    result, question = plain(HumanMessage(blocks))
+    assert (result["role"], result["content"], result["tool_call_id"]) == ("tool", "3", "1")
+    assert question == {"role": "user", "content": "And 4?"}
+
+
+def test_what_is_no_message_of_a_conversation_is_left_out_or_refused():
+    assert plain(RemoveMessage(id="1"), HumanMessage("?")) == ({"role": "user", "content": "?"},)
+    with pytest.raises(errors.InvalidRequestError, match="no message of a conversation"):
+        plain(BaseMessage("?", type="other"))
+
+
+@pytest.mark.parametrize("kind", ["image", "audio", "video", "file"])
+def test_pictures_sound_and_files_are_refused_by_their_type(kind):
+    block = {"type": kind, "base64": "AAAA", "mime_type": f"{kind}/x"}
+    with pytest.raises(
+        errors.InvalidRequestError, match=f"'{kind}' is not served: this model reads"
+    ):
+        scripted().invoke([HumanMessage(["?", block])])

@@ -4,14 +4,19 @@ import json
 
 import pytest
 from llama_index.core.base.llms.types import (
+    AudioBlock,
     CacheControl,
     CachePoint,
     ChatMessage,
+    CitableBlock,
+    CitationBlock,
+    DocumentBlock,
     ImageBlock,
     MessageRole,
     TextBlock,
     ThinkingBlock,
     ToolCallBlock,
+    VideoBlock,
 )
 
 from uq_llm_integrations import errors
@@ -61,11 +66,50 @@ def test_roles_that_chat_templates_do_not_know_are_those_that_they_know(role, me
     assert openai_message(ChatMessage(role=role, content="x"))["role"] == meant
 
 
-def test_only_text_is_served_and_hints_for_caches_mean_nothing():
+def test_what_is_only_for_other_models_is_left_out():
     point = CachePoint(cache_control=CacheControl(type="ephemeral"))
-    assert openai_message(ChatMessage(blocks=[TextBlock(text="x"), point]))["content"] == "x"
-    with pytest.raises(errors.InvalidRequestError, match="'image' is not served"):
-        openai_message(ChatMessage(blocks=[ImageBlock(url="http://x/y.png")]))
+    cited = {"source": "b", "title": "Book", "additional_location_info": {}}
+    citation = CitationBlock(cited_content=TextBlock(text="quoted"), **cited)
+    message = ChatMessage(blocks=[TextBlock(text="x"), point, citation])
+    assert openai_message(message) == {"role": "user", "content": "x"}
+
+
+def test_texts_that_may_be_cited_are_read():
+    block = CitableBlock(
+        title="Book", source="b", content=[TextBlock(text="a"), TextBlock(text="b")]
+    )
+    assert openai_message(ChatMessage(blocks=[block]))["content"] == "a\nb"
+
+
+@pytest.mark.parametrize(
+    ("kind", "block"),
+    [
+        ("image", ImageBlock(url="http://x/y.png")),
+        ("audio", AudioBlock(url="http://x/y.mp3")),
+        ("video", VideoBlock(url="http://x/y.mp4")),
+        ("document", DocumentBlock(url="http://x/y.pdf")),
+        ("image", CitableBlock(title="x", source="x", content=[ImageBlock(url="http://x/y.png")])),
+    ],
+)
+def test_pictures_sound_and_documents_are_refused(kind, block):
+    with pytest.raises(
+        errors.InvalidRequestError, match=f"'{kind}' is not served: this model reads"
+    ):
+        openai_message(ChatMessage(blocks=[TextBlock(text="x"), block]))
+
+
+def test_calls_that_older_models_kept_beside_the_content_are_read():
+    function = {"name": "add", "arguments": "{}"}
+    call = {"id": "1", "type": "function", "function": function}
+    kwargs = {"tool_calls": [call], "uncertainty": {}}
+    message = ChatMessage(role=MessageRole.ASSISTANT, content="", additional_kwargs=kwargs)
+    assert openai_message(message) == {"role": "assistant", "content": "", "tool_calls": [call]}
+
+
+def test_arguments_that_are_not_ascii_are_readable():
+    block = ToolCallBlock(tool_call_id="1", tool_name="add", tool_kwargs={"größe": "大"})
+    (call,) = openai_message(ChatMessage(blocks=[block]))["tool_calls"]
+    assert call["function"]["arguments"] == '{"größe": "大"}'
 
 
 def test_tools_need_a_chat_template():

@@ -75,7 +75,11 @@ class Backend(ABC):
 
     @abstractmethod
     async def token_texts(self, token_ids: Sequence[int]) -> list[str]:
-        """Return the text that each token adds; joined, they are the text of all."""
+        """Return the text that each token adds; joined, they are the text of all.
+
+        A character belongs to the token that completes it, the tokens before add an empty text. One
+        that is not complete is left out. Special tokens may add their names.
+        """
 
     @abstractmethod
     async def generate(

@@ -2,15 +2,15 @@
 
 import json
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Protocol
 
 from uq_llm_integrations.backends.base import Backend
+from uq_llm_integrations.backends.content_blocks import Message, plain_messages, text_of
+from uq_llm_integrations.backends.token_texts import named_texts, text_decoder
 from uq_llm_integrations.backends.unicode_text import check_unicode, checked_text
 from uq_llm_integrations.errors import ConfigurationError, InvalidRequestError, reason
-from uq_llm_integrations.records import Conversation, TokenTrace
-
-Message = Mapping[str, Any]  # JSON in the shape of OpenAI's API
+from uq_llm_integrations.records import Conversation
 
 TOOLS = """You may call functions. Their signatures are in <tools></tools>:
 <tools>
@@ -21,16 +21,6 @@ To call one, answer with its name and its arguments as JSON in <tool_call></tool
 {{"name": <name>, "arguments": <arguments>}}
 </tool_call>"""
 """Describes tools where the chat template does not: the Hermes format."""
-
-_INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
-
-# So many tokens of the prompt decide how the first token's text begins, as in vLLM.
-_PROMPT_TOKENS = 5
-
-# A token's text depends on those just before it: some tokenizers drop a leading space, and a
-# character may span tokens.
-_TOKENS_BEFORE = 8
-
 
 _TEXTS = (
     "The capital of France is Paris.",
@@ -54,13 +44,6 @@ class Tokenizer(Protocol):
         self, conversation: list[dict[str, object]], **options: object
     ) -> Sequence[int]:
         """Return the token ids of a conversation."""
-
-
-class TokenReader(Protocol):
-    """What can say which text tokens add: any backend."""
-
-    async def token_texts(self, token_ids: Sequence[int]) -> list[str]:
-        """Return the text that each token adds."""
 
 
 class TokenizerBackend(Backend):
@@ -89,12 +72,12 @@ class TokenizerBackend(Backend):
         check_conversation(conversation)
         tokenizer = await self.tokenizer()
         template = chat_template(tokenizer, self._model)
-        messages, tools = conversation.messages, conversation.tools
+        messages, tools = plain_messages(conversation.messages), conversation.tools
         if not messages:
             raise InvalidRequestError("there are no messages; a conversation needs at least one")
         if not knows_tools(template):
             messages, tools = with_tool_descriptions(messages, tools), ()
-        ready = [_for_template(one) for one in messages]
+        ready = [_for_template(one, template) for one in messages]
         check_unicode(ready, "messages")  # also what JSON in them says
         try:
             ids = tokenizer.apply_chat_template(
@@ -116,11 +99,11 @@ class TokenizerBackend(Backend):
 
     async def decode(self, token_ids: Sequence[int]) -> str:
         """Return the text of tokens, without special ones."""
-        return (await self.tokenizer()).decode(list(token_ids), skip_special_tokens=True)
+        return text_decoder(await self.tokenizer())(list(token_ids))
 
     async def token_texts(self, token_ids: Sequence[int]) -> list[str]:
-        """Return the text that each token adds."""
-        return split_text((await self.tokenizer()).decode, token_ids)
+        """Return the text that each token adds; a special one adds its name."""
+        return named_texts(await self.tokenizer(), token_ids)
 
 
 def check_conversation(conversation: Conversation) -> None:
@@ -149,83 +132,13 @@ def with_tool_descriptions(
     """Return messages with tools and calls written out as text, for a template without tools."""
     plain = [_as_plain_text(one) for one in messages]
     if tools:
-        described = TOOLS.format(tools="\n".join(json.dumps(one["function"]) for one in tools))
+        described = TOOLS.format(tools="\n".join(_json(one["function"]) for one in tools))
         if plain[0]["role"] == "system":
             first = f"{text_of(plain[0])}\n\n{described}"
             plain[0] = {"role": "system", "content": first}
         else:
             plain.insert(0, {"role": "system", "content": described})
     return tuple(plain)
-
-
-def text_of(message: Message) -> str:
-    """Return the text of a message, whose content may be a list of blocks or None."""
-    content = message.get("content") or ""
-    if isinstance(content, str):
-        return content
-    blocks = [one if isinstance(one, dict) else {"type": "text", "text": one} for one in content]
-    other = sorted({str(one.get("type")) for one in blocks} - {"text"})
-    if other:
-        raise InvalidRequestError(f"content of type {other} is not served; allowed is text")
-    return "".join(one["text"] for one in blocks)
-
-
-def split_text(decode: Callable[[list[int]], str], token_ids: Sequence[int]) -> list[str]:
-    """Return the text that each token adds; a character belongs to the token that completes it.
-
-    Decoding goes over a short window, since some tokenizers drop the space before the first token
-    of what they decode.
-    """
-    ids, pieces = list(token_ids), []
-    start = read = 0
-    for end in range(1, len(ids) + 1):
-        before, after = decode(ids[start:read]), decode(ids[start:end])
-        if after.endswith(_INCOMPLETE) and end < len(ids):
-            pieces.append("")
-            continue
-        pieces.append(after[len(before) :])
-        start, read = read, end
-    return pieces
-
-
-class IncrementalText:
-    """The text of a sample's tokens as they come, by a `decode` function."""
-
-    def __init__(self, decode: Callable[[list[int]], str], prompt_ids: Sequence[int]) -> None:
-        self._decode = decode
-        self._ids = list(prompt_ids[-_PROMPT_TOKENS:])
-        self._start, self._read = 0, len(self._ids)
-
-    def add(self, token: int) -> str:
-        """Return the text that a token adds; a character comes with the token that completes it."""
-        self._ids.append(token)
-        before = self._decode(self._ids[self._start : self._read])
-        after = self._decode(self._ids[self._start :])
-        if after.endswith(_INCOMPLETE) or len(after) <= len(before):
-            return ""
-        self._start, self._read = self._read, len(self._ids)
-        return after[len(before) :]
-
-
-class GrowingTexts:
-    """The text that each token of a stream adds, by a backend."""
-
-    def __init__(self, backend: TokenReader) -> None:
-        self._backend = backend
-        self._before: tuple[int, ...] = ()
-
-    async def of(self, token_ids: Sequence[int]) -> list[str]:
-        """Return the texts of the tokens that came next."""
-        ids = (*self._before, *token_ids)
-        texts = await self._backend.token_texts(ids)
-        known, self._before = len(self._before), ids[-_TOKENS_BEFORE:]
-        return texts[known:]
-
-
-async def top_texts(backend: TokenReader, trace: TokenTrace) -> dict[int, str]:
-    """Return the texts of all alternatives that the trace has, by their ids."""
-    ids = set(trace.top_ids.ravel().tolist()) if trace.top_ids is not None else set()
-    return {one: "".join(await backend.token_texts([one])) for one in ids}
 
 
 async def check_same_tokens(generator: Backend, scorer: Backend) -> None:
@@ -254,8 +167,7 @@ def _difference(text: str, ours: tuple[int, ...], theirs: tuple[int, ...]) -> st
 
 def _as_plain_text(message: Message) -> Message:
     calls = "\n".join(
-        f"<tool_call>\n{json.dumps(_call(one['function']))}\n</tool_call>"
-        for one in message.get("tool_calls") or ()
+        f"<tool_call>\n{_json(_call(one))}\n</tool_call>" for one in message.get("tool_calls") or ()
     )
     content = text_of(message)
     if message["role"] == "tool":
@@ -270,17 +182,26 @@ def _ending(conversation: Conversation) -> dict[str, bool]:
     return {"add_generation_prompt": True}
 
 
-def _for_template(message: Message) -> dict[str, object]:
+def _for_template(message: Message, template: str) -> dict[str, object]:
     """Return a message as templates want it: content is text, arguments are objects."""
     ready = {**message, "content": text_of(message)}
+    if message["role"] == "developer" and "developer" not in template:
+        ready["role"] = "system"
     if message.get("tool_calls"):
-        ready["tool_calls"] = [
-            {**one, "function": _call(one["function"])} for one in message["tool_calls"]
-        ]
+        ready["tool_calls"] = [{**one, "function": _call(one)} for one in message["tool_calls"]]
     return ready
 
 
-def _call(function: Message) -> dict[str, object]:
-    arguments = function["arguments"]
-    parsed = json.loads(arguments or "{}") if isinstance(arguments, str) else arguments
-    return {"name": function["name"], "arguments": parsed}
+def _call(call: Message) -> dict[str, object]:
+    """Return the name and the arguments; those that are no JSON stay as they were written."""
+    function = call.get("function", call)
+    arguments = function.get("arguments") or {}
+    try:
+        parsed = json.loads(arguments) if isinstance(arguments, str) else arguments
+    except ValueError:
+        parsed = arguments
+    return {"name": function.get("name"), "arguments": parsed}
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)

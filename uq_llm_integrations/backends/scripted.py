@@ -2,16 +2,20 @@
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
+from itertools import accumulate
+from typing import Any
 
 import numpy as np
 
 from uq_llm_integrations.backends.base import Backend, failed_candidate, layer_numbers
 from uq_llm_integrations.backends.capabilities import MAX_N, Capabilities, check_request
-from uq_llm_integrations.backends.codec import check_conversation, split_text, text_of
+from uq_llm_integrations.backends.codec import check_conversation
+from uq_llm_integrations.backends.content_blocks import plain_messages
 from uq_llm_integrations.backends.event_loop import LoopThread
+from uq_llm_integrations.backends.token_texts import split_text
 from uq_llm_integrations.backends.unicode_text import checked_text
 from uq_llm_integrations.errors import ConfigurationError, InvalidRequestError, UncertaintyError
 from uq_llm_integrations.records import (
@@ -89,13 +93,11 @@ class ScriptedBackend(Backend):
     async def encode_chat(self, conversation: Conversation) -> tuple[int, ...]:
         """Return the bytes of a lone message's text, of more than one as `role: text` lines."""
         check_conversation(conversation)
-        first = conversation.messages[0]["content"]
-        if len(conversation.messages) == 1 and isinstance(first, str):
-            return tuple(first.encode())
-        messages = [(one["role"], text_of(one)) for one in conversation.messages]
+        messages = plain_messages(conversation.messages)
         if len(messages) == 1:
-            return tuple(messages[0][1].encode())
-        return tuple("\n".join(f"{role}: {text}" for role, text in messages).encode())
+            return tuple(messages[0]["content"].encode())
+        lines = (f"{one['role']}: {one['content']}" for one in messages)
+        return tuple("\n".join(lines).encode())
 
     async def encode_continuation(self, text: str) -> tuple[int, ...]:
         """Return the bytes of the text."""
@@ -123,18 +125,22 @@ class ScriptedBackend(Backend):
         return _run_together(candidates, monitor) if monitor else candidates
 
     async def stream(self, request: Request) -> AsyncGenerator[StreamPiece, None]:
-        """Generate the next line byte by byte; an empty one is one piece."""
+        """Generate the next line byte by byte; an empty one is one piece.
+
+        Text that may turn out to be the beginning of a stop string is held back, as vLLM does.
+        """
         (candidate,) = await self.generate(request)
         if not candidate.token_ids:
             yield StreamPiece("", (), candidate.trace, candidate)
-        text = ""
-        for i, piece in enumerate(await self.token_texts(candidate.token_ids)):
+        grown, shown, held = "", 0, _held_back(request.sampling)
+        for i, added in enumerate(await self.token_texts(candidate.token_ids)):
+            grown += added
             is_last = i + 1 == len(candidate.token_ids)
-            shown = candidate.text[len(text) :] if is_last else piece
-            text += shown
-            ids = candidate.token_ids[i : i + 1]
-            part = candidate.trace[i : i + 1]
-            yield StreamPiece(shown, ids, part, candidate if is_last else None)
+            end = len(candidate.text) if is_last else max(shown, len(grown) - held)
+            part = slice(i, i + 1)
+            ids, trace = candidate.token_ids[part], candidate.trace[part]
+            said, shown = candidate.text[shown:end], end
+            yield StreamPiece(said, ids, trace, candidate if is_last else None)
 
     async def score_all(
         self,
@@ -145,7 +151,7 @@ class ScriptedBackend(Backend):
         """Return the traces of any tokens, as if they were scripted."""
         prompt = tuple(prompt_ids)
         return [
-            Candidate(prompt, tuple(ids), _decode(ids), _trace(len(ids), self._probability))
+            Candidate(prompt, tuple(ids), _text(ids), _trace(len(ids), self._probability))
             for ids in continuations
         ]
 
@@ -200,8 +206,7 @@ def _candidate(request: Request, text: str, probability: float) -> Candidate:
     whole, sampling = text.encode(), request.sampling
     ids = whole[: sampling.get("max_tokens")]
     trace, reason = _trace(len(ids), probability), "stop" if len(ids) == len(whole) else "length"
-    shown = ids.decode(errors="replace")
-    candidate = Candidate(request.prompt_ids, tuple(ids), shown, trace, reason)
+    candidate = Candidate(request.prompt_ids, tuple(ids), _text(ids), trace, reason)
     if sampling.get("stop"):
         candidate = _cut_at_stop(candidate, sampling["stop"], sampling)
     if request.until or request.early_stop:
@@ -254,20 +259,38 @@ def _decode(token_ids: Sequence[int]) -> str:
     return bytes(token_ids).decode(errors="replace")
 
 
+def _text(token_ids: Sequence[int]) -> str:
+    """Return what a sample of these tokens says: no character of which bytes are missing."""
+    return "".join(split_text(_decode, token_ids))
+
+
+def _growth(token_ids: Sequence[int]) -> Iterator[str]:
+    """Return the text so far after each token."""
+    return accumulate(split_text(_decode, token_ids))
+
+
+def _held_back(sampling: Mapping[str, Any]) -> int:
+    """Return how many characters of a growing text may be the beginning of a stop string."""
+    stop = sampling.get("stop") or ()
+    if sampling.get("include_stop_str_in_output"):
+        return 0
+    return max(map(len, (stop,) if isinstance(stop, str) else stop), default=1) - 1
+
+
 def _cut(candidate: Candidate, tokens: int, reason: str) -> Candidate:
     ids = candidate.token_ids[:tokens]
     trace = candidate.trace[:tokens]
-    return replace(candidate, token_ids=ids, text=_decode(ids), trace=trace, finish_reason=reason)
+    return replace(candidate, token_ids=ids, text=_text(ids), trace=trace, finish_reason=reason)
 
 
 def _cut_at_stop(
-    candidate: Candidate, stop: str | Sequence[str], sampling: Mapping[str, object]
+    candidate: Candidate, stop: str | Sequence[str], sampling: Mapping[str, Any]
 ) -> Candidate:
     strings = (stop,) if isinstance(stop, str) else stop
-    for tokens in range(1, len(candidate.token_ids) + 1):
-        text = _decode(candidate.token_ids[:tokens])
+    least = sampling.get("min_tokens") or 0
+    for tokens, text in enumerate(_growth(candidate.token_ids), 1):
         for string in strings:
-            if text.endswith(string):
+            if tokens > least and text.endswith(string):
                 is_shown = sampling.get("include_stop_str_in_output")
                 shown = text if is_shown else text.removesuffix(string)
                 return replace(_cut(candidate, tokens, "stop"), text=shown, stop_reason=string)
@@ -277,8 +300,8 @@ def _cut_at_stop(
 def _cut_early(candidate: Candidate, request: Request, probability: float) -> Candidate:
     """Cut a candidate where `until` or the early stop of its request ends it."""
     if (until := request.until) is not None:
-        for tokens in range(1, len(candidate.token_ids) + 1):
-            if until(_decode(candidate.token_ids[:tokens])):
+        for tokens, text in enumerate(_growth(candidate.token_ids), 1):
+            if until(text):
                 candidate = _cut(candidate, tokens, "boundary")
                 break
     if (rule := request.early_stop) is not None and len(candidate.token_ids) >= rule.window:

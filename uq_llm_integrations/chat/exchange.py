@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from uq_llm_integrations.backends.base import Backend
-from uq_llm_integrations.backends.codec import GrowingTexts, top_texts
+from uq_llm_integrations.backends.token_texts import GrowingTexts, read_texts
 from uq_llm_integrations.chat.parsers import (
     OneCallReader,
     PlainReader,
@@ -24,11 +24,13 @@ from uq_llm_integrations.chat.reply import (
     Turn,
 )
 from uq_llm_integrations.chat.spans import SpanScores
+from uq_llm_integrations.chat.tool_specs import tool_specs
 from uq_llm_integrations.errors import InvalidRequestError
 from uq_llm_integrations.records import Conversation, JsonObject, Request, Result, TokenTrace
 from uq_llm_integrations.report.metadata import (
     openai_logprobs,
     token_metadata,
+    top_tokens,
     uncertainty_metadata,
 )
 from uq_llm_integrations.settings import Settings
@@ -57,6 +59,7 @@ class Exchange:
     """Prepares the request of one turn, and reads what comes back."""
 
     def __init__(self, model: RequestMaker, turn: Turn) -> None:
+        tool_specs(turn.conversation.tools)
         if (source := _grammar_source(turn)) and model.settings.strategy.takes_steps:
             raise InvalidRequestError(why_no_grammar(model.settings.strategy, source))
         if turn.conversation.continues:
@@ -67,19 +70,20 @@ class Exchange:
         self._new_reader: Callable[[], ReplyReader] = PlainReader
         self._stream_reader: ReplyReader | None = None
         self._texts: GrowingTexts | None = None
+        self._prompt_ids: tuple[int, ...] = ()
         self._shown_ids: dict[int, str] = {}
 
     async def request(self) -> Request:
         """Return the request for the turn."""
         turn, sampling = self._turn, _grammar(self._turn.schema)
         if turn.prompt is not None:
-            ids = await self._backend.encode(turn.prompt)
+            ids = self._prompt_ids = await self._backend.encode(turn.prompt)
             request = self._model.request(ids, turn.prompt, stop=turn.stop, **sampling)
             return replace(request, chat=False)
         conversation = turn.conversation
         if conversation.tools or self._settings.chat_template_kwargs:
             conversation = self._completed(conversation)
-        ids = await self._backend.encode_chat(conversation)
+        ids = self._prompt_ids = await self._backend.encode_chat(conversation)
         if conversation.tools or self._settings.reasoning_parser:
             await self._prepare_reader(conversation, ids)
             sampling |= self._new_reader().sampling
@@ -101,9 +105,9 @@ class Exchange:
             part = ReplyPart(result.decision.text)
         uncertainty, logprobs = JsonObject(), None
         if settings.token_scores or self._wants_logprobs:
-            self._texts = self._texts or GrowingTexts(self._backend)
+            self._texts = self._texts or GrowingTexts(self._backend, self._prompt_ids)
             texts = await self._texts.of(piece.token_ids)
-            logprobs = await self._logprobs(piece.trace, texts)
+            logprobs = await self._logprobs(piece.trace, self._texts)
             if settings.token_scores:
                 columns = token_metadata(piece.token_ids, piece.trace, texts)
                 uncertainty = {"by_token": columns}
@@ -139,7 +143,8 @@ class Exchange:
         is_object = self._turn.schema is not None
         has_parts = bool(reply.reasoning or reply.tool_calls or is_object)
         if has_parts or settings.token_scores or self._wants_logprobs:
-            texts = await self._backend.token_texts(candidate.token_ids)
+            read = await read_texts(self._backend, candidate)
+            texts = read.latest
             reply = self._as_shown(reply)
             if has_parts:
                 spans = SpanScores(candidate, texts, result.scores[index])
@@ -147,7 +152,7 @@ class Exchange:
             if settings.token_scores:
                 columns = token_metadata(candidate.token_ids, candidate.trace, texts)
                 uncertainty["by_token"] = columns
-            logprobs = await self._logprobs(candidate.trace, texts)
+            logprobs = await self._logprobs(candidate.trace, read)
         if index == 0 and result.decision.text is not None:
             reply = Reply(result.decision.text, reply.reasoning)
         return ScoredReply(reply, candidate, uncertainty, logprobs)
@@ -158,11 +163,12 @@ class Exchange:
         shown = tuple(replace(one, id=self._shown_ids.get(i, one.id)) for i, one in calls)
         return replace(reply, tool_calls=shown)
 
-    async def _logprobs(self, trace: TokenTrace, texts: Sequence[str]) -> list[JsonObject] | None:
+    async def _logprobs(self, trace: TokenTrace, texts: GrowingTexts) -> list[JsonObject] | None:
         if not self._wants_logprobs:
             return None
-        top = await top_texts(self._backend, trace)
-        return openai_logprobs(trace, texts, top, self._settings.top_logprobs)
+        top = top_tokens(trace, self._settings.top_logprobs)
+        names = await texts.alternatives([[token for token, _ in row] for row in top])
+        return openai_logprobs(trace, texts.latest, top, names)
 
 
 def _grammar_source(turn: Turn) -> str | None:

@@ -14,7 +14,6 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
-from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import Field, SecretStr, model_validator
 
 from uq_llm_integrations.errors import ConfigurationError
@@ -26,7 +25,13 @@ from uq_llm_integrations.langchain.agent_objects import (
     check_object,
 )  # fmt: skip  # a list of names
 from uq_llm_integrations.langchain.events import achat_events, chat_events
-from uq_llm_integrations.langchain.messages import chat_chunk, chat_result, turn_of, unscored
+from uq_llm_integrations.langchain.messages import (
+    chat_chunk,
+    chat_result,
+    openai_tools,
+    turn_of,
+    unscored,
+)
 from uq_llm_integrations.langchain.saving import SavedFace
 from uq_llm_integrations.langchain.structured import Method, structured
 from uq_llm_integrations.version import __version__
@@ -138,14 +143,15 @@ class UncertaintyChat(SavedFace, BaseChatModel):
         that must come follows the grammar of the tools, so that it is valid by construction. With
         `parallel_tool_calls=False` there is one call at most. With a `response_format` as well, the
         model calls tools or answers by the schema. An agent's answer by schema has no place for an
-        abstention, which raises HighUncertaintyError.
+        abstention, which raises HighUncertaintyError. Raises InvalidRequestError for a tool that
+        only its provider runs.
         """
-        formatted = [convert_to_openai_tool(tool, strict=strict) for tool in tools]
+        formatted = openai_tools(tools, strict)
         if answers_by_schema(tools, tool_choice, kwargs):
             kwargs[OBJECT_DUE] = True
         if parallel_tool_calls is not None:
             kwargs["parallel_tool_calls"] = parallel_tool_calls
-        return self.bind(tools=formatted, tool_choice=tool_choice, **kwargs)
+        return self.bind(tools=[*formatted], tool_choice=tool_choice, **kwargs)
 
     def get_token_ids(self, text: str) -> list[int]:
         """Return the tokens of a text, by the model's own tokenizer."""
@@ -161,8 +167,7 @@ class UncertaintyChat(SavedFace, BaseChatModel):
         """
         if self.custom_get_token_ids:
             return super().get_num_tokens_from_messages(messages, tools)
-        formatted = [convert_to_openai_tool(tool) for tool in tools or ()]
-        return self.core.count_tokens(turn_of(messages, None, formatted))
+        return self.core.count_tokens(turn_of(messages, None, tools))
 
     def with_structured_output(
         self,

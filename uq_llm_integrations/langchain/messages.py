@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from langchain_core.exceptions import OutputParserException
@@ -11,6 +11,7 @@ from langchain_core.messages import (
     AIMessageChunk,
     BaseMessage,
     InvalidToolCall,
+    RemoveMessage,
     ToolCall,
     convert_to_openai_messages,
 )
@@ -25,11 +26,14 @@ from langchain_core.outputs import (
     GenerationChunk,
     LLMResult,
 )
+from langchain_core.utils.function_calling import convert_to_openai_tool
 
+from uq_llm_integrations.backends.content_blocks import Message, plain_messages
 from uq_llm_integrations.backends.sampling_values import stop_strings
 from uq_llm_integrations.chat.parsers import continued, flag_of, tool_choice_of
 from uq_llm_integrations.chat.reply import ChatResult as Answer
 from uq_llm_integrations.chat.reply import ReplyPart, ReplyPiece, ScoredReply, Turn
+from uq_llm_integrations.chat.tool_specs import tool_specs
 from uq_llm_integrations.errors import InvalidRequestError
 from uq_llm_integrations.records import Conversation, JsonObject, Result, Usage
 from uq_llm_integrations.report.metadata import Metadata, chosen_tokens, token_usage
@@ -40,14 +44,19 @@ PROVIDER = "uq_llm_integrations"
 def turn_of(
     messages: Sequence[BaseMessage],
     stop: str | Sequence[str] | None,
-    tools: Sequence[Mapping[str, Any]] | None = None,
+    tools: Iterable[Any] | None = None,
     tool_choice: Any = None,
     response_format: Mapping[str, Any] | None = None,
     parallel_tool_calls: bool | None = None,
     continue_final_message: bool | None = None,
 ) -> Turn:
-    """Return the turn that the model is given; scores in the messages' metadata stay out of it."""
-    conversation = Conversation(tuple(map(_plain, messages)), tuple(tools or ()))
+    """Return the turn that the model is given; scores in the messages' metadata stay out of it.
+
+    Messages of other models are rendered, or left out where they say nothing to this one. Raises
+    InvalidRequestError for pictures, sound and files, and for tools that are no functions.
+    """
+    plain = tuple(part for one in messages for part in _plain(one))
+    conversation = Conversation(plain, openai_tools(tools or ()))
     schema = None if response_format is None else schema_of(response_format)
     return Turn(
         continued(conversation, continue_final_message),
@@ -58,27 +67,28 @@ def turn_of(
     )
 
 
-def _plain(message: BaseMessage) -> JsonObject:
+def _plain(message: BaseMessage) -> tuple[Message, ...]:
     """Return a message in OpenAI's shape, with the reasoning where chat templates look for it."""
-    if not isinstance(message, AIMessage):
-        return _converted(message)
-    blocks = message.content_blocks
-    thoughts = "".join(one.get("reasoning", "") for one in blocks if one["type"] == "reasoning")
-    if isinstance(message.content, list):
-        content = [one for one in message.content if _kind(one) not in _NOT_SAID]
-        message = message.model_copy(update={"content": content})
-    return _converted(message) | ({"reasoning_content": thoughts} if thoughts else {})
+    if isinstance(message, RemoveMessage):  # a sign for LangGraph's reducers
+        return ()
+    said, beside = message.content, message.additional_kwargs
+    blocks: list[Any] = [said] if isinstance(said, str) else [*said]
+    for kind in ("reasoning", "function_call"):
+        if isinstance(given := beside.get(kind), dict):
+            blocks.append({**given, "type": kind})
+    plain = {**_without_content(message), "content": said if blocks == [said] else blocks}
+    thoughts = beside.get("reasoning_content") or beside.get("reasoning")
+    if isinstance(thoughts, str) and thoughts:
+        plain["reasoning_content"] = thoughts
+    # A model's citations split its text; other texts stand by themselves, as in LangChain.
+    return plain_messages([plain], "" if isinstance(message, AIMessage) else "\n")
 
 
-_NOT_SAID = {"reasoning", "thinking", "tool_call", "tool_call_chunk", "invalid_tool_call"}
-
-
-def _kind(block: str | JsonObject) -> str:
-    return "text" if isinstance(block, str) else str(block.get("type"))
-
-
-def _converted(message: BaseMessage) -> JsonObject:
-    converted = convert_to_openai_messages(message)
+def _without_content(message: BaseMessage) -> JsonObject:
+    try:
+        converted = convert_to_openai_messages(message.model_copy(update={"content": ""}))
+    except ValueError as error:
+        raise InvalidRequestError(f"{message!r} is no message of a conversation") from error
     assert isinstance(converted, dict)
     return converted
 
@@ -98,6 +108,26 @@ def _unscored(message: BaseMessage) -> BaseMessage:
     if isinstance(message, AIMessage):
         update["usage_metadata"] = None
     return message.model_copy(update=update)
+
+
+def openai_tools(tools: Iterable[Any], strict: bool | None = None) -> tuple[Mapping[str, Any], ...]:
+    """Return tools of any kind that LangChain knows in OpenAI's shape.
+
+    Raises InvalidRequestError for what is no function, such as a provider's own tool.
+    """
+    try:
+        return tool_specs([_openai_tool(one, strict) for one in tools])
+    except InvalidRequestError:
+        raise
+    except (ValueError, TypeError, KeyError) as error:
+        raise InvalidRequestError(f"there are tools that are no functions: {error}") from error
+
+
+def _openai_tool(tool: Any, strict: bool | None) -> Any:
+    is_given = isinstance(tool, Mapping) and tool.get("type") not in (None, "object")
+    if is_given and "input_schema" not in tool:  # which Anthropic's functions have
+        return tool
+    return convert_to_openai_tool(tool, strict=strict)
 
 
 def schema_of(response_format: Mapping[str, Any]) -> Mapping[str, Any] | None:

@@ -8,9 +8,9 @@ from contextlib import aclosing
 from typing import Any
 
 from llama_index.core.base.llms.types import (
-    CachePoint,
     ChatMessage,
     ChatResponse,
+    CitableBlock,
     CompletionResponse,
     ContentBlock,
     LogProb,
@@ -21,9 +21,11 @@ from llama_index.core.base.llms.types import (
 )
 from llama_index.core.llms.llm import ToolSelection
 
+from uq_llm_integrations.backends.content_blocks import plain_messages
 from uq_llm_integrations.backends.sampling_values import stop_strings
 from uq_llm_integrations.chat.parsers import continued, flag_of, tool_choice_of
 from uq_llm_integrations.chat.reply import ChatResult, Reply, ReplyPiece, ToolCall, Turn
+from uq_llm_integrations.chat.tool_specs import tool_specs
 from uq_llm_integrations.errors import InvalidRequestError
 from uq_llm_integrations.records import Conversation, JsonObject
 from uq_llm_integrations.report.metadata import token_usage
@@ -53,11 +55,11 @@ def turn_of(
 
     Raises InvalidRequestError for tools where there is no chat template to describe them.
     """
-    tools = arguments.get("tools") or ()
-    if (tools or arguments.get("continue_final_message")) and written is not None:
-        what = "tools" if tools else "continue_final_message"
+    specs = tool_specs(arguments.get("tools"))
+    if (specs or arguments.get("continue_final_message")) and written is not None:
+        what = "tools" if specs else "continue_final_message"
         raise InvalidRequestError(f"{what} needs the model's chat template: chat_template=True")
-    conversation = Conversation(() if written else tuple(map(openai_message, messages)), (*tools,))
+    conversation = Conversation(() if written else tuple(map(openai_message, messages)), specs)
     parallel = arguments.get("allow_parallel_tool_calls")
     return Turn(
         continued(conversation, arguments.get("continue_final_message")),
@@ -70,38 +72,38 @@ def turn_of(
 
 
 def openai_message(message: ChatMessage) -> JsonObject:
-    """Return a message as a dict; what is in its `additional_kwargs` stays out.
+    """Return a message as a dict; only calls are read from its `additional_kwargs`.
 
-    Reasoning stands where chat templates look for it. Raises InvalidRequestError for anything but
-    text, reasoning and tool calls.
+    Reasoning stands where chat templates look for it; marks for caches and citations are left out.
+    Raises InvalidRequestError for pictures, sound and documents, by their type.
     """
-    texts, thoughts, calls = [], [], []
-    for block in message.blocks:
-        match block:
-            case TextBlock():
-                texts.append(block.text)
-            case ThinkingBlock():
-                thoughts.append(block.content or "")
-            case ToolCallBlock():
-                calls.append(openai_call(block))
-            case CachePoint():
-                continue
-            case _:
-                raise InvalidRequestError(
-                    f"content of type {block.block_type!r} is not served; allowed is text"
-                )
-    role = _ROLES.get(message.role, message.role.value)
-    plain: JsonObject = {"role": role, "content": "\n".join(texts)}
-    optional: JsonObject = {"reasoning_content": "".join(thoughts), "tool_calls": calls}
-    if role == "tool":
-        optional["tool_call_id"] = message.additional_kwargs.get("tool_call_id")
-    return plain | {name: one for name, one in optional.items() if one}
+    role, beside = _ROLES.get(message.role, message.role.value), message.additional_kwargs
+    plain: JsonObject = {"role": role, "content": [_block(one) for one in message.blocks]}
+    if role == "tool" and beside.get("tool_call_id"):
+        plain["tool_call_id"] = beside["tool_call_id"]
+    calls = beside.get("tool_calls") or ()
+    if calls and not any(isinstance(one, ToolCallBlock) for one in message.blocks):
+        plain["tool_calls"] = [dict(one) for one in calls if isinstance(one, Mapping)]
+    (ready,) = plain_messages([plain], "\n")
+    return dict(ready)
+
+
+def _block(block: object) -> JsonObject:
+    match block:
+        case ThinkingBlock():
+            return {"type": "thinking", "thinking": block.content or ""}
+        case ToolCallBlock():
+            return {**openai_call(block)["function"], "id": block.tool_call_id, "type": "tool_call"}
+        case CitableBlock():
+            return {"type": "citable", "content": [_block(one) for one in block.content]}
+    kind = getattr(block, "block_type", type(block).__name__)
+    return {"type": kind, "text": getattr(block, "text", None)}
 
 
 def openai_call(block: ToolCallBlock) -> JsonObject:
     """Return a call as a dict."""
     arguments = block.tool_kwargs
-    text = arguments if isinstance(arguments, str) else json.dumps(arguments)
+    text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
     function = {"name": block.tool_name, "arguments": text}
     return {"id": block.tool_call_id or "", "type": "function", "function": function}
 

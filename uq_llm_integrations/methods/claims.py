@@ -6,6 +6,7 @@ from itertools import accumulate, islice, pairwise, product
 
 import numpy as np
 
+from uq_llm_integrations.backends.token_texts import candidate_texts
 from uq_llm_integrations.errors import EvidenceError, reason
 from uq_llm_integrations.methods.alternatives import boosted
 from uq_llm_integrations.methods.base import Method, evidence_method, needs_exact_statistics
@@ -34,7 +35,7 @@ async def claims(context: Context) -> list[list[Claim]]:
     rows = []
     for candidate in context.candidates:
         spans = await asyncio.to_thread(_found, context.options.claims, candidate.text)
-        pieces = await context.backend.token_texts(candidate.token_ids)
+        pieces = await candidate_texts(context.backend, candidate)
         if not "".join(pieces).startswith(candidate.text):
             raise EvidenceError("the answer's text is not that of its tokens")
         rows.append(_aligned(candidate.text, pieces, spans))

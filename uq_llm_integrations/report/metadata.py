@@ -121,22 +121,38 @@ LEAST = -9999.0
 """What stands for minus infinity, which JSON has not, as in OpenAI's API."""
 
 
-def openai_logprobs(
-    trace: TokenTrace, texts: Sequence[str], top_texts: Mapping[int, str], k: int
-) -> list[Metadata]:
-    """Return an entry for each token, with its k alternatives, the most probable first."""
+def top_tokens(trace: TokenTrace, k: int) -> list[list[tuple[int, float]]]:
+    """Return the k alternatives of each token with their log-probabilities, the likeliest first."""
+    if trace.top_ids is None or trace.top_logprobs is None:
+        return [[] for _ in range(len(trace))]
+    rows = zip(trace.top_ids, trace.top_logprobs, strict=True)
     return [
-        _entry(text, float(logprob)) | {"top_logprobs": _top(trace, i, top_texts, k)}
-        for i, (text, logprob) in enumerate(zip(texts, trace.logprob, strict=True))
+        [(int(ids[one]), float(logprobs[one])) for one in best]
+        for ids, logprobs in rows
+        for best in [np.argsort(-logprobs, kind="stable")[: None if k < 0 else k]]
     ]
 
 
-def _top(trace: TokenTrace, i: int, texts: Mapping[int, str], k: int) -> list[Metadata]:
-    if trace.top_ids is None or trace.top_logprobs is None:
-        return []
-    ids, logprobs = trace.top_ids[i], trace.top_logprobs[i]
-    best = np.argsort(-logprobs, kind="stable")[:k]
-    return [_entry(texts[int(ids[one])], float(logprobs[one])) for one in best]
+def openai_logprobs(
+    trace: TokenTrace,
+    texts: Sequence[str],
+    top: Sequence[Sequence[tuple[int, float]]],
+    top_texts: Sequence[Sequence[str]],
+) -> list[Metadata]:
+    """Return an entry for each token, with its alternatives of `top_tokens` and their texts.
+
+    The bytes are those of the text: a character's come with the token that completes it.
+    """
+    columns = zip(texts, trace.logprob.tolist(), top, top_texts, strict=True)
+    return [
+        _entry(text, logprob) | {"top_logprobs": _top(row, names)}
+        for text, logprob, row, names in columns
+    ]
+
+
+def _top(row: Sequence[tuple[int, float]], texts: Sequence[str]) -> list[Metadata]:
+    pairs = zip(texts, row, strict=True)
+    return [_entry(text, logprob) for text, (_, logprob) in pairs]
 
 
 def _entry(text: str, logprob: float) -> Metadata:

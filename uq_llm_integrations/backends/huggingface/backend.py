@@ -25,6 +25,7 @@ from uq_llm_integrations.backends.huggingface.loading import ModelOptions
 from uq_llm_integrations.backends.huggingface.thread import ModelThread
 from uq_llm_integrations.backends.huggingface.token_sampling import HFSampling
 from uq_llm_integrations.backends.sampling_values import token_ids
+from uq_llm_integrations.backends.token_texts import named_texts
 from uq_llm_integrations.checkpoints import resolve_model
 from uq_llm_integrations.errors import (
     ConfigurationError,
@@ -222,7 +223,7 @@ class HuggingFaceBackend(TokenizerBackend):
             self.check(Request(prompt + ids, top_logprobs=top_logprobs))
         traces = await self._traces(prompt, texts, top_logprobs)
         outcomes = [
-            scored_candidate(prompt, ids, known.tokenizer.decode(list(ids)), trace)
+            scored_candidate(prompt, ids, "".join(named_texts(known.tokenizer, ids)), trace)
             for ids, trace in zip(texts, traces, strict=True)
         ]
         return kept_candidates(outcomes, prompt, known.vocabulary_size)

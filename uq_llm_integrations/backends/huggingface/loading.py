@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from uq_llm_integrations.backends.token_texts import text_decoder
 from uq_llm_integrations.backends.vision_guard import hide_mismatched_builds
 from uq_llm_integrations.checkpoints import resolve_model
 from uq_llm_integrations.errors import (
@@ -116,8 +117,7 @@ class Description:
 
     def text(self, token_ids: list[int]) -> str:
         """Return the text of tokens, without special ones."""
-        text: str = self.tokenizer.decode(token_ids, skip_special_tokens=True)
-        return text
+        return text_decoder(self.tokenizer)(token_ids)
 
 
 def load_weights(options: ModelOptions) -> PreTrainedModel:

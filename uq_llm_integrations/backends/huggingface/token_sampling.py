@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from uq_llm_integrations.backends.codec import IncrementalText
 from uq_llm_integrations.backends.huggingface.loading import EndTokens
 from uq_llm_integrations.backends.sampling_values import check_sampling
 from uq_llm_integrations.backends.token_statistics import empty_trace, join_traces
+from uq_llm_integrations.backends.token_texts import IncrementalText
 from uq_llm_integrations.errors import EngineError, InvalidRequestError
 from uq_llm_integrations.records import Candidate, EarlyStop, Request, TokenTrace
 

@@ -10,8 +10,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from uq_llm_integrations.backends.base import kept_candidates
-from uq_llm_integrations.backends.codec import split_text
 from uq_llm_integrations.backends.token_statistics import read_rows
+from uq_llm_integrations.backends.token_texts import split_text, text_decoder
 from uq_llm_integrations.backends.vllm.client_compat import detokenize, token_logprobs, tokenizer_of
 from uq_llm_integrations.backends.vllm.output import LogprobTable, candidate_of
 from uq_llm_integrations.backends.vllm.process import EngineProcess, translated_errors
@@ -213,7 +213,10 @@ class Generation:
         return len(texts)
 
     def _texts(self, token_ids: tuple[int, ...]) -> list[str]:
-        return split_text(self._process.llm.get_tokenizer().decode, token_ids)
+        is_skipped = self._request.sampling.get("skip_special_tokens") is not False
+        tokenizer = self._process.llm.get_tokenizer()
+        decode = text_decoder(tokenizer, skip_special_tokens=is_skipped)
+        return split_text(decode, token_ids, self._request.prompt_ids)
 
     def _is_aborted(self, output: RequestOutput) -> bool:
         hopeless, flat = self._monitor.hopeless, output.outputs[0].logprobs

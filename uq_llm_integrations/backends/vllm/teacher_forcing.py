@@ -17,6 +17,7 @@ import numpy as np
 
 from uq_llm_integrations.backends.base import kept_candidates
 from uq_llm_integrations.backends.token_statistics import column, read_rows
+from uq_llm_integrations.backends.token_texts import named_texts
 from uq_llm_integrations.backends.vllm.output import LogprobTable
 from uq_llm_integrations.backends.vllm.process import EngineProcess
 from uq_llm_integrations.backends.vllm.requests import (
@@ -140,5 +141,5 @@ class Scoring:
         return table.trace(self._size, rows, WHY_INEXACT)
 
     def _candidate(self, ids: Ids, trace: TokenTrace, cached: int) -> Candidate:
-        text = self._process.llm.get_tokenizer().decode(list(ids))
+        text = "".join(named_texts(self._process.llm.get_tokenizer(), ids))
         return Candidate(self._prompt_ids, ids, text, trace, cached_tokens=cached)
