@@ -165,8 +165,9 @@ class UncertaintyModel:
     def chat(self, messages: Messages | Turn, **options: object) -> ChatResult:
         """Return the model's next message, with its scores and those of its parts.
 
-        Beside options: `tools`, in OpenAI's shape, `tool_choice`, `schema`, a JSON Schema that the
-        answer follows, and `stop`.
+        Beside options: `tools`, in OpenAI's shape, `tool_choice`, `schema`, a JSON Schema or
+        pydantic class that the answer follows, and `stop`. Raises HighUncertaintyError where the
+        model abstains from an answer by a schema.
         """
         return self.backend.run(self.achat(messages, **options))
 
