@@ -14,17 +14,17 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
-from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import Field, SecretStr, model_validator
 
 from uq_llm_integrations.errors import ConfigurationError
 from uq_llm_integrations.faces import HuggingFaceFace, HybridFace, ModelFace, VLLMFace
 from uq_llm_integrations.langchain.events import achat_events, chat_events
 from uq_llm_integrations.langchain.messages import chat_chunk, chat_result, turn_of
+from uq_llm_integrations.langchain.object_schema import openai_tool
 from uq_llm_integrations.langchain.structured import Method, structured
 from uq_llm_integrations.version import __version__
 
-_TURN = ("tools", "tool_choice", "response_format")
+_TURN = ("tools", "tool_choice", "response_format", "raises_abstention")
 
 
 class UncertaintyChat(ModelFace, BaseChatModel):
@@ -100,7 +100,7 @@ class UncertaintyChat(ModelFace, BaseChatModel):
         `tool_choice` is 'auto', 'none', 'any' (also 'required', True) or the name of a tool; a call
         that must come follows the grammar of the tools, so that it is valid by construction.
         """
-        formatted = [convert_to_openai_tool(tool, strict=strict) for tool in tools]
+        formatted = [openai_tool(tool, strict) for tool in tools]
         return self.bind(tools=formatted, tool_choice=tool_choice, **kwargs)
 
     def with_structured_output(
