@@ -1,10 +1,13 @@
 """Objects are whole or an error, whatever the schema, the method and the way to call are."""
 
+import json
 import pickle
+from datetime import date
+from decimal import Decimal
 from typing import TypedDict
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, RootModel
 
 from tests.langchain.scripted_chat import call, metadata_of, scripted, whole
 from uq_llm_integrations import EarlyStop, ScriptedLine, errors
@@ -175,3 +178,61 @@ def test_json_that_the_model_ended_by_itself_is_not_mended():
 def test_a_chain_of_objects_can_be_pickled():
     chain = due(said=ScriptedLine(SAID, 0.5))
     assert pickle.loads(pickle.dumps(chain)).invoke("?").name == "Ann"
+
+
+class Tree(BaseModel):
+    """A tree."""
+
+    name: str
+    children: list["Tree"] = []
+
+
+TREE = Tree(name="a", children=[Tree(name="b", children=[Tree(name="c")])])
+
+
+@pytest.mark.parametrize("schema", [Tree, Tree.model_json_schema()])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_schema_may_hold_objects_of_its_own_kind(schema, method):
+    is_call = method == "function_calling"
+    said = call("Tree", **TREE.model_dump()) if is_call else TREE.model_dump_json()
+    chat = scripted(said)
+    found = chat.with_structured_output(schema, method=method).invoke("?")
+    assert found == (TREE if schema is Tree else json.loads(TREE.model_dump_json()))
+    (request,) = chat.backend.requests
+    if is_call:
+        given = request.conversation.tools[0]["function"]["parameters"]
+    elif method == "json_schema":
+        given = request.sampling["structured_outputs"]["json"]
+    else:
+        return
+    assert given["properties"]["children"]["items"] == {"$ref": "#/$defs/Tree"}
+
+
+def test_a_tool_may_take_objects_of_their_own_kind():
+    chat = scripted("Hi.")
+    chat.bind_tools([Tree]).invoke("?")
+    parameters = chat.backend.requests[0].conversation.tools[0]["function"]["parameters"]
+    assert parameters["properties"]["children"]["items"] == {"$ref": "#/$defs/Tree"}
+
+
+class Strictly(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    when: date
+    price: Decimal
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_values_are_read_as_pydantic_reads_json(method):
+    given = {"when": "2024-02-29", "price": "1.10"}
+    said = call("Strictly", **given) if method == "function_calling" else json.dumps(given)
+    found = scripted(said).with_structured_output(Strictly, method=method).invoke("?")
+    assert found == Strictly(when=date(2024, 2, 29), price=Decimal("1.10"))
+
+
+@pytest.mark.parametrize("method", ["json_mode", "function_calling"])
+def test_what_is_no_object_is_refused_where_only_objects_are_served(method):
+    with pytest.raises(errors.ConfigurationError, match="'array'"):
+        scripted().with_structured_output(RootModel[list[int]], method=method)
+    numbers = scripted("[1, 2]").with_structured_output(RootModel[list[int]])
+    assert numbers.invoke("?").root == [1, 2]

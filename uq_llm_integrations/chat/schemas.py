@@ -14,9 +14,22 @@ from pydantic_core import core_schema
 from uq_llm_integrations.errors import ConfigurationError, InvalidRequestError
 from uq_llm_integrations.records import JsonObject
 
+_SECONDS = r"[0-9]+(\.[0-9]{1,6})?S"
+_HOURS = rf"([0-9]+H([0-9]+M)?({_SECONDS})?|[0-9]+M({_SECONDS})?|{_SECONDS})"
+_DATE = r"[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
+_TIME = r"([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?"
+_ZONE = r"(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])"
+
+DECIMAL = r"^-?[0-9]+(\.[0-9]+)?$"
+DURATION = rf"^-?P([0-9]+W|([0-9]+Y)?([0-9]+M)?[0-9]+D(T{_HOURS})?|T{_HOURS})$"
+
 
 class _Schemas(GenerateJsonSchema):
-    """Writes a decimal number in a text as one, and is silent about defaults that JSON has not."""
+    """Writes what a grammar has to allow, and is silent about defaults that JSON has not.
+
+    Grammars take the formats of times for those of RFC 3339, which has none without a zone, and
+    know no unique items; pydantic makes sets of any.
+    """
 
     ignored_warning_kinds = {"skipped-choice", "non-serializable-default"}  # noqa: RUF012  # pydantic's
 
@@ -28,8 +41,42 @@ class _Schemas(GenerateJsonSchema):
                 one["pattern"] = DECIMAL
         return written
 
+    def datetime_schema(self, schema: core_schema.DatetimeSchema) -> JsonObject:
+        """Return that of a date and a time, with a zone where it must have one."""
+        return {"type": "string", "pattern": f"^{_DATE}T{_TIME}{_zone(schema)}$"}
 
-DECIMAL = r"^-?[0-9]+(\.[0-9]+)?$"
+    def time_schema(self, schema: core_schema.TimeSchema) -> JsonObject:
+        """Return that of a time, with a zone where it must have one."""
+        return {"type": "string", "pattern": f"^{_TIME}{_zone(schema)}$"}
+
+    def timedelta_schema(self, schema: core_schema.TimedeltaSchema) -> JsonObject:
+        """Return that of a duration, with days and hours."""
+        written: JsonObject = super().timedelta_schema(schema)
+        is_text = written.get("type") == "string"
+        return {"type": "string", "pattern": DURATION} if is_text else written
+
+    def set_schema(self, schema: core_schema.SetSchema) -> JsonObject:
+        """Return that of a list."""
+        return _without_unique_items(super().set_schema(schema))
+
+    def is_subclass_schema(self, schema: core_schema.IsSubclassSchema) -> JsonObject:
+        """Refuse it: no JSON is a class."""
+        return self.handle_invalid_for_json_schema(schema, "a class")
+
+    def frozenset_schema(self, schema: core_schema.FrozenSetSchema) -> JsonObject:
+        """Return that of a list."""
+        return _without_unique_items(super().frozenset_schema(schema))
+
+
+def _zone(schema: Mapping[str, Any]) -> str:
+    constraint = schema.get("tz_constraint")
+    if constraint == "naive":
+        return ""
+    return f"{_ZONE}?" if constraint is None else _ZONE
+
+
+def _without_unique_items(schema: JsonObject) -> JsonObject:
+    return {key: one for key, one in schema.items() if key != "uniqueItems"}
 
 
 def class_schema(cls: type[BaseModel]) -> JsonObject:
@@ -148,7 +195,7 @@ def _unwritable_field(cls: type[BaseModel]) -> str | None:
     """Return the first field that there is no JSON Schema of."""
     for name, field in cls.model_fields.items():
         try:
-            TypeAdapter(field.rebuild_annotation()).json_schema()
+            TypeAdapter(field.rebuild_annotation()).json_schema(schema_generator=_Schemas)
         except PydanticUserError:
             return name
     return None

@@ -11,7 +11,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from uq_llm_integrations.backends.capabilities import MASKING_PARAMETERS, PENALTIES
-from uq_llm_integrations.backends.vllm.client_compat import is_served_by_xgrammar, sampling_params
+from uq_llm_integrations.backends.vllm.client_compat import sampling_params
+from uq_llm_integrations.backends.vllm.grammar_schemas import (
+    grammar_schema,
+    is_served_by_xgrammar,
+)  # fmt: skip  # a list of names
 from uq_llm_integrations.backends.vllm.worker.protocol import (
     REQUEST_KEY,
     SCORE_KEY,
@@ -155,14 +159,17 @@ def why_not_observed(request: Request, *, use_v2_model_runner: bool) -> str | No
 def structured_outputs(given: Mapping[str, Any]) -> StructuredOutputsParams:
     """Return vLLM's parameters of what a mapping says by their names.
 
-    A schema that xgrammar does not serve is left to vLLM, which has another backend for it.
+    A schema that xgrammar does not serve is left to vLLM, which has another backend for it. Raises
+    InvalidRequestError, which names the part, where it has none.
     """
     from vllm.sampling_params import StructuredOutputsParams
 
     schema = given.get("json") or ({"type": "object"} if given.get("json_object") else None)
-    schema = json.loads(schema) if isinstance(schema, str) else schema
-    if schema is None or not is_served_by_xgrammar(schema):
+    if schema is None:
         return StructuredOutputsParams(**given)
+    schema = grammar_schema(json.loads(schema) if isinstance(schema, str) else schema)
+    if not is_served_by_xgrammar(schema):
+        return StructuredOutputsParams(**{**given, "json": schema})
     form: Json = {"type": "json_schema", "json_schema": schema, "max_whitespace_cnt": SPACES}
     return StructuredOutputsParams(structural_tag=_tag(form))
 
