@@ -21,6 +21,8 @@ EXAMPLES = [
     uq.PromptTooLongError(9, 4),
     uq.EvidenceError("nothing"),
     uq.HighUncertaintyError("entropy > 1", result=RESULT, text="x", uncertainty={"a": 1.0}),
+    uq.InvalidAnswerError("no object", text="[1]", finish_reason="stop", uncertainty={"a": 1.0}),
+    uq.IncompleteAnswerError("cut", text="{", finish_reason="length", uncertainty={"a": 1.0}),
     uq.EngineError("failed"),
     uq.EngineStartError("no start"),
     uq.EngineDeadError("dead"),

@@ -12,6 +12,7 @@ from .errors import (
     EngineError as EngineError, EngineLostError as EngineLostError,
     EngineStartError as EngineStartError, EngineTimeoutError as EngineTimeoutError,
     EvidenceError as EvidenceError, HighUncertaintyError as HighUncertaintyError,
+    IncompleteAnswerError as IncompleteAnswerError, InvalidAnswerError as InvalidAnswerError,
     InvalidRequestError as InvalidRequestError, MethodUnavailableError as MethodUnavailableError,
     MissingDependencyError as MissingDependencyError, ModelNotFoundError as ModelNotFoundError,
     NotShareableError as NotShareableError, PromptTooLongError as PromptTooLongError,

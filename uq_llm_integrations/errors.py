@@ -12,6 +12,8 @@ UncertaintyError
 │   └── PromptTooLongError
 ├── EvidenceError (RuntimeError)          what a method needs could not be gathered
 ├── HighUncertaintyError                  the answer is too uncertain; carries the Result; retryable
+├── InvalidAnswerError (ValueError)       the answer is not the object, or the call, that was due
+│   └── IncompleteAnswerError             it was cut before the object, or the call, was whole
 └── EngineError (RuntimeError)            the engine failed, the request may be fine
     ├── EngineStartError
     ├── EngineLostError                   it has died and is not started again
@@ -151,6 +153,29 @@ class HighUncertaintyError(UncertaintyError):
         super().__init__(f"the answer is too uncertain: {condition}")
         self.condition = condition
         self.result, self.text, self.uncertainty = result, text, uncertainty
+
+
+class InvalidAnswerError(UncertaintyError, ValueError):
+    """The answer is not the object, or the call of a tool, that was due.
+
+    `text` has what there is of it, `finish_reason` why the answer ended, and `uncertainty` its
+    metadata with all scores.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        text: str = "",
+        finish_reason: str | None = None,
+        uncertainty: Mapping[str, object] | None = None,
+    ) -> None:
+        super().__init__(reason)
+        self.text, self.finish_reason, self.uncertainty = text, finish_reason, uncertainty
+
+
+class IncompleteAnswerError(InvalidAnswerError):
+    """The answer ended before the object, or the call, was whole: by `max_tokens`, a stop, ..."""
 
 
 class EngineError(UncertaintyError, RuntimeError):

@@ -184,9 +184,10 @@ class UncertaintyModel:
         """Return the model's next message, with its scores and those of its parts.
 
         Beside options: `tools`, in OpenAI's shape, `tool_choice`, `parallel_tool_calls` (False for
-        one call at most), `schema`, a JSON Schema that the answer follows where it calls no tool,
-        `stop`, and `continue_final_message` (True where the last message is the assistant's, and
-        the answer goes on from its end).
+        one call at most), `schema`, a JSON Schema or pydantic class that the answer follows where
+        it calls no tool, `stop`, and `continue_final_message` (True where the last message is the
+        assistant's, and the answer goes on from its end). Raises HighUncertaintyError where the
+        model abstains from an answer by a schema.
         """
         return self.backend.run(self.achat(messages, **options))
 

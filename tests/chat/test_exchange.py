@@ -214,3 +214,44 @@ async def test_a_stream_shows_where_the_engine_stopped_it():
     pieces = await streamed(UNSURE, early_stop=EarlyStop(1.0, window=4))
     assert pieces[-1].result.candidate.finish_reason == "early_stop"
     assert "".join(piece.part.content for piece in pieces) == "long"
+
+
+SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}}
+DOUBTED = {"uncertain_when": "mean_nll > 0", "on_high_uncertainty": "abstain"}
+
+
+@pytest.mark.parametrize("schema", [SCHEMA, {}])
+async def test_no_object_can_say_that_the_model_abstains(schema):
+    model = model_of('{"a": 1}', **DOUBTED)
+    for ask in (reply, pieces_of):
+        with pytest.raises(errors.HighUncertaintyError) as caught:
+            await ask(model, Turn(MESSAGES, schema=schema))
+        error = caught.value
+        assert (error.text, error.result.candidate.text) == ('{"a": 1}', '{"a": 1}')
+        assert set(error.uncertainty["fields"]) == {"a"}
+
+
+async def test_an_abstention_can_be_left_to_the_caller():
+    turn = Turn(MESSAGES, schema=SCHEMA, raises_abstention=False)
+    scored = await reply(model_of('{"a": 1}', abstention_text="No.", **DOUBTED), turn)
+    assert (scored.reply.content, scored.uncertainty["original_text"]) == ("No.", '{"a": 1}')
+
+
+async def test_a_schema_that_is_none_is_refused():
+    with pytest.raises(errors.InvalidRequestError, match="the schema is 3"):
+        await reply(model_of("x"), Turn(MESSAGES, schema=3))
+
+
+@pytest.mark.parametrize("size", range(1, len(CALL) + 1))
+@pytest.mark.parametrize("choice", ["auto", "required", "add"])
+async def test_a_stream_ends_with_what_a_whole_reply_says(size, choice):
+    turn = Turn(Conversation(MESSAGES.messages, (TOOL,)), tool_choice=choice)
+    model = model_of(CALL, max_tokens=size)
+    pieces, read = await pieces_of(model, turn), (await reply(model, turn)).reply
+    assert "".join(piece.part.content for piece in pieces) == read.content
+    calls = [call for piece in pieces for call in piece.part.calls]
+    assert [(one.name, one.arguments) for one in calls] == [
+        (one.name, one.arguments) for one in read.tool_calls
+    ]
+    if choice != "auto":
+        assert len(read.tool_calls) == 1 and not read.content

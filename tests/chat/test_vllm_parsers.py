@@ -161,3 +161,44 @@ class Template:
 def test_a_template_that_hides_the_format_of_calls_is_refused():
     with pytest.raises(errors.ConfigurationError, match="give `tool_parser`"):
         reader(Template("{{ tools }} in a way of its own"))
+
+
+def whole_and_streamed(tokenizer, text, **given):
+    reply = reader(tokenizer, **given).whole(text, ())
+    parts = streamed(tokenizer, text, **given)
+    calls = [call for part in parts for call in part.calls]
+    return reply, calls
+
+
+@pytest.mark.parametrize("choice", ["auto", "required", "add"])
+@pytest.mark.parametrize(
+    ("end", "arguments", "is_whole"),
+    [
+        ('"b": 2', '{"a": 1, "b": 2', False),
+        ('{"a": 1, "b": 2}', '{"a": 1, "b": 2}', True),
+        ('"arguments": ', "", False),
+        ('"add"', "", False),
+    ],
+)
+def test_a_call_that_was_cut_is_read_as_far_as_it_goes(tokenizer, choice, end, arguments, is_whole):
+    text = CALL[: CALL.index(end) + len(end)]
+    reply, shown = whole_and_streamed(tokenizer, text, choice=choice)
+    (call,) = reply.tool_calls
+    assert (call.name, call.arguments, call.is_whole) == ("add", arguments, is_whole)
+    assert shown[0].name == "add"
+    if arguments:
+        assert "".join(one.arguments for one in shown) == arguments
+    assert reply.content == ""
+
+
+def test_calls_before_one_that_was_cut_are_whole(tokenizer):
+    reply = reader(tokenizer).whole(f"Let me see. {CALL}\n{CALL[:-30]}", ())
+    assert [call.is_whole for call in reply.tool_calls] == [True, False]
+    assert reply.content.strip() == "Let me see."
+
+
+def test_arguments_that_are_no_object_are_kept_as_they_are(tokenizer):
+    text = '<tool_call>\n{"name": "add", "arguments": [1]}\n</tool_call>'
+    reply, shown = whole_and_streamed(tokenizer, text)
+    assert reply.tool_calls[0].arguments == "[1]"
+    assert "".join(one.arguments for one in shown) == "[1]"

@@ -1,6 +1,9 @@
 """LangChain's chat class on the real engine."""
 
 import json
+from datetime import datetime
+from decimal import Decimal
+from typing import Optional
 
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage
@@ -9,7 +12,7 @@ from pydantic import BaseModel
 
 from tests.conftest import ENGINE_ARGUMENTS
 from tests.langchain.scripted_chat import metadata_of, whole
-from uq_llm_integrations import ChatVLLMUncertainty, EngineTimeoutError
+from uq_llm_integrations import ChatVLLMUncertainty, EngineTimeoutError, errors
 
 pytestmark = pytest.mark.engine
 
@@ -134,3 +137,38 @@ def test_with_tools_and_a_schema_the_model_calls_or_answers_by_the_schema(chat):
     else:
         assert Capital(**json.loads(message.content))
     assert metadata_of(message)["grammar"] is True
+
+
+@pytest.mark.parametrize("method", ["json_schema", "function_calling"])
+def test_an_object_that_the_engine_cut_is_an_error_at_once_and_in_a_stream(chat, method):
+    cut = chat.with_structured_output(Capital, method=method, max_tokens=8)
+    for ask in (cut.invoke, lambda text: list(cut.stream(text))):
+        with pytest.raises(errors.IncompleteAnswerError, match="max_tokens"):
+            ask(QUESTION)
+
+
+@pytest.mark.parametrize("tokens", [2, 8, 16])
+def test_a_forced_call_that_the_engine_cut_is_invalid_at_once_and_in_a_stream(chat, tokens):
+    forced = chat.bind_tools([multiply], tool_choice="multiply", max_tokens=tokens, temperature=0)
+    for message in (forced.invoke(QUESTION), whole(forced.stream(QUESTION))):
+        (invalid,) = message.invalid_tool_calls
+        assert invalid["name"] == "multiply" and "max_tokens" in invalid["error"]
+        assert (message.tool_calls, message.content) == ([], "")
+        assert message.response_metadata["finish_reason"] == "length"
+
+
+class Appointment(BaseModel):
+    """Kinds of fields that grammars once refused."""
+
+    when: datetime
+    price: Decimal
+    tags: set[str]
+    follow_up: Optional["Appointment"] = None
+
+
+def test_the_engine_takes_the_schema_of_a_recursive_class_with_odd_fields(chat):
+    made = chat.with_structured_output(Appointment, include_raw=True, max_tokens=200)
+    answer = made.invoke("Make an appointment.")
+    assert isinstance(answer["parsed"], Appointment) or isinstance(
+        answer["parsing_error"], errors.IncompleteAnswerError
+    )

@@ -146,10 +146,11 @@ def test_what_a_turn_says_of_its_calls_and_of_its_end():
 
 
 @pytest.mark.parametrize("arguments", ["{", "[1]"])
-def test_arguments_that_are_no_object_are_kept_as_they_are_and_select_nothing(arguments):
+def test_arguments_that_are_no_object_are_kept_as_they_are_and_never_selected(arguments):
     message = chat_message(Reply("", None, (ToolCall("add", arguments, "1"),)))
     assert message.blocks[0].tool_kwargs == arguments
-    assert selections(message)[0].tool_kwargs == {}
+    with pytest.raises(errors.InvalidAnswerError):
+        selections(message)
 
 
 def test_the_token_itself_comes_first_and_a_token_without_alternatives_keeps_its_place():

@@ -3,7 +3,7 @@
 import pytest
 from llama_index.core.prompts import PromptTemplate
 from llama_index.core.types import PydanticProgramMode
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from tests.llama_index.scripted import call, in_order, question, scripted
 from uq_llm_integrations import errors, score
@@ -68,9 +68,34 @@ async def test_no_object_can_say_that_the_model_abstains(kind):
     assert set(caught.value.uncertainty["fields"]) == {"name", "capital"}
 
 
-def test_an_object_that_was_cut_off_is_an_error():
-    with pytest.raises(ValidationError):
-        scripted([SAID], max_tokens=10).structured_predict(Country, PROMPT, name="Italy")
+MODES = pytest.mark.parametrize(
+    "mode", [PydanticProgramMode.DEFAULT, PydanticProgramMode.FUNCTION, PydanticProgramMode.LLM]
+)
+
+
+def saying(mode: PydanticProgramMode, **options):
+    said = call("Country", **ITALY.model_dump()) if mode is PydanticProgramMode.FUNCTION else SAID
+    return scripted([said], pydantic_program_mode=mode, **options), said
+
+
+@KINDS
+@MODES
+async def test_an_object_that_was_cut_off_is_an_error_that_says_so(mode, kind):
+    llm, said = saying(mode)
+    end = said.index(', "capital')
+    with pytest.raises(errors.IncompleteAnswerError, match="max_tokens") as caught:
+        await predicted(llm, kind, name="Italy", llm_kwargs={"max_tokens": end})
+    assert (caught.value.finish_reason, caught.value.uncertainty["tokens"]) == ("length", end)
+
+
+@KINDS
+@MODES
+async def test_in_every_mode_an_abstention_has_the_draft_and_its_scores(mode, kind):
+    llm, said = saying(mode, uncertain_when="mean_nll > 0", on_high_uncertainty="abstain")
+    with pytest.raises(errors.HighUncertaintyError) as caught:
+        await predicted(llm, kind, name="Italy")
+    assert caught.value.text == said
+    assert "perplexity" in caught.value.uncertainty["scores"]
 
 
 @KINDS
@@ -101,3 +126,53 @@ def test_a_reply_follows_a_schema_or_calls_tools():
     assert llm.chat(question(), **given).message.content == SAID
     called = llm.chat(question(), **given)
     assert [one.tool_name for one in llm.get_tool_calls_from_response(called)] == ["f"]
+    with pytest.raises(errors.InvalidRequestError, match="not both"):
+        scripted().chat(question(), tools=[tool], response_schema={})
+
+
+DOUBTED = {"uncertain_when": "mean_nll > 0", "on_high_uncertainty": "abstain"}
+
+
+async def test_a_structured_llm_passes_on_why_there_is_no_object():
+    cut = scripted([SAID], max_tokens=10).as_structured_llm(Country)
+    for ask in (cut.chat, lambda messages: list(cut.stream_chat(messages))):
+        with pytest.raises(errors.IncompleteAnswerError):
+            ask(question())
+    with pytest.raises(errors.HighUncertaintyError):
+        await scripted([SAID], **DOUBTED).as_structured_llm(Country).achat(question())
+
+
+def test_an_abstention_from_a_response_schema_is_an_error():
+    llm = scripted([SAID], **DOUBTED)
+    for ask in (llm.chat, lambda *given, **more: list(llm.stream_chat(*given, **more))):
+        with pytest.raises(errors.HighUncertaintyError) as caught:
+            ask(question(), response_schema=Country)
+        assert caught.value.text == SAID
+        assert set(caught.value.uncertainty["fields"]) == {"name", "capital"}
+
+
+class Tree(BaseModel):
+    """A tree."""
+
+    name: str
+    children: list["Tree"] = []
+
+
+@KINDS
+@MODES
+async def test_a_class_may_hold_objects_of_its_own_kind(mode, kind):
+    tree = Tree(name="a", children=[Tree(name="b", children=[Tree(name="c")])])
+    is_call = mode is PydanticProgramMode.FUNCTION
+    said = call("Tree", **tree.model_dump()) if is_call else tree.model_dump_json()
+    llm = scripted([said], pydantic_program_mode=mode)
+    match kind:
+        case "sync":
+            assert llm.structured_predict(Tree, PROMPT, name="a") == tree
+        case "async":
+            assert await llm.astructured_predict(Tree, PROMPT, name="a") == tree
+        case _:
+            assert list(llm.stream_structured_predict(Tree, PROMPT, name="a"))[-1] == tree
+    (request,) = llm.backend.requests
+    if is_call:
+        parameters = request.conversation.tools[0]["function"]["parameters"]
+        assert parameters["properties"]["children"]["items"] == {"$ref": "#/$defs/Tree"}

@@ -23,6 +23,7 @@ F = TypeVar("F", bound=Callable[..., object])
 _HOMES = (
     "uq_llm_integrations.backends.vision_guard",
     "uq_llm_integrations.backends.vllm.client_compat",
+    "uq_llm_integrations.backends.vllm.grammar_compat",
     "uq_llm_integrations.backends.vllm.sampling_compat",
     "uq_llm_integrations.backends.vllm.worker.compat",
 )

@@ -7,12 +7,16 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
+from pydantic import BaseModel
+
 from uq_llm_integrations.backends.base import Backend
 from uq_llm_integrations.backends.token_texts import GrowingTexts, read_texts
+from uq_llm_integrations.chat.objects import check_not_abstained
 from uq_llm_integrations.chat.parsers import (
     OneCallReader,
     PlainReader,
     ReplyReader,
+    cut_call,
     reply_reader,
 )
 from uq_llm_integrations.chat.reply import (
@@ -23,10 +27,19 @@ from uq_llm_integrations.chat.reply import (
     ScoredReply,
     Turn,
 )
+from uq_llm_integrations.chat.schemas import plain_schema
+from uq_llm_integrations.chat.shown import Shown
 from uq_llm_integrations.chat.spans import SpanScores
 from uq_llm_integrations.chat.tool_specs import tool_specs
 from uq_llm_integrations.errors import InvalidRequestError
-from uq_llm_integrations.records import Conversation, JsonObject, Request, Result, TokenTrace
+from uq_llm_integrations.records import (
+    Candidate,
+    Conversation,
+    JsonObject,
+    Request,
+    Result,
+    TokenTrace,
+)
 from uq_llm_integrations.report.metadata import (
     openai_logprobs,
     token_metadata,
@@ -71,7 +84,7 @@ class Exchange:
         self._stream_reader: ReplyReader | None = None
         self._texts: GrowingTexts | None = None
         self._prompt_ids: tuple[int, ...] = ()
-        self._shown_ids: dict[int, str] = {}
+        self._shown = Shown()
 
     async def request(self) -> Request:
         """Return the request for the turn."""
@@ -93,16 +106,16 @@ class Exchange:
     async def replies(self, result: Result) -> ChatResult:
         """Return the candidates as replies, the best first."""
         count = range(len(result.candidates))
-        return ChatResult([await self._scored_reply(result, index) for index in count], result)
+        replies = [await self._scored_reply(result, index) for index in count]
+        self._check_answered(replies[0], result)
+        return ChatResult(replies, result)
 
     async def piece(self, piece: AnswerPiece) -> ReplyPiece:
         """Return what a piece of the stream adds to the reply."""
         settings, result = self._settings, piece.result
         reader = self._stream_reader = self._stream_reader or self._new_reader()
         part = reader.part(piece.text, piece.token_ids, is_last=result is not None)
-        self._shown_ids |= {one.index: one.id for one in part.calls if one.id}
-        if result and result.decision.text is not None:
-            part = ReplyPart(result.decision.text)
+        self._shown.add(part)
         uncertainty, logprobs = JsonObject(), None
         if settings.token_scores or self._wants_logprobs:
             self._texts = self._texts or GrowingTexts(self._backend, self._prompt_ids)
@@ -112,6 +125,9 @@ class Exchange:
                 columns = token_metadata(piece.token_ids, piece.trace, texts)
                 uncertainty = {"by_token": columns}
         whole = await self._scored_reply(result, 0) if result else None
+        if whole and result:
+            self._check_answered(whole, result)
+            part = self._last_part(part, whole, result)
         return ReplyPiece(part, uncertainty, logprobs, whole, result)
 
     def _completed(self, given: Conversation) -> Conversation:
@@ -138,14 +154,14 @@ class Exchange:
 
     async def _scored_reply(self, result: Result, index: int) -> ScoredReply:
         settings, candidate = self._settings, result.candidates[index]
-        reply = self._new_reader().whole(candidate.text, candidate.token_ids)
+        reply = self._read(candidate)
         uncertainty, logprobs = uncertainty_metadata(result, index), None
         is_object = self._turn.schema is not None
         has_parts = bool(reply.reasoning or reply.tool_calls or is_object)
         if has_parts or settings.token_scores or self._wants_logprobs:
             read = await read_texts(self._backend, candidate)
             texts = read.latest
-            reply = self._as_shown(reply)
+            reply = self._shown.with_ids(reply)
             if has_parts:
                 spans = SpanScores(candidate, texts, result.scores[index])
                 uncertainty |= spans.of_reply(reply, is_object=is_object)
@@ -157,11 +173,21 @@ class Exchange:
             reply = Reply(result.decision.text, reply.reasoning)
         return ScoredReply(reply, candidate, uncertainty, logprobs)
 
-    def _as_shown(self, reply: Reply) -> Reply:
-        """Return the reply with the ids by which a stream has shown its calls."""
-        calls = enumerate(reply.tool_calls)
-        shown = tuple(replace(one, id=self._shown_ids.get(i, one.id)) for i, one in calls)
-        return replace(reply, tool_calls=shown)
+    def _last_part(self, part: ReplyPart, whole: ScoredReply, result: Result) -> ReplyPart:
+        if result.decision.text is not None:
+            return ReplyPart(result.decision.text)
+        return self._shown.completed(part, whole.reply)
+
+    def _check_answered(self, scored: ScoredReply, result: Result) -> None:
+        """Raise where the model abstains from an object, since none can say so."""
+        if self._turn.schema is not None and self._turn.raises_abstention:
+            check_not_abstained(scored.uncertainty, result)
+
+    def _read(self, candidate: Candidate) -> Reply:
+        reply = self._new_reader().whole(candidate.text, candidate.token_ids)
+        choice = self._turn.tool_choice
+        is_forced = bool(self._turn.conversation.tools) and choice not in {"auto", "none"}
+        return cut_call(reply, candidate, choice) if is_forced else reply
 
     async def _logprobs(self, trace: TokenTrace, texts: GrowingTexts) -> list[JsonObject] | None:
         if not self._wants_logprobs:
@@ -190,7 +216,8 @@ def _check_continued(conversation: Conversation) -> None:
         )
 
 
-def _grammar(schema: Mapping[str, Any] | None) -> JsonObject:
+def _grammar(schema: Mapping[str, Any] | type[BaseModel] | None) -> JsonObject:
     if schema is None:
         return {}
-    return {"structured_outputs": {"json": dict(schema)} if schema else {"json_object": True}}
+    plain = plain_schema(schema)
+    return {"structured_outputs": {"json": plain} if plain else {"json_object": True}}

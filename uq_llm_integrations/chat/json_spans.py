@@ -28,6 +28,15 @@ class JsonValue:
     nested: tuple[JsonValue, ...] = ()
 
 
+def is_json(text: str) -> bool:
+    """Whether a text is one JSON value; line breaks may stand in its strings."""
+    try:
+        json.loads(text, strict=False)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
 def json_values(text: str) -> Iterator[JsonValue]:
     """Yield the objects and arrays that a text contains, in their order; other text is passed."""
     at = 0

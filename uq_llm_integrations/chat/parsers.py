@@ -18,7 +18,7 @@ from uq_llm_integrations.errors import (
     InvalidRequestError,
     MissingDependencyError,
 )
-from uq_llm_integrations.records import Conversation
+from uq_llm_integrations.records import Candidate, Conversation
 
 CHOICES = ("auto", "none", "required")
 
@@ -171,7 +171,26 @@ def _check_choice(choice: str, conversation: Conversation) -> None:
         )
 
 
+def new_call_id() -> str:
+    """Return an id for a call."""
+    return f"call-{uuid.uuid4().hex[:16]}"
+
+
+def cut_call(reply: Reply, candidate: Candidate, choice: str) -> Reply:
+    """Return a reply that had to be a call, and ended before it could be read as one, as that.
+
+    `choice` is "required" or the name of the tool.
+    """
+    ended = candidate.finish_reason == "stop" and not isinstance(candidate.stop_reason, str)
+    if ended or reply.tool_calls or (reply.reasoning and not reply.content):
+        return reply
+    name, said = "" if choice == "required" else choice, reply.content or candidate.text
+    return Reply("", reply.reasoning, (ToolCall(name, said, new_call_id(), is_cut=True),))
+
+
 _CALL = re.compile(r"<tool_call>(.*?)(?:</tool_call>|$)", re.DOTALL)
+_BEGUN = re.compile(r'\s*\{\s*"name"\s*:\s*"([^"]+)"(?:\s*,\s*"arguments"\s*:\s*(.*))?', re.DOTALL)
+_END = "</tool_call>"
 _THOUGHT = re.compile(r"^\s*(?:<think>)?(.*?)</think>\s*", re.DOTALL)
 _TAGS = ("<tool_call>", "</think>", "<think>")
 
@@ -191,7 +210,7 @@ class TagReader:
         self._shown = ReplyPart()
 
     def whole(self, text: str, token_ids: tuple[int, ...] = ()) -> Reply:
-        """Read a finished reply; a call that is no JSON stays in the content."""
+        """Read a finished reply; what names no tool is content."""
         reasoning, content = self._thought(text) if self._thinks else (None, text)
         calls: list[ToolCall] = []
         if self._calls:
@@ -230,13 +249,39 @@ class TagReader:
 
 
 def _taken(found: re.Match[str], calls: list[ToolCall]) -> str:
-    try:
-        call = json.loads(found[1])
-        arguments = json.dumps(call.get("arguments", {}), ensure_ascii=False)
-        calls.append(ToolCall(str(call["name"]), arguments, f"call-{uuid.uuid4().hex[:16]}"))
-    except (ValueError, KeyError, AttributeError):
+    call = _call(found[1]) or _begun_call(found[1], is_closed=found[0].endswith(_END))
+    if call is None:
         return found[0]
+    calls.append(call)
     return ""
+
+
+def _call(text: str) -> ToolCall | None:
+    try:
+        call = json.loads(text)
+        arguments = json.dumps(call.get("arguments", {}), ensure_ascii=False)
+        return ToolCall(str(call["name"]), arguments, new_call_id())
+    except (ValueError, KeyError, AttributeError, RecursionError):
+        return None
+
+
+def _begun_call(text: str, *, is_closed: bool) -> ToolCall | None:
+    """Return a call that is cut or damaged, None where no tool is named."""
+    text = _without_begun_end(text)
+    if call := _call(text):
+        return call
+    found = _BEGUN.match(text)
+    if found is None:
+        return None
+    arguments = (found[2] or "").rstrip()
+    if is_closed:  # the last brace is not theirs
+        arguments = arguments.removesuffix("}").rstrip()
+    return ToolCall(found[1], arguments, new_call_id(), is_cut=True)
+
+
+def _without_begun_end(text: str) -> str:
+    sizes = (n for n in range(len(_END) - 1, 0, -1) if text.endswith(_END[:n]))
+    return text[: len(text) - next(sizes, 0)].rstrip()
 
 
 def _is_opened(text: str) -> bool:

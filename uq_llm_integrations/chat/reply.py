@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic import BaseModel
+
+from uq_llm_integrations.chat.json_spans import is_json
 from uq_llm_integrations.records import Candidate, Conversation, JsonObject, Result
 
 
@@ -13,27 +16,39 @@ from uq_llm_integrations.records import Candidate, Conversation, JsonObject, Res
 class Turn:
     """What the model is given: a conversation that it continues.
 
-    `tool_choice` is 'auto', 'none', 'required' or a tool's name. `schema` is a JSON Schema that the
-    content has to follow, `{}` for any JSON object; with tools, the model calls one or follows it.
-    Without `parallel_tool_calls`, a reply has one call at most. A `prompt` is text to continue as
-    it stands, outside the chat template and in place of a conversation.
+    `tool_choice` is 'auto', 'none', 'required' or a tool's name. `schema` is a JSON Schema, or a
+    pydantic class, that the content has to follow, `{}` for any JSON object; with tools, the model
+    calls one or follows it. An abstention from it is a HighUncertaintyError; without
+    `raises_abstention`, it is left to the caller, who gets its text. Without `parallel_tool_calls`,
+    a reply has one call at most. A `prompt` is text to continue as it stands, outside the chat
+    template and in place of a conversation.
     """
 
     conversation: Conversation = field(default_factory=lambda: Conversation(()))
     stop: tuple[str, ...] = ()
     tool_choice: str = "auto"
-    schema: Mapping[str, Any] | None = None
+    schema: Mapping[str, Any] | type[BaseModel] | None = None
     prompt: str | None = None
     parallel_tool_calls: bool = True
+    raises_abstention: bool = True
 
 
 @dataclass(frozen=True)
 class ToolCall:
-    """A call that the model requests; `arguments` is JSON as the model wrote it."""
+    """A call that the model requests; `arguments` is JSON as the model wrote it.
+
+    Without any, `is_cut` says that there would have been more.
+    """
 
     name: str
     arguments: str
     id: str
+    is_cut: bool = False
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the arguments are JSON that has an end, or there are to be none."""
+        return is_json(self.arguments) if self.arguments.strip() else not self.is_cut
 
 
 @dataclass(frozen=True)
@@ -74,6 +89,13 @@ class ScoredReply:
     """The metadata of `uncertainty_metadata`, and the scores of the reply's parts."""
     logprobs: list[JsonObject] | None = None
     """An entry for each token in the shape of OpenAI's API, where requested."""
+
+    @property
+    def finish_reason(self) -> str | None:
+        """Why the reply ended: 'tool_calls' where it makes calls that are whole."""
+        calls, reason = self.reply.tool_calls, self.candidate.finish_reason
+        is_made = bool(calls) and all(call.is_whole for call in calls)
+        return "tool_calls" if is_made and reason in {"stop", "length"} else reason
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from uq_llm_integrations.backends.vllm.client_compat import (
@@ -51,9 +51,10 @@ class VLLMReader:
             one_call=one_call and (is_forced or schema is not None),
         )
         names = (tool_parser if conversation.tools else None, reasoning_parser)
-        self._parser = _parser(
-            tokenizer, self._request, *names, is_strict=is_forced or schema is not None
-        )
+        self._calls = bool(conversation.tools) and tool_choice != "none"
+        is_strict = is_forced or schema is not None
+        self._new_parser = partial(_parser, tokenizer, self._request, *names, is_strict=is_strict)
+        self._parser = self._new_parser()
         try:
             self._request = self._parser.adjust_request(self._request)
         except ValueError as error:
@@ -79,10 +80,28 @@ class VLLMReader:
         reasoning, content, calls = self._parser.parse(
             text, self._request, enable_auto_tools=True, model_output_token_ids=token_ids
         )
-        found = (
+        found = tuple(
             ToolCall(one.name, one.arguments, one.id or new_tool_call_id()) for one in calls or ()
         )
-        return Reply(content or "", reasoning, tuple(found))
+        if self._calls and not found:
+            found, said = self._damaged_calls(text, token_ids)
+            content = said if found else content
+        return Reply(content or "", reasoning, found)
+
+    def _damaged_calls(
+        self, text: str, token_ids: tuple[int, ...]
+    ) -> tuple[tuple[ToolCall, ...], str | None]:
+        """Return calls that are cut or no JSON, and what else is said: vLLM only streams them."""
+        parser = self._new_parser()
+        if self._prompt_ids:
+            parser.set_prompt_token_ids(self._prompt_ids)
+        delta = parser.parse_delta(
+            text, list(token_ids), self._request, self._prompt_ids, finished=False
+        )  # finished, it would give empty arguments to a call that was cut before them
+        if delta is None:
+            return (), None
+        parts = _call_parts(delta.tool_calls)
+        return tuple(_damaged(one) for one in parts if one.name), delta.content
 
     def part(self, text: str, token_ids: tuple[int, ...], *, is_last: bool) -> ReplyPart:
         """Read what a stream adds."""
@@ -131,12 +150,18 @@ def _choice(name: str) -> str | dict[str, object]:
 
 
 def _call_parts(calls: Any) -> tuple[CallPart, ...]:
-    return tuple(
-        CallPart(
-            one.index,
-            (one.function.arguments if one.function else None) or "",
-            one.function.name if one.function else None,
-            one.id,
+    """Return one part a call, though vLLM may have several."""
+    parts: dict[int, CallPart] = {}
+    for one in calls or ():
+        said = (one.function.arguments if one.function else None) or ""
+        name = one.function.name if one.function else None
+        part = parts.get(one.index, CallPart(one.index))
+        parts[one.index] = CallPart(
+            one.index, part.arguments + said, part.name or name, part.id or one.id
         )
-        for one in calls or ()
-    )
+    return tuple(parts.values())
+
+
+def _damaged(part: CallPart) -> ToolCall:
+    """Return a call that is cut or no JSON; one without any arguments ended before them."""
+    return ToolCall(part.name or "", part.arguments, part.id or new_tool_call_id(), is_cut=True)

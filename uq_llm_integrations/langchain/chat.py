@@ -42,6 +42,7 @@ _TURN = (
     "parallel_tool_calls",
     "response_format",
     "continue_final_message",
+    "raises_abstention",
 )
 """Arguments of a call that say what is sent, rather than how the answer is sampled."""
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
-from langchain_core.exceptions import OutputParserException
 from langchain_core.messages import (
     AIMessage,
-    AIMessageChunk,
     BaseMessage,
     InvalidToolCall,
     RemoveMessage,
@@ -16,8 +14,7 @@ from langchain_core.messages import (
     convert_to_openai_messages,
 )
 from langchain_core.messages.ai import OutputTokenDetails, UsageMetadata
-from langchain_core.messages.tool import tool_call, tool_call_chunk
-from langchain_core.output_parsers.openai_tools import make_invalid_tool_call, parse_tool_call
+from langchain_core.messages.tool import invalid_tool_call, tool_call, tool_call_chunk
 from langchain_core.outputs import (
     ChatGeneration,
     ChatGenerationChunk,
@@ -26,15 +23,17 @@ from langchain_core.outputs import (
     GenerationChunk,
     LLMResult,
 )
-from langchain_core.utils.function_calling import convert_to_openai_tool
 
 from uq_llm_integrations.backends.content_blocks import Message, plain_messages
 from uq_llm_integrations.backends.sampling_values import stop_strings
+from uq_llm_integrations.chat.objects import call_arguments
 from uq_llm_integrations.chat.parsers import continued, flag_of, tool_choice_of
 from uq_llm_integrations.chat.reply import ChatResult as Answer
 from uq_llm_integrations.chat.reply import ReplyPart, ReplyPiece, ScoredReply, Turn
 from uq_llm_integrations.chat.tool_specs import tool_specs
-from uq_llm_integrations.errors import InvalidRequestError
+from uq_llm_integrations.errors import InvalidAnswerError, InvalidRequestError
+from uq_llm_integrations.langchain.chunks import Calls, ReplyChunk
+from uq_llm_integrations.langchain.object_schema import openai_tool
 from uq_llm_integrations.records import Conversation, JsonObject, Result, Usage
 from uq_llm_integrations.report.metadata import Metadata, chosen_tokens, token_usage
 
@@ -49,6 +48,7 @@ def turn_of(
     response_format: Mapping[str, Any] | None = None,
     parallel_tool_calls: bool | None = None,
     continue_final_message: bool | None = None,
+    raises_abstention: bool = True,
 ) -> Turn:
     """Return the turn that the model is given; scores in the messages' metadata stay out of it.
 
@@ -64,6 +64,7 @@ def turn_of(
         "auto" if tool_choice is None else tool_choice_of(tool_choice),
         schema,
         parallel_tool_calls=flag_of("parallel_tool_calls", parallel_tool_calls, default=True),
+        raises_abstention=raises_abstention,
     )
 
 
@@ -127,7 +128,7 @@ def _openai_tool(tool: Any, strict: bool | None) -> Any:
     is_given = isinstance(tool, Mapping) and tool.get("type") not in (None, "object")
     if is_given and "input_schema" not in tool:  # which Anthropic's functions have
         return tool
-    return convert_to_openai_tool(tool, strict=strict)
+    return openai_tool(tool, strict)
 
 
 def schema_of(response_format: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -151,7 +152,7 @@ def chat_result(answer: Answer, model: str) -> ChatResult:
     output = {"token_usage": token_usage([result]), "model_name": model}
     generations = []
     for i, one in enumerate(answer.replies):
-        info = {"finish_reason": one.candidate.finish_reason, "uncertainty": one.uncertainty}
+        info = {"finish_reason": one.finish_reason, "uncertainty": one.uncertainty}
         if one.logprobs is not None:
             info["logprobs"] = {"content": one.logprobs}
         message = message_of(one, usage_of(result, i), model)
@@ -162,17 +163,9 @@ def chat_result(answer: Answer, model: str) -> ChatResult:
 
 
 def message_of(scored: ScoredReply, usage: UsageMetadata, model: str) -> AIMessage:
-    """Return a reply as a message; a call whose arguments are no JSON is an invalid one."""
-    calls: list[ToolCall] = []
+    """Return a reply as a message; a call that is cut or has no object is an invalid one."""
+    calls, invalid = calls_of(scored)
     thoughts = scored.reply.reasoning
-    invalid: list[InvalidToolCall] = []
-    for call in scored.reply.tool_calls:
-        raw = {"id": call.id, "function": {"name": call.name, "arguments": call.arguments}}
-        try:
-            if parsed := parse_tool_call(raw, return_id=True):
-                calls.append(tool_call(name=parsed["name"], args=parsed["args"], id=call.id))
-        except OutputParserException as error:
-            invalid.append(make_invalid_tool_call(raw, str(error)))
     return AIMessage(
         content=scored.reply.content,
         tool_calls=calls,
@@ -181,6 +174,21 @@ def message_of(scored: ScoredReply, usage: UsageMetadata, model: str) -> AIMessa
         additional_kwargs={"reasoning_content": thoughts} if thoughts else {},
         response_metadata={"model_name": model, "model_provider": PROVIDER},
     )
+
+
+def calls_of(scored: ScoredReply) -> Calls:
+    """Return the calls that can be made, and the others with the reasons why they cannot."""
+    calls: list[ToolCall] = []
+    invalid: list[InvalidToolCall] = []
+    for call in scored.reply.tool_calls:
+        name, text = call.name, call.arguments
+        try:
+            arguments = call_arguments(call, scored.candidate.finish_reason)
+        except InvalidAnswerError as error:
+            invalid.append(invalid_tool_call(name=name, args=text, id=call.id, error=str(error)))
+        else:
+            calls.append(tool_call(name=name, args=arguments, id=call.id))
+    return calls, invalid
 
 
 def usage_of(result: Result, index: int) -> UsageMetadata:
@@ -211,8 +219,9 @@ def chat_chunk(piece: ReplyPiece, model: str) -> ChatGenerationChunk:
     uncertainty = piece.uncertainty
     message = _chunk(piece.part)
     if piece.whole and piece.result:
-        info["finish_reason"] = piece.whole.candidate.finish_reason
+        info["finish_reason"] = piece.whole.finish_reason
         uncertainty = piece.whole.uncertainty | {"by_token": {}} | uncertainty
+        message.end_with(calls_of(piece.whole))
         message.chunk_position = "last"
         message.usage_metadata = usage_of(piece.result, 0)
         message.response_metadata = {"model_name": model, "model_provider": PROVIDER}
@@ -221,8 +230,8 @@ def chat_chunk(piece: ReplyPiece, model: str) -> ChatGenerationChunk:
     return ChatGenerationChunk(message=message, generation_info=info or None)
 
 
-def _chunk(part: ReplyPart) -> AIMessageChunk:
-    return AIMessageChunk(
+def _chunk(part: ReplyPart) -> ReplyChunk:
+    return ReplyChunk(
         content=part.content,
         additional_kwargs=_reasoning(part.reasoning),
         tool_call_chunks=[

@@ -24,6 +24,7 @@ from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import ToolSelection
 from pydantic import SerializationInfo, SerializerFunctionWrapHandler, model_serializer
 
+from uq_llm_integrations.chat.objects import missing_call
 from uq_llm_integrations.chat.reply import Turn
 from uq_llm_integrations.faces import HuggingFaceFace, HybridFace, VLLMFace
 from uq_llm_integrations.llama_index.messages import (
@@ -33,9 +34,16 @@ from uq_llm_integrations.llama_index.messages import (
     completion_piece,
     completion_response,
     joined,
+    openai_tool,
     selections,
     turn_of,
 )
+from uq_llm_integrations.llama_index.program_calls import (
+    REQUIRED,
+    awith_call,
+    is_of_program,
+    with_call,
+)  # fmt: skip  # a list of names
 from uq_llm_integrations.llama_index.serialization import LEFT, arguments_of, plain_fields
 from uq_llm_integrations.llama_index.structured import StructuredPrediction
 from uq_llm_integrations.saved import with_left_behind
@@ -185,11 +193,36 @@ class UncertaintyLLM(StructuredPrediction, FunctionCallingLLM):
     def get_tool_calls_from_response(
         self, response: ChatResponse, error_on_no_tool_call: bool = True, **kwargs: Any
     ) -> list[ToolSelection]:
-        """Return the requested calls; raise ValueError where there are none, if wanted."""
-        found = selections(response.message)
+        """Return the requested calls.
+
+        Raises IncompleteAnswerError where one was cut and InvalidAnswerError, a ValueError, where
+        its arguments are no object; if wanted, where there are none, too, or HighUncertaintyError
+        where the model abstains.
+        """
+        given = response.additional_kwargs
+        reason, uncertainty = given.get("finish_reason"), given.get("uncertainty", {})
+        found = selections(response.message, reason, uncertainty)
         if not found and error_on_no_tool_call:
-            raise ValueError(f"the model called no tool, it said: {response.message.content!r}")
+            said = response.message.content or ""
+            raise missing_call(None, said, reason, uncertainty)
         return found
+
+    def stream_chat_with_tools(
+        self, tools: Sequence[BaseTool], *args: Any, **kwargs: Any
+    ) -> ChatResponseGen:
+        """Yield the message as it grows; raise at the end where a program needs a call of it."""
+        if not is_of_program(tools):
+            return super().stream_chat_with_tools(tools, *args, **kwargs)
+        return with_call(super().stream_chat_with_tools(tools, *args, **REQUIRED | kwargs))
+
+    async def astream_chat_with_tools(
+        self, tools: Sequence[BaseTool], *args: Any, **kwargs: Any
+    ) -> ChatResponseAsyncGen:
+        """Yield what `stream_chat_with_tools` does."""
+        if not is_of_program(tools):
+            return await super().astream_chat_with_tools(tools, *args, **kwargs)
+        given = REQUIRED | kwargs
+        return awith_call(await super().astream_chat_with_tools(tools, *args, **given))
 
     def _prepare_chat_with_tools(
         self,
@@ -204,7 +237,7 @@ class UncertaintyLLM(StructuredPrediction, FunctionCallingLLM):
         if isinstance(user_msg, str):
             user_msg = ChatMessage(role=MessageRole.USER, content=user_msg)
         messages = [*(chat_history or ()), *([user_msg] if user_msg else ())]
-        specs = [tool.metadata.to_openai_tool(skip_length_check=True) for tool in tools]
+        specs = [openai_tool(tool) for tool in tools]
         choice = kwargs.pop("tool_choice", None) or ("required" if tool_required else "auto")
         return {
             "messages": messages,

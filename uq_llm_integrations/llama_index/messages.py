@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llama_index.core.base.llms.types import (
     ChatMessage,
@@ -23,12 +23,17 @@ from llama_index.core.llms.llm import ToolSelection
 
 from uq_llm_integrations.backends.content_blocks import plain_messages
 from uq_llm_integrations.backends.sampling_values import stop_strings
+from uq_llm_integrations.chat.objects import call_arguments
 from uq_llm_integrations.chat.parsers import continued, flag_of, tool_choice_of
 from uq_llm_integrations.chat.reply import ChatResult, Reply, ReplyPiece, ToolCall, Turn
+from uq_llm_integrations.chat.schemas import class_schema, parameters_of
 from uq_llm_integrations.chat.tool_specs import tool_specs
-from uq_llm_integrations.errors import InvalidRequestError
+from uq_llm_integrations.errors import InvalidAnswerError, InvalidRequestError
 from uq_llm_integrations.records import Conversation, JsonObject
 from uq_llm_integrations.report.metadata import token_usage
+
+if TYPE_CHECKING:
+    from llama_index.core.tools.types import BaseTool
 
 TURN = (
     "tools",
@@ -108,17 +113,44 @@ def openai_call(block: ToolCallBlock) -> JsonObject:
     return {"id": block.tool_call_id or "", "type": "function", "function": function}
 
 
-def selections(message: ChatMessage) -> list[ToolSelection]:
-    """Return the calls that a message requests; arguments that are no object become none."""
+def openai_tool(tool: BaseTool) -> JsonObject:
+    """Return a tool as a dict; LlamaIndex keeps nothing of a schema whose root is a reference."""
+    found: JsonObject = tool.metadata.to_openai_tool(skip_length_check=True)
+    schema = tool.metadata.fn_schema
+    if schema is not None and "properties" not in found["function"]["parameters"]:
+        found["function"]["parameters"] = parameters_of(class_schema(schema))
+    return found
+
+
+def selections(
+    message: ChatMessage,
+    finish_reason: str | None = None,
+    uncertainty: Mapping[str, Any] | None = None,
+) -> list[ToolSelection]:
+    """Return the calls that a message requests, of a response with this finish reason and metadata.
+
+    Raises IncompleteAnswerError where one was cut, and InvalidAnswerError where its arguments are
+    no JSON object: without them, LlamaIndex would call the tool with none.
+    """
     return [
         ToolSelection(
             tool_id=block.tool_call_id or "",
             tool_name=block.tool_name,
-            tool_kwargs=block.tool_kwargs if isinstance(block.tool_kwargs, dict) else {},
+            tool_kwargs=_block_arguments(block, finish_reason, uncertainty),
         )
         for block in message.blocks
         if isinstance(block, ToolCallBlock)
     ]
+
+
+def _block_arguments(
+    block: ToolCallBlock, finish_reason: str | None, uncertainty: Mapping[str, Any] | None
+) -> JsonObject:
+    if isinstance(block.tool_kwargs, dict):
+        return block.tool_kwargs
+    text, call_id = str(block.tool_kwargs), block.tool_call_id or ""
+    call = ToolCall(block.tool_name, text, call_id, is_cut=True)
+    return call_arguments(call, finish_reason, uncertainty)
 
 
 def chat_response(answer: ChatResult, model: str) -> ChatResponse:
@@ -215,7 +247,7 @@ def log_probs(entries: Sequence[Mapping[str, Any]] | None) -> list[list[LogProb]
 def _metadata(answer: ChatResult) -> JsonObject:
     return {
         "uncertainty": answer.uncertainty,
-        "finish_reason": answer.replies[0].candidate.finish_reason,
+        "finish_reason": answer.replies[0].finish_reason,
         **token_usage([answer.result]),
     }
 
@@ -231,11 +263,11 @@ def _raw(answer: ChatResult, model: str) -> JsonObject:
 
 
 def _arguments(call: ToolCall) -> JsonObject | str:
+    """Return the arguments, as a text where they are no object: `selections` says so."""
     try:
-        parsed = json.loads(call.arguments or "{}")
-    except ValueError:
+        return call_arguments(call, None)
+    except InvalidAnswerError:
         return call.arguments
-    return parsed if isinstance(parsed, dict) else call.arguments
 
 
 def _log_prob(entry: Mapping[str, Any]) -> LogProb:

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Generator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Generator
 from typing import Any, TypeVar
 
 import llama_index.core.instrumentation as instrument
-from llama_index.core.base.llms.types import ChatMessage, ChatResponse
+from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.instrumentation.events.llm import (
     LLMStructuredPredictEndEvent,
     LLMStructuredPredictStartEvent,
 )
 from llama_index.core.llms.llm import LLM
-from llama_index.core.program.utils import create_flexible_model
 from llama_index.core.prompts import BasePromptTemplate
 from llama_index.core.types import PydanticProgramMode
 from pydantic import BaseModel
-from pydantic_core import from_json
 
-from uq_llm_integrations.errors import HighUncertaintyError
 from uq_llm_integrations.faces import ModelFace
+from uq_llm_integrations.llama_index.due_object import MODES, DueObject
 from uq_llm_integrations.records import JsonObject
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -43,15 +41,17 @@ class StructuredPrediction(ModelFace, LLM):
     ) -> Model:
         """Return an object of the class, by a grammar unless `pydantic_program_mode` is set.
 
-        Raises HighUncertaintyError where the model abstains, since no object can say so.
+        Raises HighUncertaintyError where the model abstains, since no object can say so, and
+        IncompleteAnswerError where the answer ended before the object did.
         """
-        if not self._has_grammar:
+        if not self._predicts_itself:
             predicted: Model = super().structured_predict(
                 output_cls, prompt, llm_kwargs, **prompt_args
             )
             return predicted
-        messages = self._begun(output_cls, prompt, prompt_args)
-        return _ended(output_cls, self.chat(messages, **_call_arguments(output_cls, llm_kwargs)))
+        due = DueObject(output_cls, self.pydantic_program_mode)
+        messages = self._begun(due, output_cls, prompt, prompt_args)
+        return _ended(due.read(self.chat(messages, **due.arguments(llm_kwargs))))
 
     @dispatcher.span
     async def astructured_predict(
@@ -62,15 +62,14 @@ class StructuredPrediction(ModelFace, LLM):
         **prompt_args: Any,
     ) -> Model:
         """Return an object of the class, as `structured_predict` does."""
-        if not self._has_grammar:
+        if not self._predicts_itself:
             predicted: Model = await super().astructured_predict(
                 output_cls, prompt, llm_kwargs, **prompt_args
             )
             return predicted
-        messages = self._begun(output_cls, prompt, prompt_args)
-        return _ended(
-            output_cls, await self.achat(messages, **_call_arguments(output_cls, llm_kwargs))
-        )
+        due = DueObject(output_cls, self.pydantic_program_mode)
+        messages = self._begun(due, output_cls, prompt, prompt_args)
+        return _ended(due.read(await self.achat(messages, **due.arguments(llm_kwargs))))
 
     def _structured_stream_call(
         self,
@@ -80,7 +79,7 @@ class StructuredPrediction(ModelFace, LLM):
         **prompt_args: Any,
     ) -> Generator[Any, None, None]:
         """Yield what there is of the object, and the whole of it in the end."""
-        if not self._has_grammar:
+        if not self._predicts_itself:
             yield from super()._structured_stream_call(
                 output_cls,
                 prompt,  # type: ignore[arg-type]  # LlamaIndex itself gives it chat templates
@@ -88,10 +87,11 @@ class StructuredPrediction(ModelFace, LLM):
                 **prompt_args,
             )
             return
-        messages, growing = self._get_messages(prompt, **prompt_args), _Growing(output_cls)
-        for response in self.stream_chat(messages, **_call_arguments(output_cls, llm_kwargs)):
-            yield from growing.so_far(response)
-        yield growing.whole()
+        due = DueObject(output_cls, self.pydantic_program_mode)
+        messages = self._get_messages(due.prompt(prompt), **prompt_args)
+        for response in self.stream_chat(messages, **due.arguments(llm_kwargs)):
+            yield from due.grown(response)
+        yield due.whole()
 
     async def _structured_astream_call(
         self,
@@ -101,83 +101,47 @@ class StructuredPrediction(ModelFace, LLM):
         **prompt_args: Any,
     ) -> AsyncGenerator[Any, None]:
         """Return a generator of what there is of the object, and the whole of it in the end."""
-        if not self._has_grammar:
+        if not self._predicts_itself:
             return await super()._structured_astream_call(
                 output_cls,
                 prompt,  # type: ignore[arg-type]  # LlamaIndex itself gives it chat templates
                 llm_kwargs,
                 **prompt_args,
             )
-        messages, growing = self._get_messages(prompt, **prompt_args), _Growing(output_cls)
-        arguments = _call_arguments(output_cls, llm_kwargs)
+        due = DueObject(output_cls, self.pydantic_program_mode)
+        messages = self._get_messages(due.prompt(prompt), **prompt_args)
+        arguments = due.arguments(llm_kwargs)
 
         async def read() -> AsyncGenerator[Any, None]:
             async for response in await self.astream_chat(messages, **arguments):
-                for partial in growing.so_far(response):
+                for partial in due.grown(response):
                     yield partial
-            yield growing.whole()
+            yield due.whole()
 
         return read()
 
     @property
-    def _has_grammar(self) -> bool:
-        return self.pydantic_program_mode is PydanticProgramMode.DEFAULT
+    def _predicts_itself(self) -> bool:
+        """Whether the mode is one of this package's; LlamaIndex has programs for the others."""
+        mode = self.pydantic_program_mode
+        is_completion = mode is PydanticProgramMode.LLM and not self.chat_template
+        return mode in MODES and not is_completion
 
     def _begun(
-        self, output_cls: type[Model], prompt: BasePromptTemplate, arguments: JsonObject
+        self,
+        due: DueObject[Model],
+        output_cls: type[Model],
+        prompt: BasePromptTemplate,
+        arguments: JsonObject,
     ) -> list[ChatMessage]:
         dispatcher.event(
             LLMStructuredPredictStartEvent(
                 output_cls=output_cls, template=prompt, template_args=arguments
             )
         )
-        return self._get_messages(prompt, **arguments)
+        return self._get_messages(due.prompt(prompt), **arguments)
 
 
-class _Growing:
-    """The object of a stream, as far as it has come."""
-
-    def __init__(self, output_cls: type[BaseModel]) -> None:
-        self._class, self._partial = output_cls, create_flexible_model(output_cls)
-        self._last: ChatResponse | None = None
-
-    def so_far(self, response: ChatResponse) -> Iterator[Any]:
-        """Yield the object that an unfinished text has, where it has one."""
-        self._last = response
-        try:
-            fields = from_json(response.message.content or "", allow_partial="trailing-strings")
-        except ValueError:
-            return
-        if isinstance(fields, dict):
-            yield self._partial(**fields)
-
-    def whole(self) -> BaseModel:
-        """Return the finished object."""
-        assert self._last is not None
-        return _read(self._class, self._last)
-
-
-def _call_arguments(
-    output_cls: type[BaseModel], llm_kwargs: Mapping[str, Any] | None
-) -> JsonObject:
-    """Return the arguments of the chat call; those that choose tools mean nothing here."""
-    given = {name: one for name, one in (llm_kwargs or {}).items() if name not in _OF_TOOLS}
-    return {"response_schema": output_cls.model_json_schema(), **given}
-
-
-_OF_TOOLS = ("tool_required", "tool_choice", "allow_parallel_tool_calls")
-
-
-def _ended(output_cls: type[Model], response: ChatResponse) -> Model:
-    output = _read(output_cls, response)
+def _ended(output: Model) -> Model:
     dispatcher.event(LLMStructuredPredictEndEvent(output=output))
     return output
-
-
-def _read(output_cls: type[Model], response: ChatResponse) -> Model:
-    metadata = response.additional_kwargs["uncertainty"]
-    if metadata["decision"] == "abstained":
-        raise HighUncertaintyError(
-            metadata["condition"], text=metadata["original_text"], uncertainty=metadata
-        )
-    return output_cls.model_validate_json(response.message.content or "")

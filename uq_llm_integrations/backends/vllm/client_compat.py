@@ -260,17 +260,6 @@ def vllm_errors() -> VLLMErrors:
 # Requests and outputs.
 
 
-@reach(
-    "vllm.v1.structured_output.backend_xgrammar:has_xgrammar_unsupported_json_features(schema)",
-    "vllm.sampling_params:StructuredOutputsParams(structural_tag)",
-)
-def is_served_by_xgrammar(schema: Mapping[str, object]) -> bool:
-    """Whether xgrammar serves a JSON Schema; vLLM has another backend for the others."""
-    from vllm.v1.structured_output import backend_xgrammar
-
-    return not backend_xgrammar.has_xgrammar_unsupported_json_features(schema)
-
-
 class FlatRows(NamedTuple):
     """vLLM's log-probabilities of tokens, with k + 1 entries each, the token's own first."""
 

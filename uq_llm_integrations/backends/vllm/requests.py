@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from uq_llm_integrations.backends.capabilities import MASKING_PARAMETERS, PENALTIES
 from uq_llm_integrations.backends.sampling_values import described, sampling_value
-from uq_llm_integrations.backends.vllm.client_compat import is_served_by_xgrammar
+from uq_llm_integrations.backends.vllm.grammar_schemas import (
+    grammar_schema,
+    is_served_by_xgrammar,
+)  # fmt: skip  # a list of names
 from uq_llm_integrations.backends.vllm.sampling_compat import (
     bad_tokens,
     check_readable,
@@ -206,15 +209,18 @@ def why_not_observed(request: Request, *, use_v2_model_runner: bool) -> str | No
 def structured_outputs(given: Mapping[str, Any]) -> StructuredOutputsParams:
     """Return vLLM's parameters of what a mapping says by their names.
 
-    A schema that xgrammar does not serve is left to vLLM, which has another backend for it.
+    A schema that xgrammar does not serve is left to vLLM, which has another backend for it. Raises
+    InvalidRequestError, which names the part, where it has none.
     """
     from vllm.sampling_params import StructuredOutputsParams
 
     params = StructuredOutputsParams(**given)
     schema = params.json or ({"type": "object"} if params.json_object else None)
-    schema = json.loads(schema) if isinstance(schema, str) else schema
-    if schema is None or not is_served_by_xgrammar(schema):
+    if schema is None:
         return params
+    schema = grammar_schema(json.loads(schema) if isinstance(schema, str) else schema)
+    if not is_served_by_xgrammar(schema):
+        return StructuredOutputsParams(**{**given, "json": schema})
     form: Json = {"type": "json_schema", "json_schema": schema, "max_whitespace_cnt": SPACES}
     return StructuredOutputsParams(structural_tag=_tag(form))
 
