@@ -184,7 +184,7 @@ class Stepwise(Strategy):
         after = state.with_step(chosen, text[:end], score, result.usage, count)
         if stop is not None:
             return replace(after, finish_reason="stop", stop_reason=stop)
-        return self._ended(after, chosen, most, run.request)
+        return self._ended(after, chosen, most, run)
 
     def check(self, request: Request, capabilities: Capabilities, options: MethodOptions) -> None:
         """Refuse candidates that are all the same, and conditions that can never be decided."""
@@ -227,14 +227,14 @@ class Stepwise(Strategy):
 
         return replace(request, until=is_reached)
 
-    def _ended(self, state: StepState, last: Candidate, most: int, request: Request) -> StepState:
+    def _ended(self, state: StepState, last: Candidate, most: int, run: Run) -> StepState:
         """Return the state, finished where no other step can follow its last one."""
         if not self.boundary.ends(last, most) or not last.token_ids:
             return replace(state, finish_reason=last.finish_reason, stop_reason=last.stop_reason)
         is_last = self.max_steps is not None and len(state.steps) >= self.max_steps
-        if is_last or self._most_tokens(state, request) < 1:
+        if is_last or self._most_tokens(state, run) < 1:
             return replace(state, finish_reason="length")
-        return state.holding_back(self._own_stops(request))
+        return state.holding_back(self._own_stops(run.request))
 
     def _own_stops(self, request: Request) -> list[str]:
         """Return the stop strings that end the answer, and not only a step."""
