@@ -35,13 +35,6 @@ ENGINE_ARGUMENTS = {
 }
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where tests run side by side, all that share the engine stay together, as do a file's."""
-    for item in items:
-        is_shared = "backend" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("engine" if is_shared else str(item.path)))
-
-
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Only tests of a real engine or of a program of its own may open a socket."""
     if {"engine", "subprocess"} & {mark.name for mark in item.iter_markers()}:
