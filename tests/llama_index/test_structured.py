@@ -126,8 +126,6 @@ def test_a_reply_follows_a_schema_or_calls_tools():
     assert llm.chat(question(), **given).message.content == SAID
     called = llm.chat(question(), **given)
     assert [one.tool_name for one in llm.get_tool_calls_from_response(called)] == ["f"]
-    with pytest.raises(errors.InvalidRequestError, match="not both"):
-        scripted().chat(question(), tools=[tool], response_schema={})
 
 
 DOUBTED = {"uncertain_when": "mean_nll > 0", "on_high_uncertainty": "abstain"}

@@ -216,9 +216,10 @@ def test_a_grammar_is_refused_since_each_step_would_begin_it_anew():
 
 
 def test_a_minimum_of_tokens_is_one_of_the_answer_and_not_of_each_step():
-    backend = ScriptedBackend({"?": ["one\n"], "?one\n": ["two\n"], "?one\ntwo\n": ["end"]})
-    run(Stepwise(1, boundary=LINE), question(min_tokens=6), backend)
-    assert [one.sampling["min_tokens"] for one in backend.requests] == [6, 2, 0]
+    script = {"?": ["one two end"], "?one ": ["two end"], "?one two ": ["end"]}
+    backend = ScriptedBackend(script)
+    run(Stepwise(1, boundary=Boundary((), max_tokens=4)), question(min_tokens=6), backend)
+    assert [one.sampling["min_tokens"] for one in backend.requests] == [4, 2, 0]
 
 
 def test_a_stop_string_ends_the_answer_where_two_steps_make_it_whole():

@@ -180,6 +180,8 @@ class Stepwise(Strategy):
         chosen = result.candidate
         text = await run.backend.decode(state.token_ids + chosen.token_ids)
         end, stop = self._own_stop(text, state, chosen, run.request)
+        if stop is not None and stop != chosen.stop_reason:
+            chosen = await _until_stop(run, state, chosen, stop)
         score, count = result.scores[0][self.by], len(result.candidates)
         after = state.with_step(chosen, text[:end], score, result.usage, count)
         if stop is not None:
@@ -279,6 +281,19 @@ class Stepwise(Strategy):
             return first
         others = run.vary(numbered(run.request, 1, self.n - 1))
         return merged(first, await others.assess(await others.sample()))
+
+
+async def _until_stop(run: Run, state: StepState, chosen: Candidate, stop: str) -> Candidate:
+    """Return the candidate up to the token with which a stop string is whole.
+
+    The engine decodes a step by itself, and may see the string late where it cuts a character.
+    """
+    for count in range(1, len(chosen.token_ids)):
+        text = await run.backend.decode(state.token_ids + chosen.token_ids[:count])
+        if text.find(stop, len(state.text)) >= 0:
+            ids, trace = chosen.token_ids[:count], chosen.trace[:count]
+            return replace(chosen, token_ids=ids, trace=trace)
+    return chosen
 
 
 def _stop_strings(request: Request) -> list[str]:
