@@ -84,7 +84,8 @@ def _checked_prompt(prompt_ids: Sequence[int], capabilities: Capabilities) -> tu
         raise EmptyPromptError
     if context_length is not None and len(ids) >= context_length:
         raise PromptTooLongError(len(ids), context_length)
-    check_ids(ids, capabilities.vocabulary_size)
+    if (size := capabilities.vocabulary_size) is not None and max(ids) >= size:
+        check_ids(ids, size)
     return ids
 
 

@@ -8,7 +8,11 @@ from typing import Protocol
 from uq_llm_integrations.backends.base import Backend
 from uq_llm_integrations.backends.content_blocks import Message, plain_messages, text_of
 from uq_llm_integrations.backends.token_texts import named_texts, text_decoder
-from uq_llm_integrations.backends.unicode_text import check_unicode, checked_text
+from uq_llm_integrations.backends.unicode_text import (
+    check_conversation,
+    check_unicode,
+    checked_text,
+)
 from uq_llm_integrations.errors import ConfigurationError, InvalidRequestError, reason
 from uq_llm_integrations.records import Conversation
 
@@ -104,13 +108,6 @@ class TokenizerBackend(Backend):
     async def token_texts(self, token_ids: Sequence[int]) -> list[str]:
         """Return the text that each token adds; a special one adds its name."""
         return named_texts(await self.tokenizer(), token_ids)
-
-
-def check_conversation(conversation: Conversation) -> None:
-    """Raise InvalidRequestError for a text of a conversation that no tokenizer can read."""
-    check_unicode(conversation.messages, "messages")
-    check_unicode(conversation.tools, "tools")
-    check_unicode(conversation.template, "chat_template_kwargs")
 
 
 def chat_template(tokenizer: object, model: str) -> str:

@@ -12,11 +12,10 @@ import numpy as np
 
 from uq_llm_integrations.backends.base import Backend, failed_candidate, layer_numbers
 from uq_llm_integrations.backends.capabilities import MAX_N, Capabilities, check_request
-from uq_llm_integrations.backends.codec import check_conversation
 from uq_llm_integrations.backends.content_blocks import plain_messages
 from uq_llm_integrations.backends.event_loop import LoopThread
 from uq_llm_integrations.backends.token_texts import split_text
-from uq_llm_integrations.backends.unicode_text import checked_text
+from uq_llm_integrations.backends.unicode_text import check_conversation, checked_text
 from uq_llm_integrations.errors import ConfigurationError, InvalidRequestError, UncertaintyError
 from uq_llm_integrations.records import (
     Activations,
@@ -261,7 +260,10 @@ def _decode(token_ids: Sequence[int]) -> str:
 
 def _text(token_ids: Sequence[int]) -> str:
     """Return what a sample of these tokens says: no character of which bytes are missing."""
-    return "".join(split_text(_decode, token_ids))
+    try:
+        return bytes(token_ids).decode()
+    except UnicodeDecodeError:
+        return "".join(split_text(_decode, token_ids))
 
 
 def _growth(token_ids: Sequence[int]) -> Iterator[str]:

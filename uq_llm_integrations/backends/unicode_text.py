@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from uq_llm_integrations.errors import InvalidRequestError
+from uq_llm_integrations.records import Conversation
 
 
 def checked_text(text: object, where: str) -> str:
@@ -22,7 +23,8 @@ def check_unicode(value: object, where: str) -> None:
         >>> check_unicode([{"role": "user", "content": "Zürich"}], "messages")
     """
     if isinstance(value, str):
-        _check(value, where)
+        if not value.isascii():
+            _check(value, where)
     elif isinstance(value, Mapping):
         for name, part in value.items():
             check_unicode(name, f"a name in {where}")
@@ -32,9 +34,14 @@ def check_unicode(value: object, where: str) -> None:
             check_unicode(part, f"{where}[{index}]")
 
 
+def check_conversation(conversation: Conversation) -> None:
+    """Raise InvalidRequestError for a text of a conversation that no tokenizer can read."""
+    check_unicode(conversation.messages, "messages")
+    check_unicode(conversation.tools, "tools")
+    check_unicode(conversation.template, "chat_template_kwargs")
+
+
 def _check(text: str, where: str) -> None:
-    if text.isascii():
-        return
     try:
         text.encode()
     except UnicodeEncodeError as error:

@@ -47,7 +47,7 @@ from uq_llm_integrations.report.metadata import (
     uncertainty_metadata,
 )
 from uq_llm_integrations.settings import Settings
-from uq_llm_integrations.strategies.base import why_no_grammar
+from uq_llm_integrations.strategies.base import Strategy, why_no_grammar
 from uq_llm_integrations.strategies.streaming import AnswerPiece
 
 
@@ -72,12 +72,13 @@ class Exchange:
     """Prepares the request of one turn, and reads what comes back."""
 
     def __init__(self, model: RequestMaker, turn: Turn) -> None:
-        tool_specs(turn.conversation.tools)
-        if (source := _grammar_source(turn)) and model.settings.strategy.takes_steps:
-            raise InvalidRequestError(why_no_grammar(model.settings.strategy, source))
+        if turn.conversation.tools or turn.schema is not None:
+            _check_tools_and_schema(turn, model.settings.strategy)
         if turn.conversation.continues:
             _check_continued(turn.conversation)
         self._model, self._turn = model, turn
+        # Where the model abstains from an object, none can say so.
+        self._is_object_due = turn.schema is not None and turn.raises_abstention
         self._backend, self._settings = model.backend, model.settings
         self._wants_logprobs = model.settings.logprobs or model.settings.top_logprobs > 0
         self._new_reader: Callable[[], ReplyReader] = PlainReader
@@ -107,7 +108,8 @@ class Exchange:
         """Return the candidates as replies, the best first."""
         count = range(len(result.candidates))
         replies = [await self._scored_reply(result, index) for index in count]
-        self._check_answered(replies[0], result)
+        if self._is_object_due:
+            check_not_abstained(replies[0].uncertainty, result)
         return ChatResult(replies, result)
 
     async def piece(self, piece: AnswerPiece) -> ReplyPiece:
@@ -126,7 +128,8 @@ class Exchange:
                 uncertainty = {"by_token": columns}
         whole = await self._scored_reply(result, 0) if result else None
         if whole and result:
-            self._check_answered(whole, result)
+            if self._is_object_due:
+                check_not_abstained(whole.uncertainty, result)
             part = self._last_part(part, whole, result)
         return ReplyPiece(part, uncertainty, logprobs, whole, result)
 
@@ -178,11 +181,6 @@ class Exchange:
             return ReplyPart(result.decision.text)
         return self._shown.completed(part, whole.reply)
 
-    def _check_answered(self, scored: ScoredReply, result: Result) -> None:
-        """Raise where the model abstains from an object, since none can say so."""
-        if self._turn.schema is not None and self._turn.raises_abstention:
-            check_not_abstained(scored.uncertainty, result)
-
     def _read(self, candidate: Candidate) -> Reply:
         reply = self._new_reader().whole(candidate.text, candidate.token_ids)
         choice = self._turn.tool_choice
@@ -195,6 +193,13 @@ class Exchange:
         top = top_tokens(trace, self._settings.top_logprobs)
         names = await texts.alternatives([[token for token, _ in row] for row in top])
         return openai_logprobs(trace, texts.latest, top, names)
+
+
+def _check_tools_and_schema(turn: Turn, strategy: Strategy) -> None:
+    """Raise InvalidRequestError for tools that are none, and for a grammar that steps break."""
+    tool_specs(turn.conversation.tools)
+    if (source := _grammar_source(turn)) and strategy.takes_steps:
+        raise InvalidRequestError(why_no_grammar(strategy, source))
 
 
 def _grammar_source(turn: Turn) -> str | None:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from uq_llm_integrations.chat.reply import CallPart, Reply, ReplyPart
 
 
+@dataclass
 class Shown:
     """Keeps what a stream has shown, since it can read less out of a damaged reply than the end."""
 
-    def __init__(self) -> None:
-        self._before = self._content = ""
-        self._ids: dict[int, str] = {}
-        self._calls = 0
+    _before: str = ""
+    _content: str = ""
+    _ids: dict[int, str] = field(default_factory=dict)
+    _calls: int = 0
 
     def add(self, part: ReplyPart) -> None:
         """Note what is shown, the last part as well."""

@@ -8,8 +8,10 @@ from typing import Any, cast
 from langchain_core.messages import (
     AIMessage,
     BaseMessage,
+    HumanMessage,
     InvalidToolCall,
     RemoveMessage,
+    SystemMessage,
     ToolCall,
     convert_to_openai_messages,
 )
@@ -56,14 +58,17 @@ def turn_of(
     InvalidRequestError for pictures, sound and files, and for tools that are no functions.
     """
     plain = tuple(part for one in messages for part in _plain(one))
-    conversation = Conversation(plain, openai_tools(tools or ()))
+    conversation = Conversation(plain, openai_tools(tools) if tools else ())
+    if continue_final_message is not None:
+        conversation = continued(conversation, continue_final_message)
     schema = None if response_format is None else schema_of(response_format)
     return Turn(
-        continued(conversation, continue_final_message),
-        stop_strings(stop),
+        conversation,
+        () if stop is None else stop_strings(stop),
         "auto" if tool_choice is None else tool_choice_of(tool_choice),
         schema,
-        parallel_tool_calls=flag_of("parallel_tool_calls", parallel_tool_calls, default=True),
+        parallel_tool_calls=parallel_tool_calls is None
+        or flag_of("parallel_tool_calls", parallel_tool_calls, default=True),
         raises_abstention=raises_abstention,
     )
 
@@ -81,6 +86,8 @@ def _plain(message: BaseMessage) -> tuple[Message, ...]:
     thoughts = beside.get("reasoning_content") or beside.get("reasoning")
     if isinstance(thoughts, str) and thoughts:
         plain["reasoning_content"] = thoughts
+    if isinstance(message, HumanMessage | SystemMessage) and isinstance(plain["content"], str):
+        return (plain,)
     # A model's citations split its text; other texts stand by themselves, as in LangChain.
     return plain_messages([plain], "" if isinstance(message, AIMessage) else "\n")
 
@@ -100,15 +107,14 @@ _OF_CONTENT = {"model_provider", "output_version"}
 
 def unscored(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
     """Return messages as they are sent: without scores and usage, which differ from run to run."""
-    return [_unscored(message) for message in messages]
-
-
-def _unscored(message: BaseMessage) -> BaseMessage:
-    metadata = {k: v for k, v in message.response_metadata.items() if k in _OF_CONTENT}
-    update: JsonObject = {"response_metadata": metadata}
-    if isinstance(message, AIMessage):
-        update["usage_metadata"] = None
-    return message.model_copy(update=update)
+    sent = []
+    for message in messages:
+        metadata = {k: v for k, v in message.response_metadata.items() if k in _OF_CONTENT}
+        update: JsonObject = {"response_metadata": metadata}
+        if isinstance(message, AIMessage):
+            update["usage_metadata"] = None
+        sent.append(message.model_copy(update=update))
+    return sent
 
 
 def openai_tools(tools: Iterable[Any], strict: bool | None = None) -> tuple[Mapping[str, Any], ...]:
@@ -164,7 +170,7 @@ def chat_result(answer: Answer, model: str) -> ChatResult:
 
 def message_of(scored: ScoredReply, usage: UsageMetadata, model: str) -> AIMessage:
     """Return a reply as a message; a call that is cut or has no object is an invalid one."""
-    calls, invalid = calls_of(scored)
+    calls, invalid = calls_of(scored) if scored.reply.tool_calls else ([], [])
     thoughts = scored.reply.reasoning
     return AIMessage(
         content=scored.reply.content,

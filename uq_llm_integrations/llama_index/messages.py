@@ -60,19 +60,22 @@ def turn_of(
 
     Raises InvalidRequestError for tools where there is no chat template to describe them.
     """
-    specs = tool_specs(arguments.get("tools"))
+    specs = tool_specs(tools) if (tools := arguments.get("tools")) else ()
     if (specs or arguments.get("continue_final_message")) and written is not None:
         what = "tools" if specs else "continue_final_message"
         raise InvalidRequestError(f"{what} needs the model's chat template: chat_template=True")
     conversation = Conversation(() if written else tuple(map(openai_message, messages)), specs)
-    parallel = arguments.get("allow_parallel_tool_calls")
+    if (continues := arguments.get("continue_final_message")) is not None:
+        conversation = continued(conversation, continues)
+    stop, parallel = arguments.get("stop"), arguments.get("allow_parallel_tool_calls")
     return Turn(
-        continued(conversation, arguments.get("continue_final_message")),
-        stop_strings(arguments.get("stop")),
+        conversation,
+        () if stop is None else stop_strings(stop),
         tool_choice_of(arguments.get("tool_choice")),
         arguments.get("response_schema"),
         written,
-        parallel_tool_calls=flag_of("allow_parallel_tool_calls", parallel, default=True),
+        parallel_tool_calls=parallel is None
+        or flag_of("allow_parallel_tool_calls", parallel, default=True),
     )
 
 
@@ -83,7 +86,10 @@ def openai_message(message: ChatMessage) -> JsonObject:
     Raises InvalidRequestError for pictures, sound and documents, by their type.
     """
     role, beside = _ROLES.get(message.role, message.role.value), message.additional_kwargs
-    plain: JsonObject = {"role": role, "content": [_block(one) for one in message.blocks]}
+    texts = [one.text for one in message.blocks if isinstance(one, TextBlock)]
+    is_text = len(texts) == len(message.blocks)
+    content = "\n".join(texts) if is_text else [_block(one) for one in message.blocks]
+    plain: JsonObject = {"role": role, "content": content}
     if role == "tool" and beside.get("tool_call_id"):
         plain["tool_call_id"] = beside["tool_call_id"]
     calls = beside.get("tool_calls") or ()

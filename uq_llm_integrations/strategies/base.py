@@ -267,7 +267,8 @@ async def completed(strategy: Strategy, run: Run) -> Result:
 
     A strategy may leave out what an attempt that failed has cost, or what it did not keep.
     """
-    check_grammar(strategy, run.request)
+    if run.request.sampling.get("structured_outputs"):
+        check_grammar(strategy, run.request)
     result = await strategy(run)
     return replace(result, usage=result.usage.at_least(run.backend.usage))
 
