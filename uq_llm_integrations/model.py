@@ -18,9 +18,8 @@ from uq_llm_integrations.backends.token_texts import candidate_texts
 from uq_llm_integrations.backends.vllm.backend import VLLMEngineBackend
 from uq_llm_integrations.chat.counting import count_tokens
 from uq_llm_integrations.chat.exchange import Exchange
-from uq_llm_integrations.chat.parsers import continued, flag_of, tool_choice_of
 from uq_llm_integrations.chat.reply import ChatResult, ReplyPiece, Turn
-from uq_llm_integrations.chat.tool_specs import tool_specs
+from uq_llm_integrations.chat.turns import Messages, turn_of
 from uq_llm_integrations.config import Configuration
 from uq_llm_integrations.errors import (
     ConfigurationError,
@@ -49,9 +48,6 @@ from uq_llm_integrations.truncation import (
 )
 
 T = TypeVar("T")
-
-Messages = str | Conversation | Sequence[Mapping[str, Any]]
-"""A user's question, or messages in the shape of OpenAI's API."""
 
 
 class UncertaintyModel:
@@ -194,7 +190,7 @@ class UncertaintyModel:
     async def achat(self, messages: Messages | Turn, **options: object) -> ChatResult:
         """Return what `chat` does."""
         turn, options = (
-            (messages, options) if isinstance(messages, Turn) else _turn(messages, options)
+            (messages, options) if isinstance(messages, Turn) else turn_of(messages, options)
         )
         model = self.with_options(**options) if options else self
         exchange = Exchange(model, turn)
@@ -212,7 +208,7 @@ class UncertaintyModel:
     ) -> AsyncGenerator[ReplyPiece, None]:
         """Yield what `stream` does."""
         turn, options = (
-            (messages, options) if isinstance(messages, Turn) else _turn(messages, options)
+            (messages, options) if isinstance(messages, Turn) else turn_of(messages, options)
         )
         model = self.with_options(**options)
         exchange = Exchange(model, turn)
@@ -235,7 +231,7 @@ class UncertaintyModel:
     async def acount_tokens(self, messages: Messages | Turn, **options: object) -> int:
         """Return what `count_tokens` does."""
         turn, options = (
-            (messages, options) if isinstance(messages, Turn) else _turn(messages, options)
+            (messages, options) if isinstance(messages, Turn) else turn_of(messages, options)
         )
         values = self.with_options(**options).settings.chat_template_kwargs
         conversation = turn.conversation
@@ -370,34 +366,3 @@ class UncertaintyModel:
                 raise
             text = f"no {what} within {self.settings.timeout} seconds"
             raise EngineTimeoutError(text) from error
-
-
-def _checked(messages: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
-    """Return messages as a tuple; raise InvalidRequestError where they are none."""
-    checked = tuple(messages) if isinstance(messages, Sequence) else ()
-    if not checked:
-        raise InvalidRequestError(f"the messages are {messages!r}; give a text or a list of them")
-    for one in checked:
-        if not isinstance(one, Mapping) or not {"role", "content"} <= one.keys():
-            raise InvalidRequestError(f"{one!r} is no message with a 'role' and a 'content'")
-    return checked
-
-
-def _turn(messages: Messages, options: dict[str, Any]) -> tuple[Turn, dict[str, Any]]:
-    """Return the turn, and the options that are not of the turn."""
-    rest = dict(options)
-    tools, stop = rest.pop("tools", None) or (), stop_strings(rest.pop("stop", None))
-    if isinstance(messages, str):
-        messages = [{"role": "user", "content": messages}]
-    if not isinstance(messages, Conversation):
-        messages = Conversation(_checked(messages), tool_specs(tools))
-    continues = rest.pop("continue_final_message", None)
-    parallel = rest.pop("parallel_tool_calls", None)
-    turn = Turn(
-        continued(messages, continues),
-        stop,
-        tool_choice_of(rest.pop("tool_choice", None)),
-        rest.pop("schema", None),
-        parallel_tool_calls=flag_of("parallel_tool_calls", parallel, default=True),
-    )
-    return turn, rest

@@ -90,7 +90,7 @@ class ModelTurn:
         return None
 
     def actions(self, is_doubted: Callable[[str | None], bool]) -> list[Action]:
-        """Return what a person is asked about: the calls that are doubted, or the answer.
+        """Return what a person decides about: the calls that are doubted, or the answer.
 
         A call that failed already, since it is no object of the schema, is left out.
         """

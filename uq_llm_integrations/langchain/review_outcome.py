@@ -47,7 +47,7 @@ def outcome(turn: ModelTurn, pairs: Pairs) -> JsonObject:
 
 
 def _reply(turn: ModelTurn, action: Action, decision: HumanDecision) -> BaseMessage | None:
-    """Return what the model is told of a decision, None where the call is run or the run ends."""
+    """Return what the model reads of a decision, None where the call is run or the run ends."""
     notice = {"lc_source": "hitl_interrupt_decision", "lc_data": {"decision": decision.type}}
     content = _content(action, decision)
     if content is None:

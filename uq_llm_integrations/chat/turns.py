@@ -1,0 +1,47 @@
+"""From a question or messages, and what is said beside them, to a turn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from uq_llm_integrations.backends.sampling_values import stop_strings
+from uq_llm_integrations.chat.parsers import continued, flag_of, tool_choice_of
+from uq_llm_integrations.chat.reply import Turn
+from uq_llm_integrations.chat.tool_specs import tool_specs
+from uq_llm_integrations.errors import InvalidRequestError
+from uq_llm_integrations.records import Conversation
+
+Messages = str | Conversation | Sequence[Mapping[str, Any]]
+"""A user's question, or messages in the shape of OpenAI's API."""
+
+
+def turn_of(messages: Messages, options: dict[str, Any]) -> tuple[Turn, dict[str, Any]]:
+    """Return the turn, and the options that are not of the turn."""
+    rest = dict(options)
+    tools, stop = rest.pop("tools", None) or (), stop_strings(rest.pop("stop", None))
+    if isinstance(messages, str):
+        messages = [{"role": "user", "content": messages}]
+    if not isinstance(messages, Conversation):
+        messages = Conversation(_checked(messages), tool_specs(tools))
+    continues = rest.pop("continue_final_message", None)
+    parallel = rest.pop("parallel_tool_calls", None)
+    turn = Turn(
+        continued(messages, continues),
+        stop,
+        tool_choice_of(rest.pop("tool_choice", None)),
+        rest.pop("schema", None),
+        parallel_tool_calls=flag_of("parallel_tool_calls", parallel, default=True),
+    )
+    return turn, rest
+
+
+def _checked(messages: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
+    """Return messages as a tuple; raise InvalidRequestError where they are none."""
+    checked = tuple(messages) if isinstance(messages, Sequence) else ()
+    if not checked:
+        raise InvalidRequestError(f"the messages are {messages!r}; give a text or a list of them")
+    for one in checked:
+        if not isinstance(one, Mapping) or not {"role", "content"} <= one.keys():
+            raise InvalidRequestError(f"{one!r} is no message with a 'role' and a 'content'")
+    return checked
