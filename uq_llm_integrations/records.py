@@ -20,6 +20,9 @@ Layer = int | Literal["middle"]
 Integers = NDArray[np.int64]
 JsonObject = dict[str, Any]
 
+JsonMapping = Mapping[str, Any]
+"""A JSON object that is only read."""
+
 
 @dataclass(frozen=True)
 class EarlyStop:

@@ -7,7 +7,6 @@ have had more digits, so that it counts as unfinished, too.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from typing import Any
 
 from pydantic_core import from_json
@@ -19,7 +18,7 @@ from uq_llm_integrations.errors import (
     IncompleteAnswerError,
     InvalidAnswerError,
 )  # fmt: skip  # a list of names
-from uq_llm_integrations.records import JsonObject, Result
+from uq_llm_integrations.records import JsonMapping, JsonObject, Result
 
 _ENDED = {None, "stop", "tool_calls"}
 """Finish reasons of an answer that came to an end of its own, unless a stop string ended it."""
@@ -34,7 +33,7 @@ _CAUSES = {
 }
 
 
-def check_object(text: str, finish_reason: str | None, uncertainty: Mapping[str, Any]) -> None:
+def check_object(text: str, finish_reason: str | None, uncertainty: JsonMapping) -> None:
     """Raise where an answer is not the object that was due.
 
     Raises HighUncertaintyError where the model abstained, and IncompleteAnswerError where the
@@ -48,7 +47,7 @@ def check_object(text: str, finish_reason: str | None, uncertainty: Mapping[str,
     raise incomplete("the object", text, finish_reason, uncertainty)
 
 
-def check_not_abstained(uncertainty: Mapping[str, Any], result: Result | None = None) -> None:
+def check_not_abstained(uncertainty: JsonMapping, result: Result | None = None) -> None:
     """Raise HighUncertaintyError, with the draft and its scores, where the model abstained."""
     if uncertainty.get("decision") == "abstained":
         draft = str(uncertainty.get("original_text", ""))
@@ -61,7 +60,7 @@ def check_not_abstained(uncertainty: Mapping[str, Any], result: Result | None = 
 
 
 def call_arguments(
-    call: ToolCall, finish_reason: str | None, uncertainty: Mapping[str, Any] | None = None
+    call: ToolCall, finish_reason: str | None, uncertainty: JsonMapping | None = None
 ) -> JsonObject:
     """Return the arguments of a call; none at all are an empty object.
 
@@ -84,7 +83,7 @@ def call_arguments(
 
 
 def missing_call(
-    name: str | None, text: str, finish_reason: str | None, uncertainty: Mapping[str, Any]
+    name: str | None, text: str, finish_reason: str | None, uncertainty: JsonMapping
 ) -> InvalidAnswerError:
     """Return the error of an answer, `text`, that does not have the call that was due.
 
@@ -123,7 +122,7 @@ def _is_begun(call: ToolCall) -> bool:
 
 
 def incomplete(
-    name: str, text: str, finish_reason: str | None, uncertainty: Mapping[str, Any] | None
+    name: str, text: str, finish_reason: str | None, uncertainty: JsonMapping | None
 ) -> IncompleteAnswerError:
     """Return the error of an answer that ended within what was due, of which there is `text`."""
     cause = _CAUSES.get(finish_reason or "stop", _CAUSES["stop"])

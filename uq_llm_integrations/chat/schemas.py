@@ -14,6 +14,9 @@ from pydantic_core import core_schema
 from uq_llm_integrations.errors import ConfigurationError, InvalidRequestError
 from uq_llm_integrations.records import JsonObject
 
+Schema = Mapping[str, Any]
+"""A JSON Schema."""
+
 _SECONDS = r"[0-9]+(\.[0-9]{1,6})?S"
 _HOURS = rf"([0-9]+H([0-9]+M)?({_SECONDS})?|[0-9]+M({_SECONDS})?|{_SECONDS})"
 _DATE = r"[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
@@ -68,7 +71,7 @@ class _Schemas(GenerateJsonSchema):
         return _without_unique_items(super().frozenset_schema(schema))
 
 
-def _zone(schema: Mapping[str, Any]) -> str:
+def _zone(schema: Schema) -> str:
     constraint = schema.get("tz_constraint")
     if constraint == "naive":
         return ""
@@ -101,7 +104,7 @@ def class_schema(cls: type[BaseModel]) -> JsonObject:
         ) from error
 
 
-def plain_schema(schema: Mapping[str, Any] | type[BaseModel]) -> JsonObject:
+def plain_schema(schema: Schema | type[BaseModel]) -> JsonObject:
     """Return the JSON Schema that a caller means, `{}` for any JSON object.
 
     Raises InvalidRequestError for what is none, and ConfigurationError as `class_schema` does.
@@ -115,7 +118,7 @@ def plain_schema(schema: Mapping[str, Any] | type[BaseModel]) -> JsonObject:
     return dict(schema)
 
 
-def with_plain_root(schema: Mapping[str, Any]) -> JsonObject:
+def with_plain_root(schema: Schema) -> JsonObject:
     """Return a schema whose root is no reference: many look for its properties there."""
     root, seen = dict(schema), set[str]()
     while isinstance(name := root.get("$ref"), str) and name not in seen:
@@ -128,12 +131,12 @@ def with_plain_root(schema: Mapping[str, Any]) -> JsonObject:
     return root
 
 
-def parameters_of(schema: Mapping[str, Any]) -> JsonObject:
+def parameters_of(schema: Schema) -> JsonObject:
     """Return a schema as that of a call's arguments, whose tool has the name and description."""
     return {key: one for key, one in schema.items() if key not in {"title", "description"}}
 
 
-def is_recursive(schema: Mapping[str, Any]) -> bool:
+def is_recursive(schema: Schema) -> bool:
     """Whether an object of the schema may hold another one of a kind that it is part of."""
     definitions = {**schema.get("$defs", {}), **schema.get("definitions", {})}
     reached = {name: _references(one) for name, one in definitions.items()}
@@ -154,7 +157,7 @@ def _references(part: Any) -> set[str]:
     return set[str]().union(*map(_references, part)) if isinstance(part, list) else set()
 
 
-def object_tool(name: str, schema: Mapping[str, Any]) -> JsonObject:
+def object_tool(name: str, schema: Schema) -> JsonObject:
     """Return the tool, in OpenAI's shape, whose arguments are the object of a schema.
 
     Raises ConfigurationError where the schema is not that of an object.
@@ -170,7 +173,7 @@ def tool_name(name: str) -> str:
     return re.sub(r"[^a-zA-Z0-9_-]", "_", name)
 
 
-def check_is_object(schema: Mapping[str, Any], name: str) -> None:
+def check_is_object(schema: Schema, name: str) -> None:
     """Raise ConfigurationError where what follows the schema may be no object."""
     if not _is_object(schema, schema):
         kind = repr(schema.get("type", "any"))
@@ -180,7 +183,7 @@ def check_is_object(schema: Mapping[str, Any], name: str) -> None:
         )
 
 
-def _is_object(schema: Any, root: Mapping[str, Any], depth: int = 0) -> bool:
+def _is_object(schema: Any, root: Schema, depth: int = 0) -> bool:
     if not isinstance(schema, Mapping) or depth > 16:
         return False
     definitions = {key: root[key] for key in ("$defs", "definitions") if key in root}

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from uq_llm_integrations.errors import InvalidRequestError
+from uq_llm_integrations.records import JsonMapping
 
 SHAPE = '{"type": "function", "function": {"name": ..., "description": ..., "parameters": ...}}'
 
 
-def tool_specs(tools: object) -> tuple[Mapping[str, Any], ...]:
+def tool_specs(tools: object) -> tuple[JsonMapping, ...]:
     """Return tools as a tuple, None as an empty one.
 
     Raises InvalidRequestError for what is no function with a name, by its type where it is a tool
@@ -42,7 +42,7 @@ def _check(tool: object) -> None:
             raise InvalidRequestError(f"the tool {tool!r} is no function; allowed are {SHAPE}")
 
 
-def _check_function(name: str, function: Mapping[str, Any]) -> None:
+def _check_function(name: str, function: JsonMapping) -> None:
     for field, allowed in (("parameters", Mapping), ("description", str)):
         value = function.get(field)
         if value is not None and not isinstance(value, allowed):

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
+from uq_llm_integrations.backends.content_blocks import Message
 from uq_llm_integrations.backends.sampling_values import stop_strings
 from uq_llm_integrations.chat.parsers import continued, flag_of, tool_choice_of
 from uq_llm_integrations.chat.reply import Turn
 from uq_llm_integrations.chat.tool_specs import tool_specs
 from uq_llm_integrations.errors import InvalidRequestError
-from uq_llm_integrations.records import Conversation
+from uq_llm_integrations.records import Conversation, JsonObject
 
-Messages = str | Conversation | Sequence[Mapping[str, Any]]
+Messages = str | Conversation | Sequence[Message]
 """A user's question, or messages in the shape of OpenAI's API."""
 
 
-def turn_of(messages: Messages, options: dict[str, Any]) -> tuple[Turn, dict[str, Any]]:
+def turn_of(messages: Messages, options: JsonObject) -> tuple[Turn, JsonObject]:
     """Return the turn, and the options that are not of the turn."""
     rest = dict(options)
     tools, stop = rest.pop("tools", None) or (), stop_strings(rest.pop("stop", None))
@@ -36,7 +36,7 @@ def turn_of(messages: Messages, options: dict[str, Any]) -> tuple[Turn, dict[str
     return turn, rest
 
 
-def _checked(messages: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
+def _checked(messages: Sequence[Message]) -> tuple[Message, ...]:
     """Return messages as a tuple; raise InvalidRequestError where they are none."""
     checked = tuple(messages) if isinstance(messages, Sequence) else ()
     if not checked:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from langchain_core.exceptions import OutputParserException
@@ -18,6 +18,7 @@ from uq_llm_integrations.chat.objects import (
 )  # fmt: skip  # a list of names
 from uq_llm_integrations.chat.reply import ToolCall
 from uq_llm_integrations.langchain.object_schema import ObjectSchema
+from uq_llm_integrations.records import JsonMapping
 
 
 class ObjectReader:
@@ -134,6 +135,6 @@ def _content(message: AIMessage) -> str:
     return text
 
 
-def _metadata(message: AIMessage) -> tuple[str | None, Mapping[str, Any]]:
+def _metadata(message: AIMessage) -> tuple[str | None, JsonMapping]:
     found = message.response_metadata
     return found.get("finish_reason"), found.get("uncertainty", {})

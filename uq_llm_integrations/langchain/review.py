@@ -25,6 +25,7 @@ from pydantic import TypeAdapter, ValidationError, WrapValidator
 
 from uq_llm_integrations.coercion import validation_text
 from uq_llm_integrations.errors import InvalidRequestError
+from uq_llm_integrations.records import JsonMapping, JsonObject
 
 ANSWER = "answer"
 """The name of the action that an answer without calls is."""
@@ -53,7 +54,7 @@ class Action:
     """
 
     name: str
-    args: dict[str, Any]
+    args: JsonObject
     allowed: tuple[DecisionType, ...] = ("approve", "edit", "reject")
     call_id: str | None = None
     draft: Any = None
@@ -66,7 +67,7 @@ class HumanDecision:
     type: str
     message: str | None = None
     name: str = ""
-    args: dict[str, Any] = field(default_factory=dict)
+    args: JsonObject = field(default_factory=dict)
     value: Any = None
 
 
@@ -79,7 +80,7 @@ class ModelTurn:
     draft: Any
 
     @classmethod
-    def of(cls, state: Mapping[str, Any]) -> Self | None:
+    def of(cls, state: JsonMapping) -> Self | None:
         """Return the last turn of an agent's state, None where there is none."""
         messages = state["messages"]
         for at in reversed(range(len(messages))):
@@ -101,14 +102,14 @@ class ModelTurn:
         fresh = [one for one in doubted if one["id"] not in self.replies or self.draft is not None]
         return [self._call_action(one["name"], one["args"], one["id"]) for one in fresh]
 
-    def _call_action(self, name: str, args: dict[str, Any], call_id: str | None) -> Action:
+    def _call_action(self, name: str, args: JsonObject, call_id: str | None) -> Action:
         if call_id in self.replies:
             return Action(name, args, call_id=call_id, draft=self.draft)
         return Action(name, args, ALL_DECISIONS, call_id)
 
 
 def decided(
-    actions: Sequence[Action], condition: str | None, uncertainty: Mapping[str, Any]
+    actions: Sequence[Action], condition: str | None, uncertainty: JsonMapping
 ) -> list[HumanDecision]:
     """Interrupt the run, and return what a person decides about each action when it is resumed.
 
@@ -203,12 +204,12 @@ def _edit(given: object, action: Action, place: str) -> HumanDecision:
     return edit if action.draft is None else replace(edit, value=_object(edit, action, place))
 
 
-def _written(args: Mapping[str, Any]) -> str:
+def _written(args: JsonMapping) -> str:
     """Return arguments as text, in which 1, 1.0 and true differ."""
     return json.dumps(args, sort_keys=True, default=repr)
 
 
-def _check_answer(given: Mapping[str, Any], action: Action, place: str) -> None:
+def _check_answer(given: JsonMapping, action: Action, place: str) -> None:
     """Raise InvalidRequestError where an answer becomes something else."""
     is_answer = action.call_id is None
     if (is_answer or action.draft is not None) and given["name"] != action.name:

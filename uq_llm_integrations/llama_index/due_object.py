@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import cached_property
 from typing import Any, Generic, TypeVar
 
@@ -19,7 +19,7 @@ from uq_llm_integrations.chat.json_spans import is_json
 from uq_llm_integrations.chat.objects import check_object, missing_call, partial_object
 from uq_llm_integrations.chat.schemas import class_schema, object_tool
 from uq_llm_integrations.llama_index.messages import selections
-from uq_llm_integrations.records import JsonObject
+from uq_llm_integrations.records import JsonMapping, JsonObject
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -43,7 +43,7 @@ class DueObject(Generic[Model]):
             prompt.output_parser = PydanticOutputParser(output_cls=self._class)
         return prompt
 
-    def arguments(self, llm_kwargs: Mapping[str, Any] | None) -> JsonObject:
+    def arguments(self, llm_kwargs: JsonMapping | None) -> JsonObject:
         """Return the arguments of the chat call; those that choose tools mean nothing here."""
         given = {name: one for name, one in (llm_kwargs or {}).items() if name not in _OF_TOOLS}
         if self._mode is PydanticProgramMode.LLM:
@@ -99,6 +99,6 @@ def _json_in(text: str) -> str:
     return within if is_json(within) else text[max(start, 0) :]
 
 
-def _metadata(response: ChatResponse) -> tuple[str | None, Mapping[str, Any]]:
+def _metadata(response: ChatResponse) -> tuple[str | None, JsonMapping]:
     given = response.additional_kwargs
     return given.get("finish_reason"), given.get("uncertainty", {})

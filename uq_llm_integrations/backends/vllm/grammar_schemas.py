@@ -13,6 +13,9 @@ from uq_llm_integrations.backends.vllm.grammar_compat import (
 )  # fmt: skip  # a list of names
 from uq_llm_integrations.errors import InvalidRequestError
 
+Schema = Mapping[str, Any]
+"""A JSON Schema."""
+
 FORMATS = frozenset(
     {"date", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "json-pointer"}
     | {"relative-json-pointer", "time", "uri", "uri-reference", "uri-template", "uuid"}
@@ -43,7 +46,7 @@ def _part(key: str, part: Any) -> Any:
     return grammar_schema(part)
 
 
-def is_served_by_xgrammar(schema: Mapping[str, Any]) -> bool:
+def is_served_by_xgrammar(schema: Schema) -> bool:
     """Whether xgrammar serves a schema. vLLM has other backends for some of the others.
 
     Raises InvalidRequestError, which names the part, for what none of them serves.
@@ -72,8 +75,8 @@ def _service(text: str) -> tuple[bool, str | None]:
 
 
 def _refused(
-    schema: Mapping[str, Any], root: Mapping[str, Any], path: tuple[str, ...] = ()
-) -> Iterator[tuple[tuple[str, ...], Mapping[str, Any]]]:
+    schema: Schema, root: Schema, path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], Schema]]:
     """Yield the parts, the innermost first, that are not served by themselves."""
     for name, one in _parts(schema):
         yield from _refused(one, root, (*path, name))
@@ -83,7 +86,7 @@ def _refused(
         yield path, schema
 
 
-def _parts(schema: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _parts(schema: Schema) -> Iterator[tuple[str, Schema]]:
     for key, part in schema.items():
         named: Any = ((key, part),)
         if key in _VALUES:
