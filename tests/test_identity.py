@@ -253,7 +253,7 @@ options = dict(
     strategy=BestOfN(2, by="majority", answer=lambda text: {"a", "b", text}),
     uncertain_when=(score("entropy") > 0.1 + 0.2) & Custom(lambda r: named(r.text), "long"),
     method_options=MethodOptions(claims=partial(named, names={"u", "v", "w"})),
-    sampling={"stop_token_ids": [1], "top_k": 3, "extra_args": {"b": {"d", "c"}, "a": 1.0}},
+    sampling={"stop_token_ids": [1], "top_k": 3, "extra_args": {"b": ["d", "c"], "a": 1.0}},
 )
 print(UncertaintyModel(ScriptedBackend(["a"]), **options).identity)
 """

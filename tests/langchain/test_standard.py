@@ -62,6 +62,12 @@ class TestOnTheEngine(OnTheEngine):
     def test_json_mode(self, model):
         super().test_json_mode(model)
 
+    @pytest.mark.xfail(
+        reason="the model of 135M parameters repeats itself until it is cut", strict=True
+    )
+    def test_structured_output_optional_param(self, model):
+        super().test_structured_output_optional_param(model)
+
 
 def test_the_agent_loop_with_a_model_that_calls_tools():
     said = call("get_weather", location="San Francisco, CA")
@@ -70,3 +76,7 @@ def test_the_agent_loop_with_a_model_that_calls_tools():
 
 def test_json_mode_with_a_model_that_follows_instructions():
     OnTheEngine().test_json_mode(scripted('{"setup": "A cat?", "punchline": "Meow."}'))
+
+
+def test_an_object_without_an_optional_field():
+    OnTheEngine().test_structured_output_optional_param(scripted('{"setup": "A cat?"}'))

@@ -27,13 +27,15 @@ from uq_llm_integrations.records import JsonObject
 class ObjectSchema:
     """A pydantic class, a TypedDict, a JSON Schema or a tool, as the schema of an answer.
 
-    `plain` is the JSON Schema, `cls` the pydantic class, where it is one.
+    `plain` is the JSON Schema, `cls` the pydantic class, where it is one, and `traced` what
+    LangChain's tracers are given.
     """
 
     def __init__(self, schema: JsonObject | type) -> None:
         is_class = isinstance(schema, type) and issubclass(schema, BaseModel | BaseModelV1)
         self.cls: type[BaseModel] | type[BaseModelV1] | None = schema if is_class else None  # type: ignore[assignment]
         self.plain = _plain(schema)
+        self.traced = convert_to_openai_tool(schema) if isinstance(schema, type) else self.plain
         title = self.plain.get("title")
         self.name = title if isinstance(title, str) and title else "answer"
 

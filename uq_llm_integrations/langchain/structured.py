@@ -28,7 +28,7 @@ def structured(
         allowed = ", ".join(get_args(Method))
         raise ConfigurationError(f"method is {method!r}; allowed are {allowed}")
     due = ObjectSchema(schema)
-    kwargs["ls_structured_output_format"] = {"kwargs": {"method": method}, "schema": due.plain}
+    kwargs["ls_structured_output_format"] = {"kwargs": {"method": method}, "schema": due.traced}
     is_call = method == "function_calling"
     if is_call:
         tool = due.tool
