@@ -5,12 +5,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from vllm import SamplingParams
 from vllm.v1.engine import EngineCoreRequest
 from vllm.v1.serial_utils import MsgpackDecoder, MsgpackEncoder
 
+from tests.fuzzing import fuzz
 from uq_llm_integrations import InvalidRequestError, Request
 from uq_llm_integrations.backends.base import Capabilities
 from uq_llm_integrations.backends.capabilities import SAMPLING_PARAMETERS, check_request
@@ -68,7 +69,7 @@ def received(params: SamplingParams) -> SamplingParams:
     return DECODER.decode(ENCODER.encode(request)).sampling_params
 
 
-@settings(max_examples=400)
+@fuzz()
 @given(st.dictionaries(st.sampled_from(FIELDS), VALUES, min_size=1, max_size=3))
 def test_any_value_is_refused_by_name_or_read_by_the_engine(sampling):
     try:

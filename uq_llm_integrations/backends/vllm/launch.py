@@ -22,6 +22,7 @@ from uq_llm_integrations.backends.vllm.worker.protocol import (
 from uq_llm_integrations.errors import (
     ConfigurationError,
     EngineStartError,
+    MissingDependencyError,
     ModelNotFoundError,
     reason,
     suggestion,
@@ -41,8 +42,14 @@ GRACE_SECONDS = 5.0
 
 
 def check_engine_arguments(arguments: Mapping[str, object]) -> None:
-    """Raise ConfigurationError for names that vLLM's AsyncEngineArgs does not have."""
-    known = client_compat.engine_argument_names()
+    """Raise ConfigurationError for names that vLLM's AsyncEngineArgs does not have.
+
+    Where vLLM is not installed, settings are still read and saved; a start says that it is missing.
+    """
+    try:
+        known = client_compat.engine_argument_names()
+    except MissingDependencyError:
+        return
     for name in arguments:
         if name not in known:
             near = suggestion(name, known)
