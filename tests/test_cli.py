@@ -9,6 +9,7 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
+from tests.conftest import ENGINE_ARGUMENTS
 from uq_llm_integrations.cli import app
 
 
@@ -21,8 +22,17 @@ def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess:
 
 
 @pytest.mark.engine
-def test_ask_answers_with_scores_as_json():
-    done = run("ask", "What is the capital of France?", "--json", "--max-tokens", "16")
+def test_ask_answers_with_scores_as_json_alone_whatever_is_logged_where(tmp_path):
+    config = tmp_path / "model.yaml"  # its engine argument has vLLM imported before the start
+    config.write_text(
+        "generator: {model: smollm2, enforce_eager: true, max_model_len: 512, "
+        "num_gpu_blocks_override: 24}\n"
+        "chat_template: true\n"
+        "temperature: 0\n"
+    )
+    question = "What is the capital of France?"
+    command = ["ask", question, "--config", str(config), "--json", "--max-tokens", "16"]
+    done = run(*command, "--verbose", VLLM_LOGGING_STREAM="ext://sys.stdout")
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
     (candidate,) = answer["candidates"]
@@ -30,27 +40,16 @@ def test_ask_answers_with_scores_as_json():
     assert candidate["uncertainty"]["exact"]
     assert len(candidate["tokens"]["entropy"]) == answer["usage"]["generated_tokens"]
     assert "Loaded smollm2" in done.stderr
-
-
-@pytest.mark.engine
-def test_stdout_has_the_answer_alone_whatever_is_logged_where(tmp_path):
-    config = tmp_path / "model.yaml"  # its engine argument has vLLM imported before the start
-    config.write_text(
-        "generator: {model: smollm2, enforce_eager: true, max_model_len: 512, "
-        "num_gpu_blocks_override: 24}\n"
-        "max_tokens: 4\n"
-    )
-    command = ["ask", "?", "--config", str(config), "--json", "--verbose"]
-    done = run(*command, VLLM_LOGGING_STREAM="ext://sys.stdout")
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["candidates"]
     assert "INFO" in done.stderr, "vLLM has logged"
 
 
 @pytest.mark.engine
-def test_score_scores_a_given_text():
-    done = run("score", "--prompt", "What is the capital of France?", "--completion", "Paris.")
-    assert done.returncode == 0, done.stderr
+def test_score_scores_a_given_text(backend, tmp_path):
+    config = tmp_path / "model.yaml"
+    config.write_text(json.dumps({"generator": {"model": "smollm2"} | ENGINE_ARGUMENTS}))
+    command = ["score", "--config", str(config), "--completion", "Paris."]
+    done = CliRunner().invoke(app, [*command, "--prompt", "What is the capital of France?"])
+    assert done.exit_code == 0, done.output
     assert "Paris." in done.stdout
     assert re.search(r"entropy +\d", done.stdout), "given text has exact scores, too"
     assert "2 scored" in done.stdout

@@ -1,8 +1,5 @@
 """Ingestion by several processes, to which the transformations, and so the model, are pickled."""
 
-import multiprocessing
-from concurrent.futures import ProcessPoolExecutor
-
 import psutil
 import pytest
 from llama_index.core.extractors import SummaryExtractor
@@ -60,24 +57,14 @@ def test_the_cache_of_an_ingestion_tells_models_apart():
     assert len({key(model="smollm2", uncertain_when=one) for one in limits}) == 2
 
 
-def summary(llm) -> str:
-    return llm.complete("The capital of France is", formatted=True).text
-
-
 @pytest.mark.engine
-@pytest.mark.parametrize("start", ["pool", "executor"])
-async def test_a_worker_starts_an_engine_of_its_own_which_ends_with_it(start):
+async def test_a_worker_starts_an_engine_of_its_own_which_ends_with_it():
     me = psutil.Process()
     before = set(me.children(recursive=True))
     llm = VLLMUncertaintyLLM(
         model="smollm2", max_model_len=256, enforce_eager=True, temperature=0, max_tokens=4
     )
-    context = multiprocessing.get_context("spawn")
-    if start == "pool":
-        (node,) = pipeline(llm).run(nodes=nodes(1), num_workers=2)
-        assert node.metadata["section_summary"]
-    else:
-        with ProcessPoolExecutor(1, mp_context=context) as workers:
-            assert workers.submit(summary, llm).result()
+    (node,) = pipeline(llm).run(nodes=nodes(1), num_workers=2)
+    assert node.metadata["section_summary"]
     trackers = {one for one in me.children() if "resource_tracker" in " ".join(one.cmdline())}
     await eventually(lambda: not set(me.children(recursive=True)) - before - trackers)
