@@ -1,9 +1,9 @@
 """How the fields of an object are named: each by a path of its own.
 
 A path is a row of steps: `.key` into an object, without the point at the beginning, `[index]` into
-an array, and `["key"]`, the key as JSON writes it, for a key that is empty or has a point or a square
-bracket in it. So `a.b` is the key b within a, `["a.b"]` the key a.b, `a[0]` the first item of a, and
-`a.0` the key 0 within a.
+an array, and `["key"]`, the key as JSON writes it, for a key that is empty or has a point or a
+square bracket in it. So `a.b` is the key b within a, `["a.b"]` the key a.b, `a[0]` the first item
+of a, and `a.0` the key 0 within a.
 """
 
 import json
@@ -22,7 +22,9 @@ def step(key: str | int) -> str:
     """
     if isinstance(key, int):
         return f"[{key}]"
-    return key if _PLAIN.fullmatch(key) else f"[{json.dumps(key, ensure_ascii=not _is_unicode(key))}]"
+    return (
+        key if _PLAIN.fullmatch(key) else f"[{json.dumps(key, ensure_ascii=not _is_unicode(key))}]"
+    )
 
 
 def joined(first: str, second: str) -> str:
