@@ -59,7 +59,9 @@ REPLIES = [
     ("90", None), ("8", None), ("1.5", None), ("-0.5", None), ("110%", None), ("11/10", None),
     ("5/0", None), ("12/25/2020", None), ("1.2.3", None), ("v0.9", None), ("0.9x", None),
     ("top-1", None), ("10²", None), ("1e999", None), ("between 0 and 1", None), ("2 rivers", None),
-    ("1 of them", None), ("1. Paris", None), ("8 on a scale of 1 to 10", None),
+    ("1 of them", None), ("1. Paris", None), ("#1", None), ("No. 1", None),
+    ("0..5", None), ("1.e-1", None), ("40/60", None), ("3 to 1", None), ("9:1", None),
+    ("8 on a scale of 1 to 10", None),
     # Nothing.
     ("", None), ("yes", None), ("no idea", None), ("certain", None), ("NaN", None), ("inf", None),
     ("百分之九十", None),

@@ -22,7 +22,7 @@ _SHARE_IN_WORDS = re.compile(rf"\b({_WORD}) (out of|in) (?:a )?({_WORD})\b")
 
 _NUMBER = re.compile(
     r"(?<![a-z\d.,])(?<![a-z]-)(?>[-+]?(?:\d+(?:[.,]\d+)*|[.,]\d+)(?:e[-+]?\d{1,3})?)"
-    r"(?:(?P<percent> ?(?:%|percent\b|per ?cent\b|pct\b|prozent\b))|(?![a-z\d]))"
+    r"(?:(?P<percent> ?(?:%|percent\b|per ?cent\b|pct\b|prozent\b))|(?![a-z\d]|[.,][a-z\d.,]))"
 )
 _SHARE = {"/", "out of", "of", "in", "von", "sur", "out of a possible", "out of a total of"}
 _RANGE = {"-", "to", "bis", "..", "..."}
@@ -101,8 +101,8 @@ def _share(first: StatedNumber, second: StatedNumber, between: str) -> float | N
         return None
     if first.is_percent or second.is_percent:
         return None
-    if first.value == second.value == 50.0 and between == "/":
-        return 0.5
+    if first.value and first.value + second.value == 100.0 and between == "/":
+        return 0.5 if first.value == 50.0 else None  # it may well be odds: 40/60
     return first.value / second.value
 
 

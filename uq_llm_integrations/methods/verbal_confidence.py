@@ -51,6 +51,7 @@ _DOUBT = re.compile(
 )
 _DOUBT_LABEL = re.compile(r"\b(?:uncertainty|doubt|error|risk)\b[^:=\n]{0,40}[:=]?\W*$")
 _COUNTED = re.compile(r" ?[^\W\d]")
+_NUMBERED = re.compile(r"(?:#|\b(?:no\.|nr\.?|number|step|option|question|answer)) ?$")
 _LIKELY = re.compile(rf"(?<=[\d%t]) (?:{_FILLERS} )*(?:likely|probable)\b")
 _MARKUP = re.compile(r"</?[a-z][\w-]{0,30}>|[*`_$\\]")
 _LIST_MARK = re.compile(r"^\W*\d+[.)] (?=\S)")
@@ -164,9 +165,12 @@ def _is_sure(text: str, one: StatedNumber) -> bool:
 
 
 def _uncounted(text: str, one: StatedNumber) -> StatedNumber:
-    """Return a number without value where it is a lone 0 or 1 that seems to count something."""
-    is_lone = one.kind == "plain" and text[one.start : one.end] in {"0", "1"}
-    return replace(one, value=None) if is_lone and _COUNTED.match(text, one.end) else one
+    """Return a number without value where it is a lone 0 or 1 that counts or numbers something."""
+    if one.kind != "plain" or text[one.start : one.end] not in {"0", "1"}:
+        return one
+    before = text[max(0, one.start - _CONTEXT) : one.start]
+    is_counting = _COUNTED.match(text, one.end) or _NUMBERED.search(before)
+    return replace(one, value=None) if is_counting else one
 
 
 def _leading(text: str, found: Sequence[StatedNumber]) -> Sequence[StatedNumber]:
