@@ -75,6 +75,16 @@ async def test_words_are_compared_in_every_script(one, other, similarity):
     assert values(result, "lexical_similarity") == pytest.approx([-similarity] * 2)
 
 
+async def test_common_words_are_shared_in_scripts_without_spaces():
+    names = ["deg_mat_jaccard", "eccentricity_jaccard", "eigval_laplacian_jaccard"]
+    japanese = await scored(["東京です", "京都です"], *names, n=2)
+    english = await scored(["to kyo de su", "kyo ut de su"], *names, n=2)
+    for name in names:
+        assert values(japanese, name) == pytest.approx(values(english, name))
+    blank = await scored(["  "], "deg_mat_jaccard", n=3)
+    assert values(blank, "deg_mat_jaccard") == [0.0] * 3
+
+
 @given(st.lists(st.text(), min_size=2, max_size=4))
 def test_lexical_similarity_is_a_similarity(texts):
     alike = mean_rouge_l(texts)

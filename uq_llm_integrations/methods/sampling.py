@@ -23,6 +23,7 @@ from uq_llm_integrations.methods.polygraph import (
     shared_statistic,
     statistic,
 )
+from uq_llm_integrations.methods.words import spaced
 from uq_llm_integrations.records import Candidate, Floats
 
 LABELS = "entail", "neutral", "contra"
@@ -76,6 +77,7 @@ def sample_token_logprobs(found: Sequence[Candidate]) -> list[Floats]:
 
 
 shared_statistic("sample_texts", samples, sample_texts)
+shared_statistic("spaced_texts", samples, lambda found: list(map(spaced, sample_texts(found))))
 shared_statistic("sample_tokens", samples, sample_tokens)
 shared_statistic("sample_log_probs", samples, sample_logprobs)
 shared_statistic("sample_log_likelihoods", samples, sample_token_logprobs)
@@ -288,7 +290,7 @@ METHODS: tuple[Method, ...] = (
         category="sampling", cost=PAIRS, judged_by="entailment",
     ),
     polygraph_method(
-        "DegMatJaccard", "DegMat", "sample_texts",
+        "DegMatJaccard", "DegMat", "sample_texts=spaced_texts",
         {"similarity_score": "Jaccard_score"},
         alias="deg_mat_jaccard",
         summary="The same with the share of common words in place of entailment; 0 to 1.",
@@ -303,7 +305,7 @@ METHODS: tuple[Method, ...] = (
         category="sampling", cost=PAIRS, judged_by="entailment",
     ),
     polygraph_method(
-        "EccentricityJaccard", "Eccentricity", "sample_texts",
+        "EccentricityJaccard", "Eccentricity", "sample_texts=spaced_texts",
         {"similarity_score": "Jaccard_score"},
         alias="eccentricity_jaccard",
         summary="The same with the share of common words in place of entailment.",
@@ -318,7 +320,7 @@ METHODS: tuple[Method, ...] = (
         category="sampling", cost=PAIRS, judged_by="entailment",
     ),
     polygraph_method(
-        "EigValLaplacianJaccard", "EigValLaplacian", "sample_texts",
+        "EigValLaplacianJaccard", "EigValLaplacian", "sample_texts=spaced_texts",
         {"similarity_score": "Jaccard_score"},
         alias="eigval_laplacian_jaccard",
         summary="The same with the share of common words in place of entailment.",

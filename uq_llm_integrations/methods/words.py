@@ -30,6 +30,22 @@ def words(text: str) -> list[str]:
     return "".join(map(_spaced, plain)).split()
 
 
+def spaced(text: str) -> str:
+    """Return a text with spaces around what is a word of its own, for readers that split at them.
+
+    White space alone becomes a word.
+
+    Example:
+        >>> spaced("I love 東京").split()
+        ['I', 'love', '東', '京']
+    """
+    return "".join(f" {c} " if _is_word(c) else c for c in text) if text.strip() else repr(text)
+
+
+def _is_word(character: str) -> bool:
+    return not character.isascii() and _spaced(character) == f" {character} "
+
+
 def _spaced(character: str) -> str:
     """Return a character with the space that it has around it, as part of a word or alone."""
     if character.isascii():
