@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.methods.helpers import Lookup, scored, values
-from uq_llm_integrations import ScriptedBackend, ScriptedLine
+from uq_llm_integrations import EmbeddingSimilarity, ScriptedBackend, ScriptedLine
 from uq_llm_integrations.methods.lexical import common_length, mean_rouge_l
 
 
@@ -149,6 +149,18 @@ async def test_special_tokens_weigh_nothing_in_the_sar_family():
 class Half(Lookup):
     async def similarities(self, pairs, question, backend):
         return np.full(len(pairs), 0.5)
+
+
+async def test_equal_texts_are_alike_to_the_last_digit():
+    similarity = EmbeddingSimilarity()
+    names = ["cocoa_msp", "cocoa_ppl", "cocoa_mte"]
+    result = await scored(["Oslo, in Norway"], *names, n=3, similarity=similarity)
+    assert [result.score(name).value for name in names] == [0.0, 0.0, 0.0]
+
+
+async def test_a_similarity_that_is_no_number_is_no_score():
+    result = await scored(["\x00", "Oslo"], "cocoa_msp", n=2, similarity=EmbeddingSimilarity())
+    assert values(result, "cocoa_msp") == [None, None]
 
 
 async def test_each_candidate_has_its_own_agreement_with_the_samples():
