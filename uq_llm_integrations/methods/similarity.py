@@ -86,7 +86,8 @@ async def _added_tokens(context: Context) -> frozenset[int]:
     They are all that were added to the tokenizer's vocabulary, the special ones among them.
     """
     tokenizer = await context.backend.tokenizer()
-    return frozenset(getattr(tokenizer, "added_tokens_decoder", ()))
+    special = getattr(tokenizer, "all_special_ids", ())  # all that some tokenizers tell
+    return frozenset(special).union(getattr(tokenizer, "added_tokens_decoder", ()))
 
 
 async def _dissimilar(context: Context) -> list[float]:
