@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from benchmarks.bare_vllm import engine_args
-from uq_llm_integrations import Request, VLLMEngineBackend
-from uq_llm_integrations.strategies.results import normalised_answer
+from uq_llm_integrations import Request, VLLMEngineBackend, squad_answer
 
 LEAST_POPULATION = 500_000
 SAMPLING = {"max_tokens": 10, "stop": [".", ",", "\n"]}
@@ -29,8 +29,14 @@ class Question:
 
     def is_right(self, answer: str) -> bool:
         """Return whether the answer names the capital and nothing before it."""
-        given, right = (normalised_answer(text) for text in (answer, self.capital))
+        given, right = (_plain(text) for text in (answer, self.capital))
         return f"{given} ".startswith(f"{right} ")
+
+
+def _plain(text: str) -> str:
+    """Return a name without accents, articles, case and punctuation."""
+    letters = unicodedata.normalize("NFKD", text)
+    return squad_answer("".join(c for c in letters if not unicodedata.combining(c)))
 
 
 def start() -> VLLMEngineBackend:

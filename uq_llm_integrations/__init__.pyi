@@ -57,6 +57,9 @@ from .records import (
 )
 from .settings import Settings as Settings
 from .strategies.abstain import Abstain as Abstain, Policy as Policy
+from .strategies.answers import (
+    normalised_answer as normalised_answer, squad_answer as squad_answer,
+)
 from .strategies.base import Single as Single, run_strategy as run_strategy
 from .strategies.best_of_n import BestOfN as BestOfN
 from .strategies.quantities import (

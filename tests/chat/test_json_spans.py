@@ -1,6 +1,7 @@
 """The places of values in a JSON text."""
 
 import json
+import re
 
 import pytest
 from hypothesis import given
@@ -8,22 +9,34 @@ from hypothesis import strategies as st
 
 from uq_llm_integrations.chat.json_spans import json_values
 
-KEYS = st.text(min_size=1, max_size=5).filter(lambda key: not set(key) & set(".[]"))
+KEYS = st.text(max_size=5) | st.text(alphabet='.[]"0a\\\ud800', max_size=4)
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 VALUES = st.recursive(LEAVES, lambda inner: st.lists(inner) | st.dictionaries(KEYS, inner))
 OBJECTS = st.dictionaries(KEYS, VALUES) | st.lists(VALUES)
 
 
-def leaves(value, path=""):
-    """The fields that a value has, by their paths, the long way round."""
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield from leaves(inner, f"{path}.{key}" if path else key)
-    elif isinstance(value, list):
-        for i, inner in enumerate(value):
-            yield from leaves(inner, f"{path}[{i}]")
+def leaves(value, steps=()):
+    """The fields that a value has, by the steps to them, the long way round."""
+    if isinstance(value, dict | list):
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from leaves(inner, (*steps, key))
     else:
-        yield path, value
+        yield steps, value
+
+
+def steps_of(path: str) -> tuple:
+    """Read a path as it is documented: keys behind points, indices and JSON strings in brackets."""
+    steps = []
+    while path:
+        if path[0] == "[":
+            step, end = json.JSONDecoder().raw_decode(path, 1)
+            assert path[end] == "]"
+            path = path[end + 1 :]
+        else:
+            step = re.match(r"\.?([^.\[\]]+)", path)[1] if path[0] == "." or not steps else None
+            path = path.removeprefix(".")[len(step) :]
+        steps.append(step)
+    return tuple(steps)
 
 
 def read(text: str, value):
@@ -38,9 +51,10 @@ def test_what_is_cut_out_of_a_text_is_the_value(value, ascii_only, indent):
     assert found.value == value
     assert f"So: {text}"[slice(*found.span)] == text
     expected = dict(leaves(value))
-    assert found.fields.keys() == expected.keys()
-    for path, (start, end) in found.fields.items():
-        assert read(f"So: {text}"[start:end], expected[path]) == expected[path]
+    found_fields = {steps_of(path): span for path, span in found.fields.items()}
+    assert found_fields.keys() == expected.keys() and len(found_fields) == len(found.fields)
+    for steps, (start, end) in found_fields.items():
+        assert read(f"So: {text}"[start:end], expected[steps]) == expected[steps]
 
 
 @given(st.text(alphabet='{}[]",:1 a\\', max_size=40))
@@ -60,7 +74,38 @@ def test_objects_within_text_that_only_looks_like_some():
 def test_nested_values_are_returned_with_their_paths():
     (found,) = json_values('{"a": {"b": [10, "xy"]}, "c": true}')
     assert list(found.fields) == ["a.b[0]", "a.b[1]", "c"]
-    assert [one.value for one in found.nested] == [{"b": [10, "xy"]}]
+    assert {key: one.value for key, one in found.nested.items()} == {"a": {"b": [10, "xy"]}}
+
+
+@pytest.mark.parametrize(
+    ("text", "paths"),
+    [
+        ('{"a.b": 1, "a": {"b": 2}}', ['["a.b"]', "a.b"]),
+        ('{"a[0]": 1, "a": [2], "a.0": 3}', ['["a[0]"]', "a[0]", '["a.0"]']),
+        ('{"": 1, "a": {"": 2}}', ['[""]', 'a[""]']),
+        ('{"a": [{"b": 1}], "[0]": {"b": 2}, "0": 3}', ["a[0].b", '["[0]"].b', "0"]),
+        ('[[1], {"x y": 2}]', ["[0][0]", "[1].x y"]),
+        (r'{"a\u002eb": 1, "a\"b": 2, "größe.x": 3}', ['["a.b"]', 'a"b', '["größe.x"]']),
+    ],
+)
+def test_each_field_has_a_path_of_its_own(text, paths):
+    (found,) = json_values(text)
+    assert list(found.fields) == paths
+
+
+@pytest.mark.parametrize(
+    ("text", "fields"),
+    [
+        ('{"a": 1, "a": 22}', {"a": "22"}),
+        ('{"a": {"b": 1}, "a": {"c": 2}}', {"a.c": "2"}),
+        ('{"a": {"b": 1}, "a": 3}', {"a": "3"}),
+        (r'{"a": 1, "\u0061": [2]}', {"a[0]": "2"}),
+    ],
+)
+def test_of_a_repeated_key_the_last_counts_as_in_the_value(text, fields):
+    (found,) = json_values(text)
+    assert found.value == json.loads(text)
+    assert {path: text[slice(*span)] for path, span in found.fields.items()} == fields
 
 
 @pytest.mark.parametrize("text", ["", "[", '{"a"', '{"a": }', "[1,]", '{"a": 1,}', "[1 2]"])

@@ -64,6 +64,24 @@ def test_fields_of_an_object():
     }
 
 
+def test_fields_whose_names_could_be_confused_have_scores_of_their_own():
+    texts = ['{"a.b": ', "1", ', "a": {"b": ', "2", '}, "c": ', "3", ', "c": ', "4", "}"]
+    fields = parts(texts).of_reply(Reply("".join(texts)), is_object=True)["fields"]
+    assert {path: scores["maxprob"] for path, scores in fields.items()} == {
+        '["a.b"]': 1.0,
+        "a.b": 3.0,
+        "c": 7.0,
+    }
+
+
+def test_arguments_have_the_scores_of_their_own_place():
+    """Not those of an equal object elsewhere in the call."""
+    texts = ['{"name": "f", "was": {"a": ', "1", '}, "arguments": {"a": ', "1", "}}"]
+    reply = Reply("", None, (ToolCall("f", '{"a": 1}', "1"),))
+    (call,) = parts(texts).of_reply(reply)["tool_calls"]
+    assert call["fields"]["a"]["maxprob"] == 3.0
+
+
 def test_an_object_that_was_cut_off_has_no_fields():
     assert parts(['{"a": ', "1"]).of_reply(Reply('{"a": 1'), is_object=True) == {}
 

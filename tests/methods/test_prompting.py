@@ -42,6 +42,15 @@ async def test_a_reply_that_failed_counts_neither_way():
     assert values(result, "p_true_empirical") == pytest.approx([8 / 9])
 
 
+async def test_a_reply_calls_the_answer_true_by_its_first_word():
+    candidates = await ScriptedBackend(["Oslo"]).generate(request())
+    replies = Wordy(
+        ["True", " true.", "TRUE!", "Not True", "Untrue", "Truely", "False", "", "?", "Falsch True"]
+    )
+    result = await add_scores(candidates, ["p_true_empirical"], replies)
+    assert values(result, "p_true_empirical") == pytest.approx([0.7])
+
+
 async def test_without_the_prompt_the_model_is_as_sure_so_it_takes_nothing():
     """But for the first token, which has nothing before it and is taken as it is."""
     result = await scored([ScriptedLine("abcd", 0.9)], "mean_pmi", "pmi")

@@ -68,7 +68,7 @@ def test_windows_over_tokens():
 
 
 def test_agreement_is_the_share_of_whole_candidates_with_the_same_answer():
-    result = result_of("Paris", "The Paris.", "Rome", EngineError("broken"))
+    result = result_of("Paris", " “PARIS”.", "Rome", EngineError("broken"))
     assert agreement()(result) == (2 / 3, 2 / 3)
 
 

@@ -37,6 +37,7 @@ class MeteredBackend:
         self.encode, self.encode_chat = backend.encode, backend.encode_chat
         self.encode_continuation = backend.encode_continuation
         self.decode, self.token_texts = backend.decode, backend.token_texts
+        self.tokenizer = backend.tokenizer
 
     def on(self, backend: Backend) -> MeteredBackend:
         """Return a wrapper of another backend, for the same request."""

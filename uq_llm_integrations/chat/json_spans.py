@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from json.decoder import scanstring  # type: ignore[attr-defined]  # typeshed lacks it
 from typing import Any
+
+from uq_llm_integrations.chat.field_paths import joined, step
 
 Span = tuple[int, int]
 
@@ -16,16 +18,18 @@ _SPACE = " \t\r\n"
 
 @dataclass(frozen=True)
 class JsonValue:
-    """An object or an array within a text, at `span`.
+    """An object or an array within a text, at `span`; or any other value in one.
 
     `fields` has the spans of its strings (without their quotes), numbers, true, false and null by
-    their paths (`address.city`, `items[0].price`); `nested` the objects and arrays within it.
+    their paths (`address.city`, `items[0].price`, see `field_paths`); `nested` the objects and
+    arrays right within it by their keys or indices. Of a repeated key the last counts, as in
+    `value`.
     """
 
     value: Any
     span: Span
     fields: dict[str, Span] = field(default_factory=dict)
-    nested: tuple[JsonValue, ...] = ()
+    nested: dict[str | int, JsonValue] = field(default_factory=dict)
 
 
 def is_json(text: str) -> bool:
@@ -57,36 +61,38 @@ def _composed(text: str, start: int) -> JsonValue:
     """Read the object or array that begins here."""
     is_object = text[start] == "{"
     value: Any = {} if is_object else []
-    fields: dict[str, Span] = {}
-    nested: list[JsonValue] = []
+    parts: dict[str | int, JsonValue] = {}  # by their keys, so that the last of equal ones stays
     at = _after_space(text, start + 1)
     while text[at] != ("}" if is_object else "]"):
         if value:
             at = _after(text, at, ",")
         key, at = _key(text, at) if is_object else (len(value), at)
-        part = _value(text, at, fields, str(key) if is_object else f"[{key}]")
-        if isinstance(part, JsonValue):
-            nested.append(part)
-        inner, at = (part.value, part.span[1]) if isinstance(part, JsonValue) else part
+        parts[key] = part = _value(text, at)
         if is_object:
-            value[key] = inner
+            value[key] = part.value
         else:
-            value.append(inner)
-        at = _after_space(text, at)
-    return JsonValue(value, (start, at + 1), fields, tuple(nested))
+            value.append(part.value)
+        at = _after_space(text, part.span[1])
+    nested = {key: one for key, one in parts.items() if isinstance(one.value, dict | list)}
+    return JsonValue(value, (start, at + 1), _fields(parts), nested)
 
 
-def _value(text: str, at: int, fields: dict[str, Span], path: str) -> JsonValue | tuple[Any, int]:
-    """Read a value; what it has by way of fields is entered under its path."""
+def _value(text: str, at: int) -> JsonValue:
+    """Read a value; one that is neither an object nor an array has itself as its field."""
     if text[at] in "{[":
-        part = _composed(text, at)
-        for name, span in part.fields.items():
-            fields[path + name if name.startswith("[") else f"{path}.{name}"] = span
-        return part
+        return _composed(text, at)
     value, end = _DECODER.raw_decode(text, at)
     quoted = isinstance(value, str) and end - at > 2
-    fields[path] = (at + 1, end - 1) if quoted else (at, end)
-    return value, end
+    return JsonValue(value, (at, end), {"": (at + 1, end - 1) if quoted else (at, end)})
+
+
+def _fields(parts: Mapping[str | int, JsonValue]) -> dict[str, Span]:
+    """Return the fields of all parts by their paths."""
+    return {
+        joined(step(key), path): span
+        for key, part in parts.items()
+        for path, span in part.fields.items()
+    }
 
 
 def _key(text: str, at: int) -> tuple[str, int]:

@@ -93,7 +93,7 @@ class SpanScores:
 
 
 def _all_nested(value: JsonValue) -> list[JsonValue]:
-    return [inner for one in value.nested for inner in (one, *_all_nested(one))]
+    return [inner for one in value.nested.values() for inner in (one, *_all_nested(one))]
 
 
 def _is_of(value: JsonValue, call: ToolCall) -> bool:
@@ -110,8 +110,10 @@ def _is_of(value: JsonValue, call: ToolCall) -> bool:
 
 
 def _arguments(value: JsonValue, call: ToolCall) -> JsonValue | None:
-    arguments = _parsed(call)
-    return next((one for one in (value, *value.nested) if one.value == arguments), None)
+    """Return where the arguments stand in a call: under their name, else they are all there is."""
+    named = (value.nested.get(name) for name in ("arguments", "parameters"))
+    found = [one for one in (*named, value) if one and one.value == _parsed(call)]
+    return found[0] if found else None
 
 
 def _parsed(call: ToolCall) -> Any:

@@ -147,10 +147,12 @@ class EmbeddingSimilarity:
 
 
 def _cosine(means: Mapping[str, Singles], first: str, second: str) -> float:
-    if first not in means or second not in means:
+    if first == second or first not in means or second not in means:
         return float(first == second)
     a, b = means[first], means[second]
-    return max(0.0, float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b))))
+    lengths = float(np.linalg.norm(a) * np.linalg.norm(b))
+    # By rounding, a cosine can be above 1; one that is not a number stays so.
+    return float(np.clip(a @ b / lengths, 0.0, 1.0)) if lengths else np.nan
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ from typing import Protocol
 from uq_llm_integrations.errors import ConfigurationError
 from uq_llm_integrations.identity import Verbatim
 from uq_llm_integrations.methods.entailment import Entailment, ServedJudge, Similarity
+from uq_llm_integrations.methods.hedging import HEDGES
+from uq_llm_integrations.methods.words import words
 from uq_llm_integrations.records import Activations, Candidate, Inspection, Layer, Singles
 
 Span = tuple[int, int]
@@ -16,24 +18,6 @@ Span = tuple[int, int]
 Spans = Callable[[str], Sequence[Span]]
 
 _SENTENCE = re.compile(r"""\S.*?(?:[。？！]+|[.?!…]+(?=["'”’)\]]*(?:\s|$))|(?=\n)|$)["'”’)\]]*""")
-
-HEDGES: Mapping[str, float] = {
-    "almost certain": 0.95,
-    "highly likely": 0.9,
-    "very likely": 0.85,
-    "probably not": 0.2,
-    "probably": 0.7,
-    "likely": 0.7,
-    "chances are even": 0.5,
-    "unlikely": 0.2,
-    "not sure": 0.2,
-    "i don't know": 0.0,
-    "almost no chance": 0.02,
-}
-"""Expression -> the confidence that it stands for: the medians that readers gave to Kent's words of
-estimative probability (https://arxiv.org/abs/2305.14975), and the usual ways of not knowing."""
-
-STATED_CONFIDENCE = r"(?i)confiden\w*\D{0,20}?([01]?\.\d+|[01])(?![\d%])"
 
 
 def sentences(text: str) -> list[Span]:
@@ -115,10 +99,12 @@ class MethodOptions:
     after the last. It runs on a thread of its own; claims may overlap."""
     layer: Layer = "middle"
     """The layer whose hidden states EigenScore compares."""
-    stated_confidence: str = STATED_CONFIDENCE
-    """Finds the confidence, from 0 to 1, that an answer states, as the one group of a pattern."""
+    stated_confidence: str | None = None
+    """Finds where an answer states its confidence, as the one group of a pattern; without one, what
+    follows `Confidence:` is read, or stands by such a word: 90% sure."""
     hedges: Mapping[str, float] = field(default_factory=lambda: HEDGES)
-    """Expression -> the confidence that it stands for; the first that an answer holds counts."""
+    """Expression -> the confidence that it stands for. The longest counts, in whole words; one that
+    is denied, or several that differ, say nothing for certain."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.samples, int) or self.samples < 2:
@@ -127,14 +113,31 @@ class MethodOptions:
             raise ConfigurationError(
                 f"temperature is {self.temperature!r}; samples differ only above 0"
             )
-        try:
-            groups = re.compile(self.stated_confidence).groups
-        except (re.error, TypeError) as error:
-            raise ConfigurationError(f"stated_confidence is no pattern: {error}") from error
-        if groups != 1:
-            raise ConfigurationError(f"{self.stated_confidence!r} must have exactly one group")
+        if self.stated_confidence is not None:
+            _check_pattern(self.stated_confidence)
+        for expression, confidence in self.hedges.items():
+            _check_hedge(expression, confidence)
 
     def identity_parts(self) -> object:
-        """Return all fields; the first of the hedges that an answer holds counts."""
+        """Return all fields, the hedges as they were written."""
         values = {one.name: getattr(self, one.name) for one in fields(self)}
         return values | {"hedges": Verbatim(dict(self.hedges))}
+
+
+def _check_pattern(pattern: str) -> None:
+    try:
+        groups = re.compile(pattern).groups
+    except (re.error, TypeError) as error:
+        raise ConfigurationError(f"stated_confidence is no pattern: {error}") from error
+    if groups != 1:
+        raise ConfigurationError(f"{pattern!r} must have exactly one group")
+
+
+def _check_hedge(expression: object, confidence: object) -> None:
+    if not isinstance(expression, str) or not words(expression):
+        raise ConfigurationError(f"hedges has {expression!r}; an expression is a text with a word")
+    is_number = isinstance(confidence, int | float) and not isinstance(confidence, bool)
+    if not (is_number and isinstance(confidence, int | float) and 0.0 <= confidence <= 1.0):
+        raise ConfigurationError(
+            f"hedges has {confidence!r} for {expression!r}; allowed are numbers from 0 to 1"
+        )

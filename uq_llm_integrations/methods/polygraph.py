@@ -163,14 +163,16 @@ def polygraph_method(
     """Make a method of an lm-polygraph estimator.
 
     `statistics` has the names of what it reads, between spaces, beside the tokens, the text and
-    the log-probabilities. `options` are the estimator's arguments.
+    the log-probabilities; `name=other` is another statistic in the place of the one it names.
+    `options` are the estimator's arguments.
     """
-    names = statistics.split()
+    names = [one.partition("=")[0] for one in statistics.split()]
+    read = [one.rpartition("=")[2] for one in statistics.split()]
     level = fields.get("level", "sequence")
 
     async def gather(context: Context) -> list[Value]:
         _, *columns = await together(
-            [context.of(_imported), *(context.of(STATISTICS[one]) for one in names)]
+            [context.of(_imported), *(context.of(STATISTICS[one]) for one in read)]
         )
         rows = zip(*columns, strict=True) if columns else ((),) * len(context.candidates)
         given = [dict(zip(names, row, strict=True)) for row in rows]
@@ -182,7 +184,7 @@ def polygraph_method(
         pairs = zip(candidates, given, strict=True)
         return [_value(class_name, options or {}, level, *pair) for pair in pairs]
 
-    needed = (needs_polygraph, *(one for key in names for one in REQUIREMENTS.get(key, ())))
+    needed = (needs_polygraph, *(one for key in read for one in REQUIREMENTS.get(key, ())))
     fields["requirements"] = tuple(dict.fromkeys([*needed, *fields.get("requirements", ())]))
     return Method(name, gather=gather, **fields)
 

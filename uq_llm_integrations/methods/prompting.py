@@ -7,11 +7,15 @@ import numpy as np
 
 from uq_llm_integrations.backends.event_loop import together
 from uq_llm_integrations.errors import EvidenceError
-from uq_llm_integrations.methods.base import Method, Value, evidence_method
+from uq_llm_integrations.methods.base import Method, Value, evidence_method, values_of
 from uq_llm_integrations.methods.context import Context
 from uq_llm_integrations.methods.entailment import reply_logprobs
+from uq_llm_integrations.methods.hedging import NO_STATEMENT, hedged_confidence
+from uq_llm_integrations.methods.options import MethodOptions
 from uq_llm_integrations.methods.polygraph import statistic
 from uq_llm_integrations.methods.sampling import samples
+from uq_llm_integrations.methods.verbal_confidence import replied_confidence, stated_confidence
+from uq_llm_integrations.methods.words import words
 from uq_llm_integrations.records import Candidate, Request
 
 # lm-polygraph's words, so that scores can be compared.
@@ -118,7 +122,11 @@ async def p_true_sampling(context: Context) -> list[float]:
 async def p_true_empirical(context: Context) -> list[float]:
     replies = await _replies(context, P_TRUE_EMPIRICAL, chat=False, tokens=1, n=10)
     given = [[one.text for one in row if not one.error] for row in replies]
-    return [1.0 - float(np.mean(["True" in text for text in texts])) for texts in given]
+    return [1.0 - float(np.mean([_is_true(text) for text in texts])) for texts in given]
+
+
+def _is_true(text: str) -> bool:
+    return words(text)[:1] == ["true"]
 
 
 @evidence_method(
@@ -130,8 +138,7 @@ async def p_true_empirical(context: Context) -> list[float]:
     range=(0, 1),
 )
 async def verbalized_1s(context: Context) -> list[Value]:
-    pattern = context.options.stated_confidence
-    return [_doubt(_number(pattern, one.text)) for one in context.candidates]
+    return values_of(_doubt_stated, [(one.text, context.options) for one in context.candidates])
 
 
 @evidence_method(
@@ -145,7 +152,7 @@ async def verbalized_1s(context: Context) -> list[Value]:
 )
 async def verbalized_2s(context: Context) -> list[Value]:
     replies = await _replies(context, HOW_CONFIDENT, chat=True, tokens=10, n=1)
-    return [_doubt(_number(r"([01]?\.\d+|[01])", reply.text)) for (reply,) in replies]
+    return values_of(_doubt_replied, [(reply, context.options) for (reply,) in replies])
 
 
 @evidence_method(
@@ -157,23 +164,26 @@ async def verbalized_2s(context: Context) -> list[Value]:
     range=(0, 1),
 )
 async def linguistic(context: Context) -> list[Value]:
-    hedges = context.options.hedges.items()
-    return [
-        _doubt(next((sure for words, sure in hedges if words in one.text.lower()), None))
-        for one in context.candidates
-    ]
+    return values_of(_doubt_hedged, [(one.text, context.options) for one in context.candidates])
 
 
-def _doubt(confidence: float | None) -> Value:
-    if confidence is None:
-        return EvidenceError("the text says nothing of the kind")
-    return 1.0 - confidence
+def _doubt_stated(text: str, options: MethodOptions) -> float:
+    if options.stated_confidence is None:
+        return 1.0 - stated_confidence(text, options.hedges)
+    if (found := re.search(options.stated_confidence, text)) is None or not found[1]:
+        raise EvidenceError(NO_STATEMENT)
+    return 1.0 - replied_confidence(found[1], options.hedges)
 
 
-def _number(pattern: str, text: str) -> float | None:
-    found = re.search(pattern, text)
-    number = float(found.group(1)) if found else None
-    return number if number is not None and 0.0 <= number <= 1.0 else None
+def _doubt_replied(reply: Candidate, options: MethodOptions) -> float:
+    if reply.error:
+        raise reply.error
+    is_cut = reply.finish_reason == "length"
+    return 1.0 - replied_confidence(reply.text, options.hedges, is_cut=is_cut)
+
+
+def _doubt_hedged(text: str, options: MethodOptions) -> float:
+    return 1.0 - hedged_confidence(text, options.hedges)
 
 
 METHODS: tuple[Method, ...] = (

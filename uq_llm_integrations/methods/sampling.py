@@ -4,6 +4,7 @@ Where a request has several candidates, they are the samples themselves; else `M
 how many more are generated, at which temperature.
 """
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import product
@@ -15,7 +16,14 @@ from uq_llm_integrations.errors import EvidenceError
 from uq_llm_integrations.methods.base import Method, evidence_method
 from uq_llm_integrations.methods.context import Context
 from uq_llm_integrations.methods.entailment import Pairs
-from uq_llm_integrations.methods.polygraph import polygraph_method, shared_statistic, statistic
+from uq_llm_integrations.methods.lexical import mean_rouge_l
+from uq_llm_integrations.methods.polygraph import (
+    needs_polygraph,
+    polygraph_method,
+    shared_statistic,
+    statistic,
+)
+from uq_llm_integrations.methods.words import spaced
 from uq_llm_integrations.records import Candidate, Floats
 
 LABELS = "entail", "neutral", "contra"
@@ -69,6 +77,7 @@ def sample_token_logprobs(found: Sequence[Candidate]) -> list[Floats]:
 
 
 shared_statistic("sample_texts", samples, sample_texts)
+shared_statistic("spaced_texts", samples, lambda found: list(map(spaced, sample_texts(found))))
 shared_statistic("sample_tokens", samples, sample_tokens)
 shared_statistic("sample_log_probs", samples, sample_logprobs)
 shared_statistic("sample_log_likelihoods", samples, sample_token_logprobs)
@@ -96,9 +105,10 @@ async def sample_entailments(context: Context) -> Floats:
 
 
 async def meanings(context: Context) -> list[list[int]]:
-    """Return the samples by meaning; those mean the same that entail one another."""
+    """Return the samples by meaning; those mean the same that entail one another, or are equal."""
     follows = (await context.of(sample_entailments)).argmax(-1) == 0
-    return meaning_classes(follows & follows.T)
+    texts = np.array(sample_texts(await context.of(samples)))
+    return meaning_classes(follows & follows.T | (texts[:, np.newaxis] == texts))
 
 
 def meaning_classes(same: NDArray[np.bool_]) -> list[list[int]]:
@@ -177,6 +187,59 @@ async def label_prob(context: Context) -> list[float]:
 
 
 @evidence_method(
+    "SemanticEntropy",
+    alias="semantic_entropy",
+    summary="Entropy over meanings, each by its samples' share of their probability: samples that "
+    "entail one another count as one; nats.",
+    reference=SEMANTIC,
+    range=(0, np.inf),
+    category="sampling",
+    cost=PAIRS,
+    judged_by="entailment",
+)
+async def semantic_entropy(context: Context) -> list[float]:
+    classes, found = await context.of(meanings), await context.of(samples)
+    logprobs = np.array(sample_logprobs(found))
+    with np.errstate(invalid="ignore"):  # what is not finite becomes a reason
+        shares = logprobs - np.logaddexp.reduce(logprobs)
+        surprises = [-len(one) * np.logaddexp.reduce(shares[one]) for one in classes]
+        # By rounding, the share of all samples differs from 1.
+        entropy = np.maximum(0.0, np.sum(surprises) / len(found)) * (len(classes) > 1)
+    return [float(entropy)] * len(context.candidates)
+
+
+@evidence_method(
+    "SemanticEntropyEmpirical",
+    alias="semantic_entropy_empirical",
+    summary="The same with the share of the samples in place of their probability; nats.",
+    reference="https://doi.org/10.1038/s41586-024-07421-0",
+    range=(0, np.inf),
+    category="sampling",
+    cost=PAIRS,
+    judged_by="entailment",
+)
+async def semantic_entropy_empirical(context: Context) -> list[float]:
+    sizes = np.array([len(one) for one in await context.of(meanings)])
+    shares = sizes / sizes.sum()
+    return [float(np.sum(shares * -np.log(shares))) + 0.0] * len(context.candidates)
+
+
+@evidence_method(
+    "LexicalSimilarity",
+    alias="lexical_similarity",
+    summary="Negated mean ROUGE-L between the samples, by the words of any script; -1 to 0.",
+    reference=GAL,
+    range=(-1, 0),
+    requirements=(needs_polygraph,),
+    category="sampling",
+    cost="samples",
+)
+async def lexical_similarity(context: Context) -> list[float]:
+    texts = sample_texts(await context.of(samples))
+    return [-await asyncio.to_thread(mean_rouge_l, texts)] * len(context.candidates)
+
+
+@evidence_method(
     "MonteCarloSequenceEntropy",
     alias="mc_entropy",
     summary="Mean negative log-probability of the samples, which estimates the text's entropy; "
@@ -208,29 +271,9 @@ async def mc_normalized_entropy(context: Context) -> list[float]:
 
 
 METHODS: tuple[Method, ...] = (
-    polygraph_method(
-        "SemanticEntropy", "SemanticEntropy",
-        "sample_log_probs sample_texts semantic_classes_entail",
-        alias="semantic_entropy",
-        summary="Entropy over meanings: samples that entail one another count as one; nats.",
-        reference=SEMANTIC,
-        category="sampling", cost=PAIRS, judged_by="entailment",
-    ),
-    polygraph_method(
-        "SemanticEntropyEmpirical", "SemanticEntropy",
-        "sample_texts semantic_classes_entail", {"class_probability_estimation": "frequency"},
-        alias="semantic_entropy_empirical",
-        summary="The same with the share of the samples in place of their probability; nats.",
-        reference="https://doi.org/10.1038/s41586-024-07421-0", range=(0, np.inf),
-        category="sampling", cost=PAIRS, judged_by="entailment",
-    ),
-    polygraph_method(
-        "LexicalSimilarity", "LexicalSimilarity", "sample_texts",
-        alias="lexical_similarity",
-        summary="Negated mean ROUGE-L between the samples; -1 to 0.",
-        reference=GAL, range=(-1, 0),
-        category="sampling", cost="samples",
-    ),
+    semantic_entropy,
+    semantic_entropy_empirical,
+    lexical_similarity,
     polygraph_method(
         "NumSemSets", "NumSemSets",
         "semantic_matrix_entail semantic_matrix_contra sample_texts",
@@ -247,7 +290,7 @@ METHODS: tuple[Method, ...] = (
         category="sampling", cost=PAIRS, judged_by="entailment",
     ),
     polygraph_method(
-        "DegMatJaccard", "DegMat", "sample_texts",
+        "DegMatJaccard", "DegMat", "sample_texts=spaced_texts",
         {"similarity_score": "Jaccard_score"},
         alias="deg_mat_jaccard",
         summary="The same with the share of common words in place of entailment; 0 to 1.",
@@ -262,7 +305,7 @@ METHODS: tuple[Method, ...] = (
         category="sampling", cost=PAIRS, judged_by="entailment",
     ),
     polygraph_method(
-        "EccentricityJaccard", "Eccentricity", "sample_texts",
+        "EccentricityJaccard", "Eccentricity", "sample_texts=spaced_texts",
         {"similarity_score": "Jaccard_score"},
         alias="eccentricity_jaccard",
         summary="The same with the share of common words in place of entailment.",
@@ -277,7 +320,7 @@ METHODS: tuple[Method, ...] = (
         category="sampling", cost=PAIRS, judged_by="entailment",
     ),
     polygraph_method(
-        "EigValLaplacianJaccard", "EigValLaplacian", "sample_texts",
+        "EigValLaplacianJaccard", "EigValLaplacian", "sample_texts=spaced_texts",
         {"similarity_score": "Jaccard_score"},
         alias="eigval_laplacian_jaccard",
         summary="The same with the share of common words in place of entailment.",

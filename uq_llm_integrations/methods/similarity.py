@@ -50,7 +50,10 @@ async def candidate_similarities(context: Context) -> list[Floats]:
 
 @statistic("token_similarity")
 async def token_similarities(context: Context) -> list[Floats]:
-    """Return [T] for each candidate: how alike the text is to itself without each token."""
+    """Return [T] for each candidate: how alike the text is to itself without each token.
+
+    Without a special token it is the same, so that the SAR family gives those no weight.
+    """
     return await together([_without_each(context, one.token_ids) for one in context.candidates])
 
 
@@ -66,11 +69,25 @@ shared_statistic("sample_token_similarity", sample_token_similarities, lambda ro
 async def _without_each(context: Context, ids: Sequence[int]) -> Floats:
     if len(ids) < 2:
         return np.full(len(ids), 0.5)  # lm-polygraph's value where nothing would be left
-    question = await context.question()
-    shorter = [(*ids[:index], *ids[index + 1 :]) for index in range(len(ids))]
+    added, question = await context.of(_added_tokens), await context.question()
+    alike = np.ones(len(ids))
+    said = [index for index, token in enumerate(ids) if token not in added]
+    shorter = [(*ids[:index], *ids[index + 1 :]) for index in said]
     whole, *rests = await together([context.backend.decode(one) for one in (ids, *shorter)])
     pairs = [(f"{question} {whole}", f"{question} {rest}") for rest in rests]
-    return await judged_similarities(context, pairs)
+    if pairs:
+        alike[said] = await judged_similarities(context, pairs)
+    return alike
+
+
+async def _added_tokens(context: Context) -> frozenset[int]:
+    """Return the tokens that say nothing themselves, as lm-polygraph counts them.
+
+    They are all that were added to the tokenizer's vocabulary, the special ones among them.
+    """
+    tokenizer = await context.backend.tokenizer()
+    special = getattr(tokenizer, "all_special_ids", ())  # all that some tokenizers tell
+    return frozenset(special).union(getattr(tokenizer, "added_tokens_decoder", ()))
 
 
 async def _dissimilar(context: Context) -> list[float]:

@@ -15,8 +15,9 @@ from dataclasses import dataclass, field, replace
 from uq_llm_integrations.errors import UncertaintyError
 from uq_llm_integrations.methods.registry import find_method
 from uq_llm_integrations.records import Candidate, Request, Result, SampleMonitor, SamplingEnd
+from uq_llm_integrations.strategies.answers import Answer
 from uq_llm_integrations.strategies.base import Run
-from uq_llm_integrations.strategies.results import Answer, merged
+from uq_llm_integrations.strategies.results import merged
 
 ALTERNATIVES = 5
 """Top log-probabilities that make the bound on unseen sequences sharp: with none, all that the

@@ -18,6 +18,7 @@ from uq_llm_integrations.strategies.adaptive import (
     is_unbeatable,
     sample_in_waves,
 )
+from uq_llm_integrations.strategies.answers import Answer, normalised_answer
 from uq_llm_integrations.strategies.base import (
     Run,
     Strategy,
@@ -27,12 +28,10 @@ from uq_llm_integrations.strategies.base import (
     check_orders,
 )
 from uq_llm_integrations.strategies.results import (
-    Answer,
     Key,
     by_votes,
     concluded,
     lowest,
-    normalised_answer,
     ordered,
 )
 

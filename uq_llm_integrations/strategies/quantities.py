@@ -11,8 +11,8 @@ from uq_llm_integrations.errors import ConfigurationError, suggestion
 from uq_llm_integrations.methods.registry import find_method
 from uq_llm_integrations.methods.scoring import token_values
 from uq_llm_integrations.records import Floats, Result
+from uq_llm_integrations.strategies.answers import Answer, normalised_answer
 from uq_llm_integrations.strategies.conditions import Interval, Quantity, Scored, score_of
-from uq_llm_integrations.strategies.results import Answer, normalised_answer
 
 
 @dataclass(frozen=True, repr=False)

@@ -1,8 +1,6 @@
 """From candidates to a result: scored, counted, and in order, by a score or by votes."""
 
 import math
-import re
-import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -10,13 +8,10 @@ from dataclasses import replace
 from uq_llm_integrations.methods.bounds import bounded
 from uq_llm_integrations.methods.scoring import score_candidate
 from uq_llm_integrations.records import Candidate, Request, Result, SamplingEnd, Score, Usage
+from uq_llm_integrations.strategies.answers import Answer
 
 Key = Callable[[int], tuple[object, ...]]
 """What the candidates of a result are sorted by, from their index."""
-
-
-Answer = Callable[[str], str]
-"""Finds in a text what is compared: equal returns are the same answer."""
 
 
 def scored_result(
@@ -97,21 +92,6 @@ def rank(candidate: Candidate, score: Score) -> tuple[int, float, tuple[int, ...
     if score.upper is not None:
         return 1, score.upper, candidate.token_ids
     return 2, 0.0, candidate.token_ids
-
-
-def normalised_answer(text: str) -> str:
-    """Return the first line that says something, without case, accents, punctuation and articles.
-
-    For longer texts give a function of your own that finds the answer, such as the last number.
-
-    Example:
-        >>> normalised_answer("The Café.")
-        'cafe'
-    """
-    plain = unicodedata.normalize("NFKD", text.strip().split("\n")[0].casefold())
-    letters = "".join(c for c in plain if not unicodedata.combining(c))
-    words = re.sub(r"[^\w\s]", " ", letters).split()
-    return " ".join(word for word in words if word not in {"a", "an", "the"})
 
 
 def lowest(result: Result, method: str) -> Key:

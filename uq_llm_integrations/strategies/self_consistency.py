@@ -15,12 +15,11 @@ from uq_llm_integrations.strategies.adaptive import (
     sample_in_waves,
     settled_monitor,
 )
+from uq_llm_integrations.strategies.answers import Answer, normalised_answer
 from uq_llm_integrations.strategies.base import Run, Strategy, check_count, check_many, check_orders
 from uq_llm_integrations.strategies.results import (
-    Answer,
     by_votes,
     concluded,
-    normalised_answer,
     ordered,
 )
 
