@@ -86,7 +86,9 @@ class Family:
 
 
 def special(*names: str, **flags: bool) -> tuple[AddedToken, ...]:
-    return tuple(AddedToken(one, **{"special": True, "normalized": False, **flags}) for one in names)
+    return tuple(
+        AddedToken(one, **{"special": True, "normalized": False, **flags}) for one in names
+    )
 
 
 def plain(*names: str, **flags: bool) -> tuple[AddedToken, ...]:
@@ -189,7 +191,9 @@ def family(name: str, *, is_renamed: bool = False) -> PreTrainedTokenizerFast:
     for token, own in zip(made.tokens, ours, strict=True):
         flags = {"lstrip": token.lstrip, "rstrip": token.rstrip, "normalized": token.normalized}
         tokenizer.add_tokens([AddedToken(own, special=token.special, **flags)])
-    known = {} if made.bos is None else {"bos_token": ours[made.bos], "eos_token": ours[made.bos + 1]}
+    known = (
+        {} if made.bos is None else {"bos_token": ours[made.bos], "eos_token": ours[made.bos + 1]}
+    )
     if name == "word pieces":
         known["unk_token"] = "[UNK]"
     if name == "Gemma and T5":

@@ -13,8 +13,6 @@ from collections.abc import Iterator, Mapping, Set
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
-from jinja2 import Environment, TemplateSyntaxError
-
 _BRACKETS = ("<>", "[]", "{}", "||", "<|>", "＜＞", "｜｜", "⟨⟩", "【】", "«»")
 _HTML = re.compile(
     r"</?(a|abbr|b|blockquote|body|br|button|caption|center|cite|code|col|dd|del|div|dl|dt|em|font"
@@ -55,7 +53,7 @@ class ControlTokens:
         self._escaped = _Finder({json.dumps(one, ensure_ascii=False)[1:-1] for one in self.ids})
         self._plain = _Finder(self.ids.keys())
         self._edits = [one or other for one, other in _EDITS.findall(self.template)]
-        self._joins = self._plain.begun_by(_literals(self.template))
+        self._joins = bool(self.ids) and self._plain.begun_by(_literals(self.template))
         self._fold = _folding(tokenizer, added)
         folded = {self._fold(one) for one in self.ids} if self._fold else set[str]()
         self._folded = _Finder({*self.ids, *folded})
@@ -209,6 +207,8 @@ def _is_control(text: str, is_special: bool, template: str) -> bool:
 
 def _literals(template: str) -> list[str]:
     """Return the texts that a template itself writes, as far as its source shows them."""
+    from jinja2 import Environment, TemplateSyntaxError
+
     try:
         parts = list(Environment(autoescape=True).lex(template))
     except TemplateSyntaxError:

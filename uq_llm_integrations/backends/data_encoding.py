@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from secrets import token_hex
 from typing import Any
 from weakref import WeakKeyDictionary
-
-from tokenizers import Tokenizer
 
 from uq_llm_integrations.backends.control_tokens import ControlTokens, Occurrence
 from uq_llm_integrations.errors import InvalidRequestError
@@ -27,7 +26,7 @@ class DataEncoder:
         nonce = token_hex(8)
         self._names = {one: f"\ue000{nonce}:{i}\uf8ff" for i, one in enumerate(control.ids)}
         fast = getattr(tokenizer, "backend_tokenizer", None)
-        self._renamed = None if fast is None else _renamed(fast, self._names, control.ids)
+        self._renamed: Any = fast and _renamed(fast, self._names, control.ids)
 
     def ids(
         self, text: str, own: Sequence[Occurrence] = (), *, is_whole: bool = False
@@ -44,12 +43,11 @@ class DataEncoder:
         return tuple(self._renamed.encode("".join(written), add_special_tokens=is_whole).ids)
 
     def _in_pieces(self, text: str, own: Sequence[Occurrence]) -> list[int]:
-        ids, end, rest = list[int](), 0, text
+        ids, end = list[int](), 0
         for one in own:
             ids += [*self._piece(text[end : one.start]), self._control.ids[one.token]]
             end = one.end
-        rest = text[end:]
-        return [*ids, *self._piece(rest)]
+        return [*ids, *self._piece(text[end:])]
 
     def _piece(self, text: str) -> list[int]:
         """Return the tokens of plain text; what would be a control token is cut in two."""
@@ -58,7 +56,7 @@ class DataEncoder:
             return ids
         cuts = [one.start + 1 for one in self._control.found_in(text, frozenset())[0]]
         bounds = [0, *cuts, len(text)]
-        pieces = [text[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
+        pieces = [text[a:b] for a, b in pairwise(bounds)]
         ids = [number for one in pieces for number in self._encoded(one)]
         if not self._is_plain(ids):
             raise InvalidRequestError(
@@ -89,15 +87,16 @@ def data_encoder(tokenizer: object, control: ControlTokens) -> DataEncoder:
 _encoders: WeakKeyDictionary[object, DataEncoder] = WeakKeyDictionary()
 
 
-def _renamed(
-    fast: Tokenizer, names: Mapping[str, str], ids: Mapping[str, int]
-) -> Tokenizer | None:
-    """Return a copy with other names for some tokens; None where they would have other ids."""
+def _renamed(fast: Any, names: Mapping[str, str], ids: Mapping[str, int]) -> Any:
+    """Return a copy of a fast tokenizer with other names for some tokens.
+
+    None where they would have other ids.
+    """
     parts = json.loads(fast.to_str())
     for one in parts["added_tokens"]:
         one["content"] = names.get(one["content"], one["content"])
     _rename_in_model(parts["model"], names)
-    copied = Tokenizer.from_str(json.dumps({**parts, "truncation": None, "padding": None}))
+    copied = type(fast).from_str(json.dumps({**parts, "truncation": None, "padding": None}))
     is_same = all(copied.token_to_id(names[one]) == number for one, number in ids.items())
     return copied if is_same else None
 

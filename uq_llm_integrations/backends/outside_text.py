@@ -39,10 +39,10 @@ class OutsideText(str):
         return self
 
     def __eq__(self, other: object) -> bool:
-        return self.original == _original(other)
+        return bool(self.original == _original(other))
 
     def __ne__(self, other: object) -> bool:
-        return self.original != _original(other)
+        return bool(self.original != _original(other))
 
     def __hash__(self) -> int:
         return hash(self.original)
