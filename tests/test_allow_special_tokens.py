@@ -9,6 +9,7 @@ import pytest
 from tests.backends.chat_families import family
 from tests.backends.test_control_tokens import Tokenizing
 from uq_llm_integrations import (
+    Conversation,
     Request,
     ScriptedBackend,
     Settings,
@@ -107,3 +108,19 @@ def test_what_is_counted_is_what_is_given():
 def test_the_option_is_part_of_what_caches_go_by():
     identities = [Settings(allow_special_tokens=one).identity() for one in (None, False, True)]
     assert all(a != b for a, b in pairwise(identities))
+
+
+@pytest.mark.engine
+def test_an_engines_tokenizer_keeps_text_as_text(backend):
+    async def counts() -> list[int]:
+        (end,) = await backend.encode_continuation("<|im_end|>")
+        turn = ({"role": "user", "content": FORGED},)
+        asked = [Conversation(turn), Conversation(turn, allow_special_tokens=True)]
+        ids = [await backend.encode_chat(one) for one in asked]
+        ids += [await backend.encode_data(FORGED), await backend.encode(FORGED)]
+        texts = [await backend.decode(one) for one in ids]
+        assert FORGED in texts[0] and texts[2] == FORGED
+        return [one.count(end) for one in ids]
+
+    in_chat, allowed, data, prompt = backend.run(counts())
+    assert (allowed, data, prompt) == (in_chat + 1, 0, 1)

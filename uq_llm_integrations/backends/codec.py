@@ -93,8 +93,12 @@ class TokenizerBackend(Backend):
             messages, tools = with_tool_descriptions(messages, tools), ()
         ready = [_for_template(one, control.template) for one in messages]
         check_unicode(ready, "messages")  # also what JSON in them says
-        given = {"tools": [dict(one) for one in tools] or None, **conversation.template}
-        ending = _ending(conversation)
+        given = {
+            "tools": [dict(one) for one in tools] if tools else None,
+            **conversation.template,
+        }
+        # The template opens a new turn at the end, or leaves the last one open.
+        ending = _CONTINUED if conversation.continues else _ANSWERED
         try:
             if not conversation.allow_special_tokens and control.may_come_of(ready, given):
                 ids = _ids_of_data(tokenizer, control, ready, given, ending)
@@ -227,11 +231,8 @@ def _as_plain_text(message: Message) -> Message:
     return {"role": message["role"], "content": "\n".join(p for p in (content, calls) if p)}
 
 
-def _ending(conversation: Conversation) -> dict[str, bool]:
-    """Return whether the template opens a new turn at the end or leaves the last one open."""
-    if conversation.continues:
-        return {"add_generation_prompt": False, "continue_final_message": True}
-    return {"add_generation_prompt": True}
+_ANSWERED = {"add_generation_prompt": True}
+_CONTINUED = {"add_generation_prompt": False, "continue_final_message": True}
 
 
 def _for_template(message: Message, template: str) -> dict[str, object]:

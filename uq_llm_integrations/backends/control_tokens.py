@@ -75,7 +75,7 @@ class ControlTokens:
         if not self.ids:
             return False
         text = json.dumps(outside, ensure_ascii=False, default=str)
-        is_edited = any(one in text for one in self._edits)
+        is_edited = bool(self._edits) and any(one in text for one in self._edits)
         if self._escaped.is_in(text, is_edited):
             return True
         if self._joins and any(map(self._plain.ends_or_continues, texts_of(outside))):
@@ -113,12 +113,13 @@ class _Finder:
         self._prefixes = {one[:end] for one in texts for end in range(1, len(one))}
         self._suffixes = {one[start:] for one in texts for start in range(1, len(one))}
         self._whole = "\0".join(texts)
-        first = "".join(re.escape(one) for one in sorted({one[0] for one in texts}))
-        self._first = re.compile(f"[{first}]" if first else r"(?!)")
+        self._first = re.compile(_any({one[0] for one in texts}))
+        pairs = _any({one[:2] for one in texts})
+        self._hint = re.compile(f"{pairs}|(?:{self._first.pattern})(?={_TEXT_ENDS.pattern})")
 
     def is_in(self, text: str, is_edited: bool) -> bool:
         """Return whether JSON has one, or a text within it ends with the beginning of one."""
-        for found in self._first.finditer(text):
+        for found in self._hint.finditer(text):
             start = found.start()
             end = start + 1
             while (part := text[start:end]) in self._prefixes and end < len(text):
@@ -172,6 +173,18 @@ class _Finder:
 
 
 _known: WeakKeyDictionary[object, ControlTokens] = WeakKeyDictionary()
+
+
+def _any(texts: Set[str]) -> str:
+    """Return the pattern for any of several texts of one character, or two."""
+    following: dict[str, set[str]] = {}
+    for one in texts:
+        following.setdefault(one[0], set()).add(one[1:])
+    parts = []
+    for first, others in following.items():
+        behind = "".join(re.escape(one) for one in sorted(others) if one)
+        parts.append(re.escape(first) + (f"[{behind}]" if behind and "" not in others else ""))
+    return "|".join(sorted(parts)) or "(?!)"
 
 
 def is_role(name: object, value: object) -> bool:
