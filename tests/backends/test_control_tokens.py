@@ -303,3 +303,17 @@ async def test_the_bundled_models_template_is_the_only_one_that_writes_control_t
     assert await ids_of(tokenizer, conversation("x < y")) == await tokenizers_own(
         tokenizer, conversation("x < y")
     )
+
+
+async def test_a_tokenizer_that_cannot_list_its_tokens_has_none_that_text_comes_to():
+    class Other:
+        chat_template = "{{ messages }}"
+
+        @property
+        def added_tokens_decoder(self) -> dict[int, Any]:
+            raise NotImplementedError
+
+        def apply_chat_template(self, messages: Any, **options: object) -> list[int]:
+            return [len(one["content"]) for one in messages]
+
+    assert await ids_of(Other(), [{"role": "user", "content": "<s>"}]) == (3,)

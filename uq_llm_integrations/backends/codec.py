@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from uq_llm_integrations.backends.base import Backend
 from uq_llm_integrations.backends.content_blocks import Message, plain_messages, text_of
-from uq_llm_integrations.backends.control_tokens import ControlTokens, is_role
+from uq_llm_integrations.backends.control_tokens import ControlTokens, is_role, written
 from uq_llm_integrations.backends.data_encoding import data_encoder
 from uq_llm_integrations.backends.outside_text import OutsideText, PrivateAlphabet, mapped
 from uq_llm_integrations.backends.token_texts import named_texts, text_decoder
@@ -144,29 +144,24 @@ def _ids_of_data(
 
     None where they come to no control token, so that nothing is to be kept from them.
     """
-    said = json.dumps([messages, given], ensure_ascii=False, default=str)
-    alphabet = PrivateAlphabet(said + control.template)
+    alphabet = PrivateAlphabet(written([messages, given]) + control.template)
     table = {ord(one): alphabet.of(one) for one in control.characters()}
 
     def outside(text: str) -> str:
-        written = text.translate(table)
+        marked = text.translate(table)
         if control.is_within(text):
-            written = "".join(one if one.isspace() else alphabet.of(one) for one in text)
-        return text if written == text else OutsideText(text, written)
+            marked = "".join(one if one.isspace() else alphabet.of(one) for one in text)
+        return text if marked == text else OutsideText(text, marked)
 
-    own = _OWN_VALUES & given.keys()
-    marked = {name: one if name in own else mapped(one, outside) for name, one in given.items()}
+    own = {"chat_template", *getattr(tokenizer, "special_tokens_map", ())}
+    values = {name: one if name in own else mapped(one, outside) for name, one in given.items()}
     turns = [_marked(one, outside) for one in messages]
-    written = tokenizer.apply_chat_template(turns, **marked, **ending, tokenize=False)
-    text, places = alphabet.read(str(written))
+    prompt = tokenizer.apply_chat_template(turns, **values, **ending, tokenize=False)
+    text, places = alphabet.read(str(prompt))
     found, has_others = control.found_in(text, places)
     if not has_others and not control.is_folded_in(text):
         return None
     return data_encoder(tokenizer, control).ids(text, found)
-
-
-_OWN_VALUES = {"chat_template"}
-"""Values for the template that are the template."""
 
 
 def _marked(message: Message, outside: Callable[[str], str]) -> dict[str, object]:

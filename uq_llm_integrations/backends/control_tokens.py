@@ -44,7 +44,7 @@ class ControlTokens:
         self.source = source
         self.template = json.dumps(source) if isinstance(source, dict) else str(source or "")
         self.knows_tools = "tools" in self.template
-        added = getattr(tokenizer, "added_tokens_decoder", None) or {}
+        added = _added_tokens(tokenizer)
         self.ids = {
             one.content: number
             for number, one in added.items()
@@ -74,7 +74,7 @@ class ControlTokens:
         """
         if not self.ids:
             return False
-        text = json.dumps(outside, ensure_ascii=False, default=str)
+        text = written(outside)
         is_edited = bool(self._edits) and any(one in text for one in self._edits)
         if self._escaped.is_in(text, is_edited):
             return True
@@ -101,8 +101,7 @@ class ControlTokens:
 
     def is_within(self, text: str) -> bool:
         """Return whether a text is a part of one."""
-        bare = text.strip()
-        return bool(bare) and any(bare in one for one in self.ids)
+        return self._plain.has_part(text.strip())
 
 
 class _Finder:
@@ -165,11 +164,15 @@ class _Finder:
     def ends_or_continues(self, text: str) -> bool:
         """Return whether a text begins with the end of one, or is a part of one."""
         bare = text.strip()
-        if not bare:
-            return False
+        if not bare or self.has_part(bare):
+            return bool(bare)
         longest = max(map(len, self._suffixes), default=0)
         sizes = range(1, min(longest, len(bare)) + 1)
-        return bare in self._whole or any(bare[:size] in self._suffixes for size in sizes)
+        return any(bare[:size] in self._suffixes for size in sizes)
+
+    def has_part(self, text: str) -> bool:
+        """Return whether a text is a part of one."""
+        return bool(text) and text in self._whole
 
 
 _known: WeakKeyDictionary[object, ControlTokens] = WeakKeyDictionary()
@@ -185,6 +188,14 @@ def _any(texts: Set[str]) -> str:
         behind = "".join(re.escape(one) for one in sorted(others) if one)
         parts.append(re.escape(first) + (f"[{behind}]" if behind and "" not in others else ""))
     return "|".join(sorted(parts)) or "(?!)"
+
+
+def written(data: object) -> str:
+    """Return data as JSON, and what is none as Python writes it."""
+    try:
+        return json.dumps(data, ensure_ascii=False, default=str)
+    except (TypeError, ValueError):
+        return repr(data)
 
 
 def is_role(name: object, value: object) -> bool:
@@ -204,6 +215,14 @@ def texts_of(value: object) -> Iterator[str]:
     elif isinstance(value, list | tuple):
         for one in value:
             yield from texts_of(one)
+
+
+def _added_tokens(tokenizer: Any) -> Mapping[int, Any]:
+    """Return a tokenizer's added tokens; mistral-common, which never makes any of text, has none."""
+    try:
+        return dict(tokenizer.added_tokens_decoder)
+    except (AttributeError, NotImplementedError):
+        return {}
 
 
 def _is_control(text: str, is_special: bool, template: str) -> bool:
