@@ -218,7 +218,7 @@ def texts_of(value: object) -> Iterator[str]:
 
 
 def _added_tokens(tokenizer: Any) -> Mapping[int, Any]:
-    """Return a tokenizer's added tokens; mistral-common, which never makes any of text, has none."""
+    """Return a tokenizer's added tokens; mistral-common, which makes none of text, has none."""
     try:
         return dict(tokenizer.added_tokens_decoder)
     except (AttributeError, NotImplementedError):
