@@ -35,6 +35,7 @@ VALUES: dict[str, Any] = {
     "sampling": {"top_p": 0.5},
     "chat_template": True,
     "chat_template_kwargs": {"enable_thinking": False},
+    "allow_special_tokens": True,
     "tool_parser": "hermes",
     "reasoning_parser": "deepseek_r1",
     "logprobs": True,

@@ -18,6 +18,7 @@ from uq_llm_integrations.backends.base import Backend
 from uq_llm_integrations.backends.capabilities import MAX_N, SAMPLING_PARAMETERS
 from uq_llm_integrations.backends.huggingface.backend import HuggingFaceBackend
 from uq_llm_integrations.backends.hybrid import Mode, hybrid_backend
+from uq_llm_integrations.backends.prompts import encode_given
 from uq_llm_integrations.backends.vllm.backend import COMMON_ARGUMENTS, VLLMEngineBackend
 from uq_llm_integrations.config import Configuration
 from uq_llm_integrations.errors import ConfigurationError
@@ -196,8 +197,9 @@ class ModelFace(Settings):
 
         The first use starts the engine, as that of any method does.
         """
-        backend = self.core.backend
-        return list(backend.run(backend.encode_continuation(text)))
+        backend, allowed = self.core.backend, self.allow_special_tokens
+        is_data = self.chat_template if allowed is None else not allowed
+        return list(backend.run(encode_given(backend, text, is_data=is_data)))
 
     def _refuse(self, names: Iterable[str]) -> None:
         for name in names:

@@ -178,7 +178,7 @@ class VLLMStepGenerator:
 
 
 async def _started(model: UncertaintyModel, prompt: str) -> StepState:
-    return StepState(await model.backend.encode(prompt, chat=model.settings.chat_template))
+    return StepState(await model.encode_prompt(prompt))
 
 
 def _stepwise_of(model: UncertaintyModel) -> Stepwise:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Iterator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -13,6 +12,7 @@ from typing import Any, Self, TypeVar
 from uq_llm_integrations.backends.base import Backend
 from uq_llm_integrations.backends.capabilities import check_n, check_top_logprobs
 from uq_llm_integrations.backends.metering import MeteredBackend
+from uq_llm_integrations.backends.prompts import encode_given, encode_prompt
 from uq_llm_integrations.backends.sampling_values import stop_strings
 from uq_llm_integrations.backends.token_texts import candidate_texts
 from uq_llm_integrations.backends.vllm.backend import VLLMEngineBackend
@@ -140,6 +140,7 @@ class UncertaintyModel:
             chat=settings.chat_template,
             conversation=conversation,
             live=settings.token_scores,
+            allow_special_tokens=settings.allow_special_tokens,
         )
 
     def generate(self, prompt: str, **options: Any) -> Result:
@@ -233,10 +234,8 @@ class UncertaintyModel:
         turn, options = (
             (messages, options) if isinstance(messages, Turn) else turn_of(messages, options)
         )
-        values = self.with_options(**options).settings.chat_template_kwargs
-        conversation = turn.conversation
-        template = {**values, **conversation.template}
-        return await count_tokens(self.backend, replace(conversation, template=template))
+        settings = self.with_options(**options).settings
+        return await count_tokens(self.backend, settings.completed(turn.conversation))
 
     def score(self, prompt: str, completion: str, **options: object) -> Result:
         """Return the scores of a given text as the answer to a prompt (teacher forcing)."""
@@ -245,8 +244,9 @@ class UncertaintyModel:
     async def ascore(self, prompt: str, completion: str, **options: object) -> Result:
         """Return what `score` does."""
         model = self.with_options(**options)
-        strategy = GivenText(await self.backend.encode_continuation(completion))
-        return await model.answer(await model._request(prompt), strategy)
+        request = await model._request(prompt)
+        given = await encode_given(self.backend, completion, is_data=request.is_data)
+        return await model.answer(request, GivenText(given))
 
     def score_truncated(
         self,
@@ -337,12 +337,21 @@ class UncertaintyModel:
     async def _request(self, prompt: str, stop: Sequence[str] = ()) -> Request:
         if not isinstance(prompt, str):
             raise InvalidRequestError(f"the prompt is {prompt!r}, not a text")
-        ids = await self.backend.encode(prompt, chat=self.settings.chat_template)
-        return self.request(ids, prompt, stop=stop)
+        return self.request(await self.encode_prompt(prompt), prompt, stop=stop)
+
+    async def encode_prompt(self, prompt: str) -> Ids:
+        """Return the token ids of a prompt, as the settings say."""
+        return await encode_prompt(
+            self.backend,
+            prompt,
+            chat=self.settings.chat_template,
+            allow_special_tokens=self.settings.allow_special_tokens,
+        )
 
     def run_of(self, request: Request) -> Run:
         """Return the run that a strategy is given for a request."""
-        return Run(MeteredBackend(self.backend), request, self.methods, self.method_options)
+        backend = MeteredBackend(self.backend, is_data=request.is_data)
+        return Run(backend, request, self.methods, self.method_options)
 
     def _refresh(self) -> None:
         if self.backend.capabilities != self._capabilities:  # more is known once an engine runs

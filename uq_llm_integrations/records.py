@@ -44,12 +44,14 @@ class Conversation:
 
     `template` has further values for the model's chat template (`enable_thinking=False`, ...). With
     `continues`, the last message is the model's own, and what it says next goes on from there.
+    Names of control tokens in all of it are text, unless `allow_special_tokens`.
     """
 
     messages: tuple[Mapping[str, Any], ...]
     tools: tuple[Mapping[str, Any], ...] = ()
     template: Mapping[str, Any] = field(default_factory=dict)
     continues: bool = False
+    allow_special_tokens: bool = False
 
     @property
     def question(self) -> str | None:
@@ -67,7 +69,9 @@ class Request:
     sample with the first token after which it returns True for the text so far. `text` is what the
     prompt was encoded from (with `chat`, as a user's turn; with `conversation`, as all of it), for
     a model with another vocabulary. `live` requests the exact statistics of each piece of a stream
-    with it, which costs vLLM a call to its worker each.
+    with it, which costs vLLM a call to its worker each. `allow_special_tokens` says whether names
+    of control tokens in `text` are these tokens: unless given, in a prompt by itself and not in a
+    chat.
 
     Example:
         >>> Request((1, 2, 3), n=2, sampling={"temperature": 0.7}).n
@@ -84,6 +88,14 @@ class Request:
     chat: bool = False
     conversation: Conversation | None = None
     live: bool = False
+    allow_special_tokens: bool | None = None
+
+    @property
+    def is_data(self) -> bool:
+        """Whether names of control tokens in texts of this request are text."""
+        if self.allow_special_tokens is None:
+            return self.chat or self.conversation is not None
+        return not self.allow_special_tokens
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any, Self
 
@@ -28,7 +29,7 @@ from uq_llm_integrations.errors import (
 )
 from uq_llm_integrations.identity import Verbatim, canonical, digest
 from uq_llm_integrations.methods.registry import DEFAULT_METHODS, check_methods, foreign_methods
-from uq_llm_integrations.records import EarlyStop, JsonObject
+from uq_llm_integrations.records import Conversation, EarlyStop, JsonObject
 from uq_llm_integrations.strategies.abstain import ABSTENTION, Action, Policy
 from uq_llm_integrations.strategies.base import Single, Strategy, why_no_grammar
 from uq_llm_integrations.strategies.condition_text import When, is_readable
@@ -130,6 +131,10 @@ class Settings(BaseModel):
     """Whether a prompt is put into the model's chat template as a user's turn."""
     chat_template_kwargs: JsonObject = Field(default_factory=dict)
     """Further values for the chat template (`enable_thinking=False`, ...)."""
+    allow_special_tokens: bool | None = None
+    """Whether names of control tokens (`<|im_end|>`) in what is given become these tokens. Unless
+    set, not in the chat template, where only what the template writes does, and in a prompt by
+    itself, which is the caller's own template."""
     tool_parser: str | None = None
     """vLLM's name of the format in which the model calls tools; by default the template decides."""
     reasoning_parser: str | None = None
@@ -208,6 +213,15 @@ class Settings(BaseModel):
                 raise InvalidRequestError(unknown_option(name, Settings.model_fields))
         own = {name: getattr(self, name) for name in Settings.model_fields}
         return Settings(**combined(own, options))
+
+    def completed(self, conversation: Conversation) -> Conversation:
+        """Return a conversation with the configured values for its template."""
+        return replace(
+            conversation,
+            template={**self.chat_template_kwargs, **conversation.template},
+            allow_special_tokens=bool(self.allow_special_tokens)
+            or conversation.allow_special_tokens,
+        )
 
     def identity(self) -> JsonObject:
         """Return what answers and their scores depend on, the same in every process.

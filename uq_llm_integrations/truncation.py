@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from uq_llm_integrations.backends.base import Backend
 from uq_llm_integrations.backends.event_loop import together
 from uq_llm_integrations.backends.metering import MeteredBackend
+from uq_llm_integrations.backends.prompts import encode_given
 from uq_llm_integrations.backends.token_texts import candidate_texts
 from uq_llm_integrations.errors import ConfigurationError, HighUncertaintyError
 from uq_llm_integrations.methods.options import MethodOptions
@@ -122,17 +123,20 @@ async def score_truncated_texts(
         for one in generated
         if one.prompt_ids == request.prompt_ids
     ]
-    cuts = [replace(await _cut(backend, text, own), heal=heal) for text in texts]
+    is_data = request.is_data
+    cuts = [replace(await _cut(backend, text, own, is_data), heal=heal) for text in texts]
     foreign = [cut.ids for cut in cuts if cut.generated is None]
     passes = iter(await _passes(backend, request, foreign))
-    heals = iter(await together([_healed(backend, cut) for cut in cuts if cut.is_healed]))
+    healed = [_healed(backend, cut, is_data) for cut in cuts if cut.is_healed]
+    heals = iter(await together(healed))
     found = []
     for cut in cuts:
         if cut.is_healed:
             candidate = next(heals)
         else:
             candidate = next(passes) if cut.generated is None else cut.slice()
-        run = Run(MeteredBackend(backend), request, methods, options or MethodOptions())
+        metered = MeteredBackend(backend, is_data=is_data)
+        run = Run(metered, request, methods, options or MethodOptions())
         result = scored_result([candidate], methods, time.perf_counter() - started, request)
         found.append(run.assess(_counted(result, cut)))
     decided = _decided(policy, await together(found))
@@ -202,7 +206,10 @@ class _Cut:
 
 
 async def _cut(
-    backend: Backend, text: str | Ids, generated: Sequence[tuple[Candidate, list[str]]]
+    backend: Backend,
+    text: str | Ids,
+    generated: Sequence[tuple[Candidate, list[str]]],
+    is_data: bool,
 ) -> _Cut:
     if not isinstance(text, str):
         ids = tuple(text)
@@ -210,7 +217,7 @@ async def _cut(
             if one.token_ids[: len(ids)] == ids:
                 return _Cut(ids, one, "".join(pieces[: len(ids)]))
         return _Cut(ids, None)
-    fresh = await backend.encode_continuation(text) if text else ()
+    fresh = await encode_given(backend, text, is_data=is_data) if text else ()
     for one, pieces in generated:
         if "".join(pieces).startswith(text):
             tokens, rest = _whole_tokens(pieces, text)
@@ -235,9 +242,9 @@ def _whole_tokens(pieces: Sequence[str], text: str) -> tuple[int, str]:
     return tokens, text[length:]
 
 
-async def _healed(backend: Backend, cut: _Cut) -> Candidate:
+async def _healed(backend: Backend, cut: _Cut, is_data: bool) -> Candidate:
     """Return the slice and, from a pass of its own, what a cut within a token left over."""
-    known, rest = cut.slice(), await backend.encode_continuation(cut.rest)
+    known, rest = cut.slice(), await encode_given(backend, cut.rest, is_data=is_data)
     tail = await backend.score(known.prompt_ids + known.token_ids, rest)
     return replace(
         known,

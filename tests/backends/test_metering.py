@@ -64,3 +64,14 @@ async def test_what_another_backend_costs_is_counted_by_both(metered):
     await other.inspect_all([(1, 2)], Inspection())
     assert other.usage == Usage(3, 4, 2, forward_passes=5)
     assert metered.usage == Usage(6, 9, 2, forward_passes=10)
+
+
+async def test_prompts_of_methods_have_text_of_a_chat_as_text():
+    class Marking(ScriptedBackend):
+        async def encode_data(self, text, *, continues=False):
+            return (7,)
+
+    for is_data, expected in ((True, (7,)), (False, (65,))):
+        metered = MeteredBackend(Marking(["a"]), is_data=is_data).on(Marking(["b"]))
+        assert await metered.encode("A") == expected
+        assert await metered.encode("A", chat=True) == (65,)

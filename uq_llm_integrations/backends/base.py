@@ -69,6 +69,14 @@ class Backend(ABC):
     async def encode_continuation(self, text: str) -> tuple[int, ...]:
         """Return the token ids of text that follows other text: no special tokens are added."""
 
+    async def encode_data(self, text: str, *, continues: bool = False) -> tuple[int, ...]:
+        """Return the token ids of a text in which names of control tokens are text.
+
+        As `encode` does, or with `continues` as `encode_continuation`, which is what a backend
+        without control tokens needs.
+        """
+        return await (self.encode_continuation(text) if continues else self.encode(text))
+
     @abstractmethod
     async def decode(self, token_ids: Sequence[int]) -> str:
         """Return the text of tokens, without special ones, as a candidate's text is."""

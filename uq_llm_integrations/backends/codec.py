@@ -2,11 +2,14 @@
 
 import json
 from abc import abstractmethod
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 from uq_llm_integrations.backends.base import Backend
 from uq_llm_integrations.backends.content_blocks import Message, plain_messages, text_of
+from uq_llm_integrations.backends.control_tokens import ControlTokens, is_role, written
+from uq_llm_integrations.backends.data_encoding import data_encoder
+from uq_llm_integrations.backends.outside_text import OutsideText, PrivateAlphabet, mapped
 from uq_llm_integrations.backends.token_texts import named_texts, text_decoder
 from uq_llm_integrations.backends.unicode_text import (
     check_conversation,
@@ -61,7 +64,10 @@ class TokenizerBackend(Backend):
         """Return the model's tokenizer."""
 
     async def encode(self, text: str, *, chat: bool = False) -> tuple[int, ...]:
-        """Return the token ids of a prompt; with `chat`, as a user's turn in the chat template."""
+        """Return the token ids of a prompt; with `chat`, as a user's turn in the chat template.
+
+        Names of control tokens in a prompt by itself are these tokens, as the tokenizer has it.
+        """
         checked_text(text, "the prompt")
         if chat:
             return await self.encode_chat(Conversation(({"role": "user", "content": text},)))
@@ -71,30 +77,47 @@ class TokenizerBackend(Backend):
     async def encode_chat(self, conversation: Conversation) -> tuple[int, ...]:
         """Return the token ids of a conversation up to where the model's next turn begins.
 
-        One that `continues` ends within its last message.
+        One that `continues` ends within its last message. Only what the template writes becomes
+        control tokens, unless the conversation allows it: their names in messages, tools and values
+        for the template are text.
         """
         check_conversation(conversation)
         tokenizer = await self.tokenizer()
-        template = chat_template(tokenizer, self._model)
+        control = ControlTokens.of(tokenizer)
+        if not control.template:
+            raise ConfigurationError(f"the tokenizer of {self._model} has no chat template")
         messages, tools = plain_messages(conversation.messages), conversation.tools
         if not messages:
             raise InvalidRequestError("there are no messages; a conversation needs at least one")
-        if not knows_tools(template):
+        if not control.knows_tools:
             messages, tools = with_tool_descriptions(messages, tools), ()
-        ready = [_for_template(one, template) for one in messages]
+        ready = [_for_template(one, control.template) for one in messages]
         check_unicode(ready, "messages")  # also what JSON in them says
+        given = {
+            "tools": [dict(one) for one in tools] if tools else None,
+            **conversation.template,
+        }
+        # The template opens a new turn at the end, or leaves the last one open.
+        ending = _CONTINUED if conversation.continues else _ANSWERED
         try:
-            ids = tokenizer.apply_chat_template(
-                ready,
-                tools=[dict(one) for one in tools] or None,
-                **_ending(conversation),
-                return_dict=False,
-                **conversation.template,
-            )
+            if not conversation.allow_special_tokens and control.may_come_of(ready, given):
+                ids = _ids_of_data(tokenizer, control, ready, given, ending)
+                if ids is not None:
+                    return ids
+            found = tokenizer.apply_chat_template(ready, **given, **ending, return_dict=False)
         except Exception as error:  # templates raise what they like where turns are not theirs
             why = f"{self._model}'s chat template refuses it: {reason(error)}"
             raise InvalidRequestError(why) from error
-        return tuple(ids)
+        return tuple(found)
+
+    async def encode_data(self, text: str, *, continues: bool = False) -> tuple[int, ...]:
+        """Return the token ids of a text in which names of control tokens are text."""
+        checked_text(text, "the text")
+        tokenizer = await self.tokenizer()
+        control = ControlTokens.of(tokenizer)
+        if text and control.may_come_of(text):
+            return data_encoder(tokenizer, control).ids(text, is_whole=not continues)
+        return await (self.encode_continuation(text) if continues else self.encode(text))
 
     async def encode_continuation(self, text: str) -> tuple[int, ...]:
         """Return the token ids of text that follows other text."""
@@ -110,12 +133,43 @@ class TokenizerBackend(Backend):
         return named_texts(await self.tokenizer(), token_ids)
 
 
-def chat_template(tokenizer: object, model: str) -> str:
-    """Return the template's source; raise ConfigurationError where there is none."""
-    template = getattr(tokenizer, "chat_template", None)
-    if not template:
-        raise ConfigurationError(f"the tokenizer of {model} has no chat template")
-    return json.dumps(template) if isinstance(template, dict) else str(template)
+def _ids_of_data(
+    tokenizer: Tokenizer,
+    control: ControlTokens,
+    messages: Sequence[Message],
+    given: Mapping[str, Any],
+    ending: Mapping[str, bool],
+) -> tuple[int, ...] | None:
+    """Return the token ids of a conversation whose texts stay text.
+
+    None where they come to no control token, so that nothing is to be kept from them.
+    """
+    alphabet = PrivateAlphabet(written([messages, given]) + control.template)
+    table = {ord(one): alphabet.of(one) for one in control.characters()}
+
+    def outside(text: str) -> str:
+        marked = text.translate(table)
+        if control.is_within(text):
+            marked = "".join(one if one.isspace() else alphabet.of(one) for one in text)
+        return text if marked == text else OutsideText(text, marked)
+
+    own = {"chat_template", *getattr(tokenizer, "special_tokens_map", ())}
+    values = {name: one if name in own else mapped(one, outside) for name, one in given.items()}
+    turns = [_marked(one, outside) for one in messages]
+    prompt = tokenizer.apply_chat_template(turns, **values, **ending, tokenize=False)
+    text, places = alphabet.read(str(prompt))
+    found, has_others = control.found_in(text, places)
+    if not has_others and not control.is_folded_in(text):
+        return None
+    return data_encoder(tokenizer, control).ids(text, found)
+
+
+def _marked(message: Message, outside: Callable[[str], str]) -> dict[str, object]:
+    """Return a message whose texts, but for its role, are marked as being from outside."""
+    return {
+        name: value if is_role(name, value) else mapped(value, outside)
+        for name, value in message.items()
+    }
 
 
 def knows_tools(template: str) -> bool:
@@ -172,11 +226,8 @@ def _as_plain_text(message: Message) -> Message:
     return {"role": message["role"], "content": "\n".join(p for p in (content, calls) if p)}
 
 
-def _ending(conversation: Conversation) -> dict[str, bool]:
-    """Return whether the template opens a new turn at the end or leaves the last one open."""
-    if conversation.continues:
-        return {"add_generation_prompt": False, "continue_final_message": True}
-    return {"add_generation_prompt": True}
+_ANSWERED = {"add_generation_prompt": True}
+_CONTINUED = {"add_generation_prompt": False, "continue_final_message": True}
 
 
 def _for_template(message: Message, template: str) -> dict[str, object]:

@@ -160,6 +160,11 @@ class HybridBackend(Backend):
         """Return the token ids of text that follows other text."""
         return await self._pair.codec.encode_continuation(text)
 
+    async def encode_data(self, text: str, *, continues: bool = False) -> tuple[int, ...]:
+        """Return the token ids of a text in which names of control tokens are text."""
+        await self._check_tokens()
+        return await self._pair.codec.encode_data(text, continues=continues)
+
     async def decode(self, token_ids: Sequence[int]) -> str:
         """Return the text of tokens, without special ones."""
         return await self._pair.codec.decode(token_ids)

@@ -20,7 +20,8 @@ class MeteredBackend:
 
     Generation, scoring and inspection add to `usage` once they succeed; turning text into tokens
     and back costs nothing. Seconds are not counted here. A wrapper serves one request; the backend
-    below it is shared. What a wrapper made by `on` counts is counted here, too.
+    below it is shared. What a wrapper made by `on` counts is counted here, too. With `is_data`,
+    names of control tokens in prompts that methods write about the answers are text.
 
     Example:
         >>> backend = ScriptedBackend(["Paris"])
@@ -30,18 +31,21 @@ class MeteredBackend:
         (2, 5)
     """
 
-    def __init__(self, backend: Backend, whole: MeteredBackend | None = None) -> None:
-        self.backend, self._whole = backend, whole
+    def __init__(
+        self, backend: Backend, whole: MeteredBackend | None = None, *, is_data: bool = False
+    ) -> None:
+        self.backend, self._whole, self._is_data = backend, whole, is_data
         self.usage = Usage()
         """What all calls so far have cost."""
-        self.encode, self.encode_chat = backend.encode, backend.encode_chat
+        self.encode = self._encode_data if is_data else backend.encode
+        self.encode_chat = backend.encode_chat
         self.encode_continuation = backend.encode_continuation
         self.decode, self.token_texts = backend.decode, backend.token_texts
         self.tokenizer = backend.tokenizer
 
     def on(self, backend: Backend) -> MeteredBackend:
         """Return a wrapper of another backend, for the same request."""
-        return MeteredBackend(backend, self)
+        return MeteredBackend(backend, self, is_data=self._is_data)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -89,6 +93,11 @@ class MeteredBackend:
         activations = await self.backend.inspect_all(texts, inspection)
         self._count(Usage(scored_tokens=sum(map(len, texts)), forward_passes=1))
         return activations
+
+    async def _encode_data(self, text: str, *, chat: bool = False) -> tuple[int, ...]:
+        """Return the token ids of a prompt; in the chat template, texts are text in any case."""
+        backend = self.backend
+        return await (backend.encode(text, chat=True) if chat else backend.encode_data(text))
 
     def _count(self, cost: Usage) -> None:
         self.usage += cost

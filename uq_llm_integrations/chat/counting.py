@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from uq_llm_integrations.backends.base import Backend
 from uq_llm_integrations.backends.codec import with_tool_descriptions
 from uq_llm_integrations.errors import InvalidRequestError
@@ -29,6 +31,6 @@ def _turns(conversation: Conversation) -> list[Conversation]:
     turns = [({"role": "user", "content": one["content"]},) for one in texts]
     tools = [conversation.tools, *[()] * (len(turns) - 1)]
     return [
-        Conversation(turn, own, conversation.template)
+        replace(conversation, messages=turn, tools=own, continues=False)
         for turn, own in zip(turns, tools, strict=True)
     ]

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from pydantic import BaseModel
 
 from uq_llm_integrations.backends.base import Backend
+from uq_llm_integrations.backends.prompts import encode_prompt
 from uq_llm_integrations.backends.token_texts import GrowingTexts, read_texts
 from uq_llm_integrations.chat.objects import check_not_abstained
 from uq_llm_integrations.chat.parsers import (
@@ -91,11 +92,17 @@ class Exchange:
         """Return the request for the turn."""
         turn, sampling = self._turn, _grammar(self._turn.schema)
         if turn.prompt is not None:
-            ids = self._prompt_ids = await self._backend.encode(turn.prompt)
+            ids = self._prompt_ids = await encode_prompt(
+                self._backend,
+                turn.prompt,
+                chat=False,
+                allow_special_tokens=self._settings.allow_special_tokens,
+            )
             request = self._model.request(ids, turn.prompt, stop=turn.stop, **sampling)
             return replace(request, chat=False)
         conversation = turn.conversation
-        if conversation.tools or self._settings.chat_template_kwargs:
+        settings = self._settings
+        if conversation.tools or settings.chat_template_kwargs or settings.allow_special_tokens:
             conversation = self._completed(conversation)
         ids = self._prompt_ids = await self._backend.encode_chat(conversation)
         if conversation.tools or self._settings.reasoning_parser:
@@ -135,9 +142,8 @@ class Exchange:
 
     def _completed(self, given: Conversation) -> Conversation:
         """Return the conversation with the configured values for its template."""
-        template = {**self._settings.chat_template_kwargs, **given.template}
         tools = () if self._turn.tool_choice == "none" else given.tools
-        return replace(given, tools=tools, template=template)
+        return self._settings.completed(replace(given, tools=tools))
 
     async def _prepare_reader(self, conversation: Conversation, ids: tuple[int, ...]) -> None:
         settings, turn = self._settings, self._turn

@@ -82,8 +82,7 @@ class UncertaintyLLM(SavedFace, BaseLLM):
         """Return the tokens that the model is given for a prompt, by its own tokenizer."""
         if self.custom_get_token_ids:
             return self.custom_get_token_ids(text)
-        backend, chat = self.core.backend, self.chat_template
-        return list(backend.run(backend.encode(text, chat=chat)))
+        return list(self.core.backend.run(self.core.encode_prompt(text)))
 
     def get_num_tokens_from_messages(
         self, messages: list[BaseMessage], tools: Sequence[Any] | None = None

@@ -16,6 +16,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from uq_llm_integrations.backends.base import Backend, Capabilities
 from uq_llm_integrations.backends.metering import MeteredBackend
+from uq_llm_integrations.backends.prompts import encode_prompt
 from uq_llm_integrations.errors import (
     ConfigurationError,
     InvalidRequestError,
@@ -67,7 +68,10 @@ class Run:
         if request.conversation:
             ids = await backend.encode_chat(request.conversation)
         elif request.text is not None:
-            ids = await backend.encode(request.text, chat=request.chat)
+            allowed = request.allow_special_tokens
+            ids = await encode_prompt(
+                backend, request.text, chat=request.chat, allow_special_tokens=allowed
+            )
         else:
             raise ConfigurationError(
                 "another model needs the prompt's text; give the request its `text`"
@@ -257,7 +261,8 @@ async def run_strategy(
     Example:
         result = await run_strategy(BestOfN(4), request, backend, ["entropy"])
     """
-    run = Run(MeteredBackend(backend), request, tuple(methods), options or MethodOptions())
+    metered = MeteredBackend(backend, is_data=request.is_data)
+    run = Run(metered, request, tuple(methods), options or MethodOptions())
     check_run(strategy, run)
     return await completed(strategy, run)
 
