@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,9 @@ from uq_llm_integrations.backends.vllm.client_compat import (
     reply_parser,
 )
 from uq_llm_integrations.backends.vllm.requests import with_little_space
+from uq_llm_integrations.chat.call_marks import call_marks
+from uq_llm_integrations.chat.live_reply import LiveReply
+from uq_llm_integrations.chat.live_text import LiveContent, continued_text
 from uq_llm_integrations.chat.reply import CallPart, Reply, ReplyPart, ToolCall
 from uq_llm_integrations.errors import ConfigurationError, InvalidRequestError, reason
 from uq_llm_integrations.records import Conversation
@@ -23,6 +27,10 @@ if TYPE_CHECKING:
 
 class VLLMReader:
     """Reads one reply with the parsers of these names, as vLLM's server does.
+
+    vLLM's parsers of streams and of whole replies differ, and the former go by where the pieces
+    end. What a reply says is what the latter say of the whole of it. A stream shows reasoning as it
+    comes, and content up to where a call may begin; the rest, and all calls, it shows at the end.
 
     Where a call is requested, its grammar is part of `sampling`: the call is valid by construction.
     With a `schema`, vLLM's parameters of a grammar, a reply is a call or follows it. Raises
@@ -42,7 +50,7 @@ class VLLMReader:
         one_call: bool = False,
         schema: Mapping[str, Any] | None = None,
     ) -> None:
-        self._prompt_ids, self._is_first = list(prompt_ids), True
+        self._prompt_ids = list(prompt_ids)
         is_forced = tool_choice not in {"auto", "none"}
         self._request: ChatCompletionRequest = chat_request(
             conversation.tools,
@@ -54,16 +62,26 @@ class VLLMReader:
         self._calls = bool(conversation.tools) and tool_choice != "none"
         is_strict = is_forced or schema is not None
         self._new_parser = partial(_parser, tokenizer, self._request, *names, is_strict=is_strict)
-        self._parser = self._new_parser()
+        parser = self._new_parser()
         try:
-            self._request = self._parser.adjust_request(self._request)
+            self._request = parser.adjust_request(self._request)
         except ValueError as error:
             why = f"vLLM cannot request these tools: {reason(error)}"
             raise InvalidRequestError(why) from error
         if schema is not None:
             _check_both(self._request, tool_parser)
-        if self._prompt_ids:
-            self._parser.set_prompt_token_ids(self._prompt_ids)
+        self._thinks = reasoning_parser is not None and not _has_thought(parser, self._prompt_ids)
+        if reasoning_parser is not None and not self._thinks:
+            self._new_parser = partial(
+                _parser, tokenizer, self._request, names[0], None, is_strict=is_strict
+            )
+        self._new_thought = partial(
+            _parser, tokenizer, self._request, None, reasoning_parser, is_strict=False
+        )
+        self._marks = call_marks(tool_parser or "") if self._calls else ()
+        self._is_due = is_forced
+        self._stream = LiveReply(self._marks)
+        self._thinking: Parser | None = None
 
     @cached_property
     def sampling(self) -> Mapping[str, Any]:
@@ -76,8 +94,18 @@ class VLLMReader:
         return {name: value for name, value in given.items() if value is not None}
 
     def whole(self, text: str, token_ids: tuple[int, ...]) -> Reply:
-        """Read a finished reply."""
-        reasoning, content, calls = self._parser.parse(
+        """Read a finished reply; one that vLLM cannot read is content."""
+        try:
+            reply = self._read(text, token_ids)
+        except Exception:  # vLLM's parsers raise what they like for a text that a model wrote
+            return Reply(text)
+        if self._thinks or self._is_due:
+            return reply
+        return replace(reply, content=continued_text(LiveContent(self._marks).add(text), reply.content))
+
+    def _read(self, text: str, token_ids: tuple[int, ...]) -> Reply:
+        parser = self._prompted(self._new_parser())
+        reasoning, content, calls = parser.parse(
             text, self._request, enable_auto_tools=True, model_output_token_ids=token_ids
         )
         found = tuple(
@@ -92,9 +120,7 @@ class VLLMReader:
         self, text: str, token_ids: tuple[int, ...]
     ) -> tuple[tuple[ToolCall, ...], str | None]:
         """Return calls that are cut or no JSON, and what else is said: vLLM only streams them."""
-        parser = self._new_parser()
-        if self._prompt_ids:
-            parser.set_prompt_token_ids(self._prompt_ids)
+        parser = self._prompted(self._new_parser())
         delta = parser.parse_delta(
             text, list(token_ids), self._request, self._prompt_ids, finished=False
         )  # finished, it would give empty arguments to a call that was cut before them
@@ -104,15 +130,32 @@ class VLLMReader:
         return tuple(_damaged(one) for one in parts if one.name), delta.content
 
     def part(self, text: str, token_ids: tuple[int, ...], *, is_last: bool) -> ReplyPart:
-        """Read what a stream adds."""
-        prompt_ids = self._prompt_ids if self._is_first else None
-        self._is_first = False
-        delta = self._parser.parse_delta(
-            text, list(token_ids), self._request, prompt_ids, finished=is_last
-        )
-        if delta is None:
-            return ReplyPart()
-        return ReplyPart(delta.content or "", delta.reasoning or "", _call_parts(delta.tool_calls))
+        """Show what no call takes back any more, and at the end what the whole of it says."""
+        self._stream.note(text, token_ids)
+        if is_last:
+            return self._stream.ended(self.whole(*self._stream.all()))
+        thought = ""
+        if self._thinks:
+            thought, text = self._thought(text, token_ids)
+        return self._stream.shown(thought, "" if self._is_due else text)
+
+    def _thought(self, text: str, token_ids: tuple[int, ...]) -> tuple[str, str]:
+        """Return what is added to the reasoning, and to what follows it."""
+        prompt_ids = None if self._thinking else self._prompt_ids
+        self._thinking = self._thinking or self._prompted(self._new_thought())
+        try:
+            delta = self._thinking.parse_delta(
+                text, list(token_ids), self._request, prompt_ids, finished=False
+            )
+        except Exception:
+            return "", ""
+        return (delta.reasoning or "", delta.content or "") if delta else ("", "")
+
+    def _prompted(self, parser: Parser) -> Parser:
+        """Return a parser that knows the prompt."""
+        if self._prompt_ids:
+            parser.set_prompt_token_ids(self._prompt_ids)
+        return parser
 
 
 def _parser(
@@ -130,6 +173,11 @@ def _parser(
             f"tool_parser={tool!r}, reasoning_parser={reasoning!r}: {reason(error)}; "
             "allowed are vLLM's names, see vllm.tool_parsers and vllm.reasoning"
         ) from error
+
+
+def _has_thought(parser: Parser, prompt_ids: list[int]) -> bool:
+    """Whether the reasoning is over at the end of the prompt, so that the reply has none."""
+    return bool(prompt_ids) and parser.is_reasoning_end(prompt_ids)
 
 
 def _check_both(request: ChatCompletionRequest, tool_parser: str | None) -> None:
