@@ -63,6 +63,7 @@ class VLLMReader:
         is_strict = is_forced or schema is not None
         self._new_parser = partial(_parser, tokenizer, self._request, *names, is_strict=is_strict)
         parser = self._new_parser()
+        self._ready: Parser | None = parser
         try:
             self._request = parser.adjust_request(self._request)
         except ValueError as error:
@@ -75,6 +76,7 @@ class VLLMReader:
             self._new_parser = partial(
                 _parser, tokenizer, self._request, names[0], None, is_strict=is_strict
             )
+            self._ready = None
         self._new_thought = partial(
             _parser, tokenizer, self._request, None, reasoning_parser, is_strict=False
         )
@@ -104,7 +106,7 @@ class VLLMReader:
         return replace(reply, content=continued_text(LiveContent(self._marks).add(text), reply.content))
 
     def _read(self, text: str, token_ids: tuple[int, ...]) -> Reply:
-        parser = self._prompted(self._new_parser())
+        parser, self._ready = self._prompted(self._ready or self._new_parser()), None
         reasoning, content, calls = parser.parse(
             text, self._request, enable_auto_tools=True, model_output_token_ids=token_ids
         )
