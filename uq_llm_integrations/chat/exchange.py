@@ -17,6 +17,7 @@ from uq_llm_integrations.chat.parsers import (
     PlainReader,
     ReplyReader,
     cut_call,
+    is_cut,
     reply_reader,
 )
 from uq_llm_integrations.chat.reply import (
@@ -182,7 +183,8 @@ class Exchange:
         return self._shown.completed(part, whole.reply)
 
     def _read(self, candidate: Candidate) -> Reply:
-        reply = self._new_reader().whole(candidate.text, candidate.token_ids)
+        reader = self._new_reader()
+        reply = reader.whole(candidate.text, candidate.token_ids, is_cut=is_cut(candidate))
         choice = self._turn.tool_choice
         is_forced = bool(self._turn.conversation.tools) and choice not in {"auto", "none"}
         return cut_call(reply, candidate, choice) if is_forced else reply

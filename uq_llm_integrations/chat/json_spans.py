@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -92,6 +92,13 @@ def json_values(text: str) -> Iterator[JsonValue]:
     while opening := _OPENING.search(text, at):
         found, at = _Reading(text).read(opening.start())
         yield from found
+
+
+def each_value(values: Iterable[JsonValue]) -> Iterator[JsonValue]:
+    """Yield values and all within them, by where they begin."""
+    for one in values:
+        yield one
+        yield from each_value(one.nested)
 
 
 @dataclass

@@ -36,8 +36,8 @@ class ReplyReader(Protocol):
     def sampling(self) -> Mapping[str, Any]:
         """The sampling parameters with which the reply has to be generated."""
 
-    def whole(self, text: str, token_ids: tuple[int, ...]) -> Reply:
-        """Read a finished reply."""
+    def whole(self, text: str, token_ids: tuple[int, ...], *, is_cut: bool = False) -> Reply:
+        """Read a finished reply; one that `is_cut` did not end of its own."""
 
     def part(self, text: str, token_ids: tuple[int, ...], *, is_last: bool) -> ReplyPart:
         """Read what a stream adds."""
@@ -48,7 +48,7 @@ class PlainReader:
 
     sampling: Mapping[str, Any] = {}
 
-    def whole(self, text: str, token_ids: tuple[int, ...]) -> Reply:
+    def whole(self, text: str, token_ids: tuple[int, ...], *, is_cut: bool = False) -> Reply:
         """Return all of it as content."""
         return Reply(text)
 
@@ -68,9 +68,9 @@ class OneCallReader:
         """The sampling parameters with which the reply has to be generated."""
         return self._reader.sampling
 
-    def whole(self, text: str, token_ids: tuple[int, ...]) -> Reply:
+    def whole(self, text: str, token_ids: tuple[int, ...], *, is_cut: bool = False) -> Reply:
         """Read a finished reply."""
-        reply = self._reader.whole(text, token_ids)
+        reply = self._reader.whole(text, token_ids, is_cut=is_cut)
         return replace(reply, tool_calls=reply.tool_calls[:1])
 
     def part(self, text: str, token_ids: tuple[int, ...], *, is_last: bool) -> ReplyPart:
@@ -170,13 +170,17 @@ def _check_choice(choice: str, conversation: Conversation) -> None:
         )
 
 
+def is_cut(candidate: Candidate) -> bool:
+    """Whether a reply ended before the model ended it."""
+    return candidate.finish_reason != "stop" or isinstance(candidate.stop_reason, str)
+
+
 def cut_call(reply: Reply, candidate: Candidate, choice: str) -> Reply:
     """Return a reply that had to be a call, and ended before it could be read as one, as that.
 
     `choice` is "required" or the name of the tool.
     """
-    ended = candidate.finish_reason == "stop" and not isinstance(candidate.stop_reason, str)
-    if ended or reply.tool_calls or (reply.reasoning and not reply.content):
+    if not is_cut(candidate) or reply.tool_calls or (reply.reasoning and not reply.content):
         return reply
     name, said = "" if choice == "required" else choice, reply.content or candidate.text
     return Reply("", reply.reasoning, (ToolCall(name, said, new_call_id(), is_cut=True),))

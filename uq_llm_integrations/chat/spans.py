@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import accumulate
 from typing import Any
 
-from uq_llm_integrations.chat.json_spans import JsonValue, Span, is_json, json_values
+from uq_llm_integrations.chat.json_spans import JsonValue, Span, each_value, is_json, json_values
 from uq_llm_integrations.chat.reply import Reply, ToolCall
 from uq_llm_integrations.methods.registry import find_method
 from uq_llm_integrations.methods.scoring import score_candidate
@@ -53,7 +53,7 @@ class SpanScores:
         return None if start < 0 else (start, start + len(said))
 
     def _of_calls(self, calls: Sequence[ToolCall]) -> list[JsonObject]:
-        found, scored = list(_each(json_values(self.text))), []
+        found, scored = list(each_value(json_values(self.text))), []
         next_one = 0  # calls are written in their order
         for call in calls:
             at = _place(found, call, next_one)
@@ -91,13 +91,6 @@ class SpanScores:
             "scores": {name: one.value for name, one in scores.items()},
             "tokens": [first, first + len(trace)],
         }
-
-
-def _each(values: Iterable[JsonValue]) -> Iterator[JsonValue]:
-    """Yield values and all within them, by where they begin."""
-    for one in values:
-        yield one
-        yield from _each(one.nested)
 
 
 def _place(found: Sequence[JsonValue], call: ToolCall, first: int) -> int | None:

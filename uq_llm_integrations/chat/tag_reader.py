@@ -39,7 +39,7 @@ class TagReader:
         self._said = _Said(calls=calls)
         self._is_due, self._unshown = is_due, list[str]()
 
-    def whole(self, text: str, token_ids: tuple[int, ...] = ()) -> Reply:
+    def whole(self, text: str, token_ids: tuple[int, ...] = (), *, is_cut: bool = False) -> Reply:
         """Read a finished reply."""
         reader = self._renewed()
         part = reader.part(text, token_ids, is_last=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property, partial
@@ -14,6 +15,7 @@ from uq_llm_integrations.backends.vllm.client_compat import (
 )
 from uq_llm_integrations.backends.vllm.requests import with_little_space
 from uq_llm_integrations.chat.call_marks import call_marks
+from uq_llm_integrations.chat.json_spans import each_value, json_values
 from uq_llm_integrations.chat.live_reply import LiveReply
 from uq_llm_integrations.chat.live_text import LiveContent, continued_text
 from uq_llm_integrations.chat.reply import CallPart, Reply, ReplyPart, ToolCall
@@ -95,15 +97,18 @@ class VLLMReader:
             given |= {"skip_special_tokens": False, "spaces_between_special_tokens": False}
         return {name: value for name, value in given.items() if value is not None}
 
-    def whole(self, text: str, token_ids: tuple[int, ...]) -> Reply:
+    def whole(self, text: str, token_ids: tuple[int, ...], *, is_cut: bool = False) -> Reply:
         """Read a finished reply; one that vLLM cannot read is content."""
         try:
             reply = self._read(text, token_ids)
+            if is_cut and reply.tool_calls:
+                reply = self._with_open_call(reply, text, token_ids)
         except Exception:  # vLLM's parsers raise what they like for a text that a model wrote
             return Reply(text)
         if self._thinks or self._is_due:
             return reply
-        return replace(reply, content=continued_text(LiveContent(self._marks).add(text), reply.content))
+        live = LiveContent(self._marks).add(text)
+        return replace(reply, content=continued_text(live, reply.content))
 
     def _read(self, text: str, token_ids: tuple[int, ...]) -> Reply:
         parser, self._ready = self._prompted(self._ready or self._new_parser()), None
@@ -117,6 +122,19 @@ class VLLMReader:
             found, said = self._damaged_calls(text, token_ids)
             content = said if found else content
         return Reply(content or "", reasoning, found)
+
+    def _with_open_call(self, reply: Reply, text: str, token_ids: tuple[int, ...]) -> Reply:
+        """Return a reply that was cut with its last call as one that has no end, where it has none.
+
+        Of a call that is no JSON, vLLM makes what has come of it a whole one at the end.
+        """
+        *calls, last = reply.tool_calls
+        if not last.is_whole or _is_written(last, text):
+            return reply
+        begun, _ = self._damaged_calls(text, token_ids)
+        is_closed = len(begun) == len(reply.tool_calls) and begun[-1].is_whole
+        cut = replace(last, arguments=last.arguments.rstrip().removesuffix("}"), is_cut=True)
+        return reply if is_closed else replace(reply, tool_calls=(*calls, cut))
 
     def _damaged_calls(
         self, text: str, token_ids: tuple[int, ...]
@@ -210,6 +228,12 @@ def _call_parts(calls: Any) -> tuple[CallPart, ...]:
             one.index, part.arguments + said, part.name or name, part.id or one.id
         )
     return tuple(parts.values())
+
+
+def _is_written(call: ToolCall, text: str) -> bool:
+    """Whether the arguments stand in a text as JSON, which has an end of its own."""
+    arguments = json.loads(call.arguments or "{}", strict=False)
+    return any(one.value == arguments for one in each_value(json_values(text)))
 
 
 def _damaged(part: CallPart) -> ToolCall:
