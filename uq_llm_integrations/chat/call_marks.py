@@ -25,3 +25,10 @@ def call_marks(parser: str) -> tuple[str, ...]:
     Without a list of its own, a parser has those of all.
     """
     return _MARKS.get(parser, _ANY)
+
+
+TAGGED_THOUGHT = frozenset({
+    "deepseek_r1", "glm45", "glm47", "holo2", "hy_v3", "kimi_k2", "ling3", "mimo", "nemotron_v3",
+    "qwen3", "step3", "step3p5",
+})  # fmt: skip  # a list of names
+"""vLLM's parsers of reasoning that stands between `<think>` and `</think>`."""

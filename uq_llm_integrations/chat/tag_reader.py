@@ -16,9 +16,9 @@ from typing import Any
 from uq_llm_integrations.chat.json_spans import is_too_deep
 from uq_llm_integrations.chat.live_text import LiveText, SpaceHeld
 from uq_llm_integrations.chat.reply import Reply, ReplyPart, ToolCall, call_parts
+from uq_llm_integrations.chat.thought_text import ThoughtText
 
 _CALL, _CALL_END = "<tool_call>", "</tool_call>"
-_THINK, _THINK_END = "<think>", "</think>"
 
 _BEGUN = re.compile(r'\s*\{\s*"name"\s*:\s*"([^"]+)"(?:\s*,\s*"arguments"\s*:\s*(.*))?', re.DOTALL)
 
@@ -35,7 +35,7 @@ class TagReader:
 
     def __init__(self, *, calls: bool, thinks: bool, is_due: bool = False) -> None:
         self._renewed = partial(type(self), calls=calls, thinks=thinks)
-        self._thought = _Thought() if thinks else None
+        self._thought = ThoughtText() if thinks else None
         self._said = _Said(calls=calls)
         self._is_due, self._unshown = is_due, list[str]()
 
@@ -55,55 +55,6 @@ class TagReader:
             self._unshown.append(content)
             content = "".join(self._unshown) if is_last else ""
         return ReplyPart(content, reasoning, call_parts(self._said.calls) if is_last else ())
-
-
-class _Thought:
-    """Separates the reasoning from what follows it."""
-
-    def __init__(self) -> None:
-        self._text = LiveText((_THINK_END,))
-        self._unknown: list[str] = []  # reasoning or content
-        self._head = ""
-        self._newlines = SpaceHeld("\n")
-        self._is_opened = self._is_begun = self._is_said = False
-
-    def add(self, text: str, *, is_last: bool) -> tuple[str, str]:
-        """Return what is added to the reasoning, and to what follows it."""
-        if self._text.found:
-            return "", self._after(text)
-        shown = self._text.add(text)
-        if self._text.found:
-            self._is_opened, thought = True, self._opened(shown)
-            return thought, self._after(self._text.rest.removeprefix(_THINK_END))
-        thought = self._thinking(shown + (self._text.rest if is_last else ""))
-        return thought, "" if self._is_opened or not is_last else "".join(self._unknown)
-
-    def _thinking(self, text: str) -> str:
-        """Return what is reasoning for certain: what follows a tag that opens it."""
-        if self._is_opened:
-            return self._opened(text)
-        self._head = (self._head + text).lstrip()[: len(_THINK)]
-        self._is_opened = self._head == _THINK
-        if not self._is_opened:
-            self._unknown.append(text)
-            return ""
-        return self._opened(text)
-
-    def _opened(self, text: str) -> str:
-        """Return reasoning without line breaks around it, and all that was not known to be some."""
-        if not self._is_begun:
-            text = "".join([*self._unknown, text]).lstrip()
-            text = text.removeprefix(_THINK).lstrip("\n")
-            self._unknown = []
-            self._is_begun = bool(text)
-        return self._newlines.add(text)
-
-    def _after(self, text: str) -> str:
-        """Return the text without the white space that separates it from the reasoning."""
-        if not self._is_said:
-            text = text.lstrip()
-            self._is_said = bool(text)
-        return text
 
 
 class _Said:

@@ -14,11 +14,11 @@ from uq_llm_integrations.backends.vllm.client_compat import (
     reply_parser,
 )
 from uq_llm_integrations.backends.vllm.requests import with_little_space
-from uq_llm_integrations.chat.call_marks import call_marks
+from uq_llm_integrations.chat.call_marks import TAGGED_THOUGHT, call_marks
 from uq_llm_integrations.chat.json_spans import each_value, json_values
-from uq_llm_integrations.chat.live_reply import LiveReply
-from uq_llm_integrations.chat.live_text import LiveContent, continued_text
+from uq_llm_integrations.chat.live_reply import LiveReply, continued_reply
 from uq_llm_integrations.chat.reply import CallPart, Reply, ReplyPart, ToolCall
+from uq_llm_integrations.chat.thought_text import ThoughtText
 from uq_llm_integrations.errors import ConfigurationError, InvalidRequestError, reason
 from uq_llm_integrations.records import Conversation
 
@@ -31,8 +31,9 @@ class VLLMReader:
     """Reads one reply with the parsers of these names, as vLLM's server does.
 
     vLLM's parsers of streams and of whole replies differ, and the former go by where the pieces
-    end. What a reply says is what the latter say of the whole of it. A stream shows reasoning as it
-    comes, and content up to where a call may begin; the rest, and all calls, it shows at the end.
+    end. What a reply says is what the latter say of the whole of it. A stream shows reasoning
+    between `<think>` tags as it comes, and content up to where a call may begin; the rest, and all
+    calls, it shows at the end.
 
     Where a call is requested, its grammar is part of `sampling`: the call is valid by construction.
     With a `schema`, vLLM's parameters of a grammar, a reply is a call or follows it. Raises
@@ -79,13 +80,11 @@ class VLLMReader:
                 _parser, tokenizer, self._request, names[0], None, is_strict=is_strict
             )
             self._ready = None
-        self._new_thought = partial(
-            _parser, tokenizer, self._request, None, reasoning_parser, is_strict=False
-        )
         self._marks = call_marks(tool_parser or "") if self._calls else ()
-        self._is_due = is_forced
-        self._stream = LiveReply(self._marks)
-        self._thinking: Parser | None = None
+        self._shows = not self._thinks or reasoning_parser in TAGGED_THOUGHT
+        self._is_opened = self._thinks and _ends_opened(tokenizer, self._prompt_ids)
+        self._shows_content = self._shows and not is_forced
+        self._stream = self._new_stream()
 
     @cached_property
     def sampling(self) -> Mapping[str, Any]:
@@ -104,11 +103,8 @@ class VLLMReader:
             if is_cut and reply.tool_calls:
                 reply = self._with_open_call(reply, text, token_ids)
         except Exception:  # vLLM's parsers raise what they like for a text that a model wrote
-            return Reply(text)
-        if self._thinks or self._is_due:
-            return reply
-        live = LiveContent(self._marks).add(text)
-        return replace(reply, content=continued_text(live, reply.content))
+            reply = Reply(text)
+        return continued_reply(self._new_stream().add(text), reply)
 
     def _read(self, text: str, token_ids: tuple[int, ...]) -> Reply:
         parser, self._ready = self._prompted(self._ready or self._new_parser()), None
@@ -154,22 +150,11 @@ class VLLMReader:
         self._stream.note(text, token_ids)
         if is_last:
             return self._stream.ended(self.whole(*self._stream.all()))
-        thought = ""
-        if self._thinks:
-            thought, text = self._thought(text, token_ids)
-        return self._stream.shown(thought, "" if self._is_due else text)
+        return self._stream.add(text)
 
-    def _thought(self, text: str, token_ids: tuple[int, ...]) -> tuple[str, str]:
-        """Return what is added to the reasoning, and to what follows it."""
-        prompt_ids = None if self._thinking else self._prompt_ids
-        self._thinking = self._thinking or self._prompted(self._new_thought())
-        try:
-            delta = self._thinking.parse_delta(
-                text, list(token_ids), self._request, prompt_ids, finished=False
-            )
-        except Exception:
-            return "", ""
-        return (delta.reasoning or "", delta.content or "") if delta else ("", "")
+    def _new_stream(self) -> LiveReply:
+        thought = ThoughtText(is_opened=self._is_opened) if self._shows and self._thinks else None
+        return LiveReply(self._marks, thought, shows_content=self._shows_content)
 
     def _prompted(self, parser: Parser) -> Parser:
         """Return a parser that knows the prompt."""
@@ -198,6 +183,11 @@ def _parser(
 def _has_thought(parser: Parser, prompt_ids: list[int]) -> bool:
     """Whether the reasoning is over at the end of the prompt, so that the reply has none."""
     return bool(prompt_ids) and parser.is_reasoning_end(prompt_ids)
+
+
+def _ends_opened(tokenizer: Any, prompt_ids: list[int]) -> bool:
+    """Whether the prompt ends with the tag that opens the reasoning."""
+    return bool(prompt_ids) and str(tokenizer.decode(prompt_ids[-8:])).rstrip().endswith("<think>")
 
 
 def _check_both(request: ChatCompletionRequest, tool_parser: str | None) -> None:
