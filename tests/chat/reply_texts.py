@@ -1,5 +1,7 @@
 """Random replies: tags, braces, JSON whole and broken, and text, cut into pieces anywhere."""
 
+from itertools import pairwise
+
 from hypothesis import strategies as st
 
 from uq_llm_integrations.chat.reply import Reply
@@ -37,7 +39,7 @@ CUTS = st.lists(st.integers(0, 200), max_size=8)
 def cut_at(text: str, cuts: list[int]) -> list[str]:
     """The text in pieces, some of which may be empty."""
     places = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
-    return [text[a:b] for a, b in zip(places, places[1:], strict=False)]
+    return [text[a:b] for a, b in pairwise(places)]
 
 
 def of_reply(reply: Reply):

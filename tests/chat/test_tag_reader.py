@@ -23,7 +23,9 @@ def test_a_stream_and_a_whole_reply_say_the_same(text, cuts, calls, thinks, is_d
 
 @fuzz()
 @given(
-    st.dictionaries(st.text("ab{}\"\\", max_size=4), st.integers() | st.text(max_size=5), min_size=1),
+    st.dictionaries(
+        st.text('ab{}"\\', max_size=4), st.integers() | st.text(max_size=5), min_size=1
+    ),
     st.data(),
 )
 def test_a_call_that_was_cut_is_never_whole(arguments, data):
@@ -54,7 +56,9 @@ def test_a_name_that_is_no_text_names_no_tool(name):
     assert of_reply(TagReader(calls=True, thinks=False).whole(text)) == (text, "", [])
 
 
-@pytest.mark.parametrize("unit", [" ", "[", "{", "<", "<tool_call>", '{"', "\n", "</think", '"\\"['])
+@pytest.mark.parametrize(
+    "unit", [" ", "[", "{", "<", "<tool_call>", '{"', "\n", "</think", '"\\"[']
+)
 def test_any_text_can_be_read_as_it_comes(unit):
     text = unit * (20_000 // len(unit))
     tags = {"calls": True, "thinks": True}
