@@ -28,7 +28,7 @@ _JSON = (
 _TEXT = (" ", "\n", "Hi", "So: ", "é😀", "<", "<tool", "</", "a < b", "\t\n ")
 
 PIECES = st.lists(
-    st.sampled_from(TAGS) | st.sampled_from(_JSON) | st.sampled_from(_TEXT), max_size=12
+    st.sampled_from(TAGS) | st.sampled_from(_JSON) | st.sampled_from(_TEXT), max_size=9
 )
 HERMES = st.lists(
     st.sampled_from(TAGS[:4] * 3 + _JSON * 2 + _TEXT * 2), max_size=14

@@ -24,10 +24,7 @@ TURN = Conversation(({"role": "user", "content": "?"},), (ADD,))
 SPECIAL = (
     *TAGS, "<tool_sep>", "<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>", "◁think▷",
     "<|tool_call_begin|>", "◁/think▷", "<seed:think>", "</seed:think>", "<|start|>", "<|channel|>",
-    "<|message|>", "<|call|>", "<|end|>", "<|open|>", "<|close|>", "<|sep|>", "<assistant>",
-    "<tool_calls:opensource>", "</tool_calls:opensource>", "<tool_call:opensource>",
-    "</tool_call:opensource>", "<think:opensource>", "</think:opensource>",
-    "<tool_sep:opensource>", "<|channel>", "<channel|>",
+    "<|message|>", "<|call|>", "<|end|>", "<|open|>", "<|close|>", "<|sep|>", "<assistant>", "<|channel>", "<channel|>",
 )  # fmt: skip  # a list of names
 
 
