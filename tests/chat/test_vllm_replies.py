@@ -24,7 +24,8 @@ TURN = Conversation(({"role": "user", "content": "?"},), (ADD,))
 SPECIAL = (
     *TAGS, "<tool_sep>", "<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>", "◁think▷",
     "<|tool_call_begin|>", "◁/think▷", "<seed:think>", "</seed:think>", "<|start|>", "<|channel|>",
-    "<|message|>", "<|call|>", "<|end|>", "<|open|>", "<|close|>", "<|sep|>", "<assistant>", "<|channel>", "<channel|>",
+    "<|message|>", "<|call|>", "<|end|>", "<|open|>", "<|close|>", "<|sep|>", "<assistant>",
+    "<|channel>", "<channel|>",
 )  # fmt: skip  # a list of names
 
 

@@ -183,8 +183,10 @@ class Exchange:
         return self._shown.completed(part, whole.reply)
 
     def _read(self, candidate: Candidate) -> Reply:
-        reader = self._new_reader()
-        reply = reader.whole(candidate.text, candidate.token_ids, is_cut=is_cut(candidate))
+        read = self._new_reader().whole
+        if is_cut(candidate):
+            read = partial(read, is_cut=True)
+        reply = read(candidate.text, candidate.token_ids)
         choice = self._turn.tool_choice
         is_forced = bool(self._turn.conversation.tools) and choice not in {"auto", "none"}
         return cut_call(reply, candidate, choice) if is_forced else reply
