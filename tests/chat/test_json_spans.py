@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uq_llm_integrations.chat.json_spans import json_values
+from tests.fuzzing import fuzz
+from uq_llm_integrations.chat.json_spans import NESTING_LIMIT, is_json, json_values
 
 KEYS = st.text(max_size=5) | st.text(alphabet='.[]"0a\\\ud800', max_size=4)
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
@@ -57,6 +58,7 @@ def test_what_is_cut_out_of_a_text_is_the_value(value, ascii_only, indent):
         assert read(f"So: {text}"[start:end], expected[steps]) == expected[steps]
 
 
+@fuzz()
 @given(st.text(alphabet='{}[]",:1 a\\', max_size=40))
 def test_any_text_can_be_looked_through(text):
     ends = [0]
@@ -111,3 +113,22 @@ def test_of_a_repeated_key_the_last_counts_as_in_the_value(text, fields):
 @pytest.mark.parametrize("text", ["", "[", '{"a"', '{"a": }', "[1,]", '{"a": 1,}', "[1 2]"])
 def test_what_is_no_json_is_passed(text):
     assert list(json_values(text)) == []
+
+
+@pytest.mark.parametrize("unit", ["[", "{", '["', '{"a":', "[1,", " ", '["\\x', '"\\"['])
+def test_long_texts_that_are_no_json_are_looked_through_once(unit):
+    text = unit * (100_000 // len(unit))
+    assert list(json_values(text)) == []
+    assert not is_json(text)
+
+
+@pytest.mark.parametrize(("depth", "is_read"), [(NESTING_LIMIT, True), (NESTING_LIMIT + 1, False)])
+def test_nesting_has_a_limit(depth, is_read):
+    text = "[" * depth + "]" * depth
+    assert is_json(text) is is_read
+    assert (next(json_values(text)).span == (0, 2 * depth)) is is_read
+
+
+def test_an_object_is_found_behind_a_quote_that_has_no_end():
+    text = '{"she said: {"name": "add", "arguments": {"a": 1}}'
+    assert next(json_values(text)).value == {"name": "add", "arguments": {"a": 1}}

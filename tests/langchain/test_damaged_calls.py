@@ -69,6 +69,14 @@ def test_arguments_that_are_no_object_are_invalid(verb, arguments):
 
 
 @VERBS
+def test_arguments_that_are_nested_too_deep_are_invalid(verb):
+    deep = "[" * 2_000 + "]" * 2_000
+    message = read(f'<tool_call>{{"name": "add", "arguments": {{"a": {deep}}}}}</tool_call>', verb)
+    ((_, _, reason),) = invalid(message)
+    assert message.tool_calls == [] and "100 objects and arrays" in reason
+
+
+@VERBS
 def test_whole_calls_before_a_cut_one_can_be_made(verb):
     message = read(MADE + MADE, verb, max_tokens=len(MADE) + 50)
     assert [one["args"] for one in message.tool_calls] == [{"a": 1, "b": 2}]
@@ -115,6 +123,25 @@ def test_a_piece_is_serialized_as_any_other():
     loaded = load(dumpd(piece), allowed_objects="messages")
     assert type(loaded) is AIMessageChunk
     assert loaded.content == piece.content
+
+
+CUT = [MADE[:-20], '<tool_call>{"name": "add"', '<tool_call>{"name": "add", "arguments": {"a": 1']
+
+
+@pytest.mark.parametrize("said", CUT)
+def test_a_cut_call_is_not_mended_where_others_add_up_copies_of_the_pieces(said):
+    pieces = scripted(said).bind_tools([add]).stream("?")
+    copies = [load(dumpd(one), allowed_objects="messages") for one in pieces]
+    assert all(type(one) is AIMessageChunk for one in copies)
+    joined = whole(copies)
+    assert joined.tool_calls == []
+    assert [one["name"] for one in joined.invalid_tool_calls] == ["add"]
+
+
+def test_the_last_piece_alone_has_calls():
+    *before, last = scripted(MADE).bind_tools([add]).stream("?")
+    assert not any(one.tool_call_chunks for one in before)
+    assert [one["args"] for one in last.tool_calls] == [{"a": 1, "b": 2}]
 
 
 async def test_events_have_no_mended_calls():

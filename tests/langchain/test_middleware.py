@@ -3,6 +3,7 @@
 import pytest
 from langchain.agents import create_agent
 from langchain.agents.middleware import (
+    AgentMiddleware,
     HumanInTheLoopMiddleware,
     ModelFallbackMiddleware,
     ModelRetryMiddleware,
@@ -257,3 +258,47 @@ def test_a_gate_samples_again_where_the_model_itself_abstains_or_raises():
         gate = UncertaintyGateMiddleware()
         built = create_agent(chat, [], middleware=[gate], response_format=ToolStrategy(Total))
         assert built.invoke(question())["structured_response"] == Total(value=4)
+
+
+class Unmeasured(AgentMiddleware):
+    """Takes away the scores of calls."""
+
+    def after_model(self, state, runtime):
+        message = state["messages"][-1]
+        if not message.tool_calls:
+            return None
+        metadata = dict(message.response_metadata)
+        metadata["uncertainty"] = {**metadata["uncertainty"], "tool_calls": []}
+        return {"messages": [message.model_copy(update={"response_metadata": metadata})]}
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize(("allow", "expected"), [(False, []), (True, [(1, 2)])])
+def test_a_call_without_scores_is_run_only_where_they_may_be_missing(streaming, allow, expected):
+    script = ScriptedBackend(InOrder(ADD, "It is 3."))
+    gate = UncertaintyGateMiddleware(UNCERTAIN, allow_unscored=allow)
+    chat = ChatVLLMUncertainty(backend=script, streaming=streaming)
+    built = create_agent(chat, [add], middleware=[gate, Unmeasured()])
+    messages = built.invoke(question())["messages"]
+    assert ran == expected
+    (result,) = [one for one in messages if one.type == "tool"]
+    assert ("has no scores" in result.content) is not allow
+
+
+CUT_ADDS = [
+    ADD[:-20],
+    '<tool_call>{"name": "add"',
+    '<tool_call>{"name": "add", "arguments": {"a": 1',
+]
+
+
+@pytest.mark.parametrize("said", CUT_ADDS)
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("then", ["raise", "annotate"])
+def test_an_agent_runs_no_call_that_was_cut(said, streaming, then):
+    chat = scripted(said, streaming=streaming)
+    gate = UncertaintyGateMiddleware(UNCERTAIN, then=then)
+    built = create_agent(chat, [add], middleware=[gate])
+    for mode in ("values", "messages"):
+        list(built.stream(question(), stream_mode=mode))
+    assert ran == []

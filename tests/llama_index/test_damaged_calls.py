@@ -1,7 +1,7 @@
 """No tool is called without the arguments that the model was about to give."""
 
 import pytest
-from llama_index.core.agent.workflow import FunctionAgent
+from llama_index.core.agent.workflow import AgentWorkflow, FunctionAgent, ReActAgent
 from llama_index.core.program import FunctionCallingProgram
 from llama_index.core.tools import FunctionTool
 from pydantic import BaseModel
@@ -52,13 +52,45 @@ async def test_arguments_that_are_no_object_are_an_error(verb, arguments):
         select()
 
 
-async def test_an_agent_does_not_run_a_damaged_call():
-    ran = []
-    tool = FunctionTool.from_defaults(lambda a=0, b=0: ran.append((a, b)), name="add")
-    agent = FunctionAgent(llm=in_order(MADE, max_tokens=CUT), tools=[tool], streaming=False)
+ran: list[tuple[object, ...]] = []
+
+
+@pytest.fixture
+def noted():
+    ran.clear()
+    return FunctionTool.from_defaults(lambda a=0, b=0: ran.append((a, b)), name="add")
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("in_workflow", [False, True])
+@pytest.mark.parametrize("size", [CUT, MADE.index('"arguments"'), MADE.index("}")])
+async def test_an_agent_does_not_run_a_damaged_call(noted, streaming, in_workflow, size):
+    llm = in_order(MADE, max_tokens=size)
+    agent = FunctionAgent(llm=llm, tools=[noted], streaming=streaming)
     with pytest.raises(errors.IncompleteAnswerError):
+        await (AgentWorkflow(agents=[agent]) if in_workflow else agent).run("1 + 2?")
+    assert ran == []
+
+
+ACTION = 'Thought: I add.\nAction: add\nAction Input: {"a": {"c": 1}, "b": "x}'
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("size", [len(ACTION), ACTION.index(', "b"')])
+async def test_an_agent_that_reads_text_does_not_run_a_cut_action(noted, streaming, size):
+    llm = in_order(ACTION + ' y"}', max_tokens=size)
+    agent = ReActAgent(llm=llm, tools=[noted], streaming=streaming)
+    with pytest.raises(errors.IncompleteAnswerError, match="the action is not whole"):
         await agent.run("1 + 2?")
     assert ran == []
+
+
+async def test_an_agent_that_reads_text_runs_an_action_that_is_whole(noted):
+    said = 'Thought: I add.\nAction: add\nAction Input: {"a": 1, "b": 2}'
+    llm = in_order(said, "Thought: I know.\nAnswer: 3", max_tokens=len(said))
+    agent = ReActAgent(llm=llm, tools=[noted], streaming=True)
+    await agent.run("1 + 2?")
+    assert ran == [(1, 2)]
 
 
 class Country(BaseModel):

@@ -18,6 +18,7 @@ from uq_llm_integrations.chat.parsers import (
     PlainReader,
     ReplyReader,
     cut_call,
+    is_cut,
     reply_reader,
 )
 from uq_llm_integrations.chat.reply import (
@@ -188,7 +189,10 @@ class Exchange:
         return self._shown.completed(part, whole.reply)
 
     def _read(self, candidate: Candidate) -> Reply:
-        reply = self._new_reader().whole(candidate.text, candidate.token_ids)
+        read = self._new_reader().whole
+        if is_cut(candidate):
+            read = partial(read, is_cut=True)
+        reply = read(candidate.text, candidate.token_ids)
         choice = self._turn.tool_choice
         is_forced = bool(self._turn.conversation.tools) and choice not in {"auto", "none"}
         return cut_call(reply, candidate, choice) if is_forced else reply

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from uq_llm_integrations.chat.json_spans import is_json
+from uq_llm_integrations.chat.json_spans import NESTING_LIMIT, is_json, is_too_deep
 from uq_llm_integrations.chat.reply import ToolCall
 from uq_llm_integrations.errors import (
     HighUncertaintyError,
@@ -68,9 +68,12 @@ def call_arguments(
     are no JSON object.
     """
     name = f"the call of {call.name!r}" if call.name else "the call"
-    if not call.is_whole and (finish_reason not in _ENDED or _is_begun(call)):
+    if is_too_deep(call.arguments):
+        many = f"{NESTING_LIMIT} objects and arrays within each other"
+        reason = f"the arguments of {name} have more than {many}"
+    elif not call.is_whole and (finish_reason not in _ENDED or _is_begun(call)):
         raise incomplete(name, call.arguments, finish_reason, uncertainty)
-    if not call.is_whole:
+    elif not call.is_whole:
         reason = f"the arguments of {name} are no JSON: {call.arguments!r}"
     else:
         value = json.loads(call.arguments.strip() or "{}", strict=False)

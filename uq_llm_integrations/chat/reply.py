@@ -62,12 +62,17 @@ class Reply:
 
 @dataclass(frozen=True)
 class CallPart:
-    """A piece of a call in a stream: the first piece has the name and the id."""
+    """A call in a stream. It comes at the end, where it is known whether it is whole."""
 
     index: int
     arguments: str = ""
     name: str | None = None
     id: str | None = None
+
+
+def call_parts(calls: Sequence[ToolCall]) -> tuple[CallPart, ...]:
+    """Return calls as they are shown, each in one piece."""
+    return tuple(CallPart(i, one.arguments, one.name, one.id) for i, one in enumerate(calls))
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from dataclasses import replace
 from itertools import accumulate
 from typing import Any
 
-from uq_llm_integrations.chat.json_spans import JsonValue, Span, json_values
+from uq_llm_integrations.chat.json_spans import JsonValue, Span, each_value, is_json, json_values
 from uq_llm_integrations.chat.reply import Reply, ToolCall
 from uq_llm_integrations.methods.registry import find_method
 from uq_llm_integrations.methods.scoring import score_candidate
@@ -53,19 +53,20 @@ class SpanScores:
         return None if start < 0 else (start, start + len(said))
 
     def _of_calls(self, calls: Sequence[ToolCall]) -> list[JsonObject]:
-        found = list(json_values(self.text))
-        found = [inner for one in found for inner in (one, *_all_nested(one))]
-        scored = []
+        found, scored = list(each_value(json_values(self.text))), []
+        next_one = 0  # calls are written in their order
         for call in calls:
-            found_in = next((one for one in found if _is_of(one, call)), None)
-            span = found_in.span if found_in else (0, len(self.text))
-            arguments = _arguments(found_in, call) if found_in else None
+            at = _place(found, call, next_one)
+            written = None if at is None else found[at]
+            span = written.span if written else (0, len(self.text))
+            arguments = _arguments(written, call) if written else None
             scored.append(
                 {"name": call.name, "id": call.id, **self._of_span(span)}
-                | ({} if found_in else {"of": "the whole reply"})
+                | ({} if written else {"of": "the whole reply"})
                 | ({"fields": self._of_fields(arguments)} if arguments else {})
             )
-            found = [one for one in found if found_in is None or one.span[0] >= found_in.span[1]]
+            while written and next_one < len(found) and found[next_one].span[0] < written.span[1]:
+                next_one += 1
         return scored
 
     def _of_object(self, content: str) -> JsonObject | None:
@@ -92,17 +93,17 @@ class SpanScores:
         }
 
 
-def _all_nested(value: JsonValue) -> list[JsonValue]:
-    return [inner for one in value.nested.values() for inner in (one, *_all_nested(one))]
+def _place(found: Sequence[JsonValue], call: ToolCall, first: int) -> int | None:
+    """Return which of some objects is a call with its name, or the arguments alone."""
+    arguments = _parsed(call)
+    places = range(first, len(found))
+    return next((i for i in places if _is_of(found[i].value, call.name, arguments)), None)
 
 
-def _is_of(value: JsonValue, call: ToolCall) -> bool:
-    """Return whether an object is a call with its name, or the arguments alone."""
-    said = value.value
+def _is_of(said: Any, name: str, arguments: Any) -> bool:
     if not isinstance(said, dict):
         return False
-    arguments = _parsed(call)
-    is_named = said.get("name") == call.name and arguments in (
+    is_named = said.get("name") == name and arguments in (
         said.get("arguments"),
         said.get("parameters"),
     )
@@ -117,7 +118,5 @@ def _arguments(value: JsonValue, call: ToolCall) -> JsonValue | None:
 
 
 def _parsed(call: ToolCall) -> Any:
-    try:
-        return json.loads(call.arguments or "{}")
-    except ValueError:
-        return None
+    text = call.arguments or "{}"
+    return json.loads(text, strict=False) if is_json(text) else None

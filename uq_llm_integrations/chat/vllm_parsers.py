@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +14,11 @@ from uq_llm_integrations.backends.vllm.client_compat import (
     reply_parser,
 )
 from uq_llm_integrations.backends.vllm.requests import with_little_space
+from uq_llm_integrations.chat.call_marks import TAGGED_THOUGHT, call_marks
+from uq_llm_integrations.chat.json_spans import each_value, json_values
+from uq_llm_integrations.chat.live_reply import LiveReply, continued_reply
 from uq_llm_integrations.chat.reply import CallPart, Reply, ReplyPart, ToolCall
+from uq_llm_integrations.chat.thought_text import ThoughtText
 from uq_llm_integrations.errors import ConfigurationError, InvalidRequestError, reason
 from uq_llm_integrations.records import Conversation
 
@@ -23,6 +29,11 @@ if TYPE_CHECKING:
 
 class VLLMReader:
     """Reads one reply with the parsers of these names, as vLLM's server does.
+
+    vLLM's parsers of streams and of whole replies differ, and the former go by where the pieces
+    end. What a reply says is what the latter say of the whole of it. A stream shows reasoning
+    between `<think>` tags as it comes, and content up to where a call may begin; the rest, and all
+    calls, it shows at the end.
 
     Where a call is requested, its grammar is part of `sampling`: the call is valid by construction.
     With a `schema`, vLLM's parameters of a grammar, a reply is a call or follows it. Raises
@@ -42,7 +53,7 @@ class VLLMReader:
         one_call: bool = False,
         schema: Mapping[str, Any] | None = None,
     ) -> None:
-        self._prompt_ids, self._is_first = list(prompt_ids), True
+        self._prompt_ids = list(prompt_ids)
         is_forced = tool_choice not in {"auto", "none"}
         self._request: ChatCompletionRequest = chat_request(
             conversation.tools,
@@ -54,16 +65,26 @@ class VLLMReader:
         self._calls = bool(conversation.tools) and tool_choice != "none"
         is_strict = is_forced or schema is not None
         self._new_parser = partial(_parser, tokenizer, self._request, *names, is_strict=is_strict)
-        self._parser = self._new_parser()
+        parser = self._new_parser()
+        self._ready: Parser | None = parser
         try:
-            self._request = self._parser.adjust_request(self._request)
+            self._request = parser.adjust_request(self._request)
         except ValueError as error:
             why = f"vLLM cannot request these tools: {reason(error)}"
             raise InvalidRequestError(why) from error
         if schema is not None:
             _check_both(self._request, tool_parser)
-        if self._prompt_ids:
-            self._parser.set_prompt_token_ids(self._prompt_ids)
+        self._thinks = reasoning_parser is not None and not _has_thought(parser, self._prompt_ids)
+        if reasoning_parser is not None and not self._thinks:
+            self._new_parser = partial(
+                _parser, tokenizer, self._request, names[0], None, is_strict=is_strict
+            )
+            self._ready = None
+        self._marks = call_marks(tool_parser or "") if self._calls else ()
+        self._shows = not self._thinks or reasoning_parser in TAGGED_THOUGHT
+        self._is_opened = self._thinks and _ends_opened(tokenizer, self._prompt_ids)
+        self._shows_content = self._shows and not is_forced
+        self._stream = self._new_stream()
 
     @cached_property
     def sampling(self) -> Mapping[str, Any]:
@@ -75,9 +96,19 @@ class VLLMReader:
             given |= {"skip_special_tokens": False, "spaces_between_special_tokens": False}
         return {name: value for name, value in given.items() if value is not None}
 
-    def whole(self, text: str, token_ids: tuple[int, ...]) -> Reply:
-        """Read a finished reply."""
-        reasoning, content, calls = self._parser.parse(
+    def whole(self, text: str, token_ids: tuple[int, ...], *, is_cut: bool = False) -> Reply:
+        """Read a finished reply; one that vLLM cannot read is content."""
+        try:
+            reply = self._read(text, token_ids)
+            if is_cut and reply.tool_calls:
+                reply = self._with_open_call(reply, text, token_ids)
+        except Exception:  # vLLM's parsers raise what they like for a text that a model wrote
+            reply = Reply(text)
+        return continued_reply(self._new_stream().add(text), reply)
+
+    def _read(self, text: str, token_ids: tuple[int, ...]) -> Reply:
+        parser, self._ready = self._prompted(self._ready or self._new_parser()), None
+        reasoning, content, calls = parser.parse(
             text, self._request, enable_auto_tools=True, model_output_token_ids=token_ids
         )
         found = tuple(
@@ -88,13 +119,24 @@ class VLLMReader:
             content = said if found else content
         return Reply(content or "", reasoning, found)
 
+    def _with_open_call(self, reply: Reply, text: str, token_ids: tuple[int, ...]) -> Reply:
+        """Return a reply that was cut with its last call as one that has no end, where it has none.
+
+        Of a call that is no JSON, vLLM makes what has come of it a whole one at the end.
+        """
+        *calls, last = reply.tool_calls
+        if not last.is_whole or _is_written(last, text):
+            return reply
+        begun, _ = self._damaged_calls(text, token_ids)
+        is_closed = len(begun) == len(reply.tool_calls) and begun[-1].is_whole
+        cut = replace(last, arguments=last.arguments.rstrip().removesuffix("}"), is_cut=True)
+        return reply if is_closed else replace(reply, tool_calls=(*calls, cut))
+
     def _damaged_calls(
         self, text: str, token_ids: tuple[int, ...]
     ) -> tuple[tuple[ToolCall, ...], str | None]:
         """Return calls that are cut or no JSON, and what else is said: vLLM only streams them."""
-        parser = self._new_parser()
-        if self._prompt_ids:
-            parser.set_prompt_token_ids(self._prompt_ids)
+        parser = self._prompted(self._new_parser())
         delta = parser.parse_delta(
             text, list(token_ids), self._request, self._prompt_ids, finished=False
         )  # finished, it would give empty arguments to a call that was cut before them
@@ -104,15 +146,21 @@ class VLLMReader:
         return tuple(_damaged(one) for one in parts if one.name), delta.content
 
     def part(self, text: str, token_ids: tuple[int, ...], *, is_last: bool) -> ReplyPart:
-        """Read what a stream adds."""
-        prompt_ids = self._prompt_ids if self._is_first else None
-        self._is_first = False
-        delta = self._parser.parse_delta(
-            text, list(token_ids), self._request, prompt_ids, finished=is_last
-        )
-        if delta is None:
-            return ReplyPart()
-        return ReplyPart(delta.content or "", delta.reasoning or "", _call_parts(delta.tool_calls))
+        """Show what no call takes back any more, and at the end what the whole of it says."""
+        self._stream.note(text, token_ids)
+        if is_last:
+            return self._stream.ended(self.whole(*self._stream.all()))
+        return self._stream.add(text)
+
+    def _new_stream(self) -> LiveReply:
+        thought = ThoughtText(is_opened=self._is_opened) if self._shows and self._thinks else None
+        return LiveReply(self._marks, thought, shows_content=self._shows_content)
+
+    def _prompted(self, parser: Parser) -> Parser:
+        """Return a parser that knows the prompt."""
+        if self._prompt_ids:
+            parser.set_prompt_token_ids(self._prompt_ids)
+        return parser
 
 
 def _parser(
@@ -130,6 +178,16 @@ def _parser(
             f"tool_parser={tool!r}, reasoning_parser={reasoning!r}: {reason(error)}; "
             "allowed are vLLM's names, see vllm.tool_parsers and vllm.reasoning"
         ) from error
+
+
+def _has_thought(parser: Parser, prompt_ids: list[int]) -> bool:
+    """Whether the reasoning is over at the end of the prompt, so that the reply has none."""
+    return bool(prompt_ids) and parser.is_reasoning_end(prompt_ids)
+
+
+def _ends_opened(tokenizer: Any, prompt_ids: list[int]) -> bool:
+    """Whether the prompt ends with the tag that opens the reasoning."""
+    return bool(prompt_ids) and str(tokenizer.decode(prompt_ids[-8:])).rstrip().endswith("<think>")
 
 
 def _check_both(request: ChatCompletionRequest, tool_parser: str | None) -> None:
@@ -160,6 +218,12 @@ def _call_parts(calls: Any) -> tuple[CallPart, ...]:
             one.index, part.arguments + said, part.name or name, part.id or one.id
         )
     return tuple(parts.values())
+
+
+def _is_written(call: ToolCall, text: str) -> bool:
+    """Whether the arguments stand in a text as JSON, which has an end of its own."""
+    arguments = json.loads(call.arguments or "{}", strict=False)
+    return any(one.value == arguments for one in each_value(json_values(text)))
 
 
 def _damaged(part: CallPart) -> ToolCall:

@@ -1,15 +1,19 @@
 """Pieces of a message whose sum has the calls that the whole reply has.
 
 LangChain reads the calls out of the joined pieces and mends the arguments of one that was cut, so
-that half a call looks like one that can be made. The sum here ends with what `invoke` returns.
+that half a call looks like one that can be made. Here the last piece alone has calls, and the sum
+ends with what `invoke` returns. Where others add up copies of the pieces, a call that cannot be
+made stays one: its arguments come as a JSON string of what was written.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from typing import Any
 
 from langchain_core.messages import AIMessageChunk, BaseMessageChunk, InvalidToolCall, ToolCall
+from langchain_core.messages.tool import tool_call_chunk
 from pydantic import PrivateAttr
 
 Calls = tuple[list[ToolCall], list[InvalidToolCall]]
@@ -34,10 +38,13 @@ class ReplyChunk(AIMessageChunk):
     def end_with(self, calls: Calls) -> None:
         """Note the calls of the whole reply in its last piece."""
         self._whole = calls
-        if len(self.tool_call_chunks) == len(calls[0]) + len(calls[1]) and all(
-            chunk["id"] for chunk in self.tool_call_chunks
-        ):
-            self.tool_calls, self.invalid_tool_calls = calls  # it is the only piece of them
+        made = [(one, json.dumps(one["args"], ensure_ascii=False)) for one in calls[0]]
+        damaged = [(one, json.dumps(one["args"] or "", ensure_ascii=False)) for one in calls[1]]
+        self.tool_call_chunks = [
+            tool_call_chunk(name=one["name"], args=text, id=one["id"], index=index)
+            for index, (one, text) in enumerate([*made, *damaged])
+        ]
+        self.tool_calls, self.invalid_tool_calls = calls
 
     def __add__(self, other: Any) -> BaseMessageChunk:  # type: ignore[override]  # LangChain overloads it
         """Return the sum of this and later pieces."""

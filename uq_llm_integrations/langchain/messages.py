@@ -16,7 +16,7 @@ from langchain_core.messages import (
     convert_to_openai_messages,
 )
 from langchain_core.messages.ai import OutputTokenDetails, UsageMetadata
-from langchain_core.messages.tool import invalid_tool_call, tool_call, tool_call_chunk
+from langchain_core.messages.tool import invalid_tool_call, tool_call
 from langchain_core.outputs import (
     ChatGeneration,
     ChatGenerationChunk,
@@ -31,7 +31,7 @@ from uq_llm_integrations.backends.sampling_values import stop_strings
 from uq_llm_integrations.chat.objects import call_arguments
 from uq_llm_integrations.chat.parsers import continued, flag_of, tool_choice_of
 from uq_llm_integrations.chat.reply import ChatResult as Answer
-from uq_llm_integrations.chat.reply import ReplyPart, ReplyPiece, ScoredReply, Turn
+from uq_llm_integrations.chat.reply import ReplyPiece, ScoredReply, Turn
 from uq_llm_integrations.chat.tool_specs import tool_specs
 from uq_llm_integrations.errors import InvalidAnswerError, InvalidRequestError
 from uq_llm_integrations.langchain.chunks import Calls, ReplyChunk
@@ -223,7 +223,9 @@ def chat_chunk(piece: ReplyPiece, model: str) -> ChatGenerationChunk:
     if piece.logprobs is not None:
         info["logprobs"] = {"content": piece.logprobs}
     uncertainty = piece.uncertainty
-    message = _chunk(piece.part)
+    message = ReplyChunk(
+        content=piece.part.content, additional_kwargs=_reasoning(piece.part.reasoning)
+    )
     if piece.whole and piece.result:
         info["finish_reason"] = piece.whole.finish_reason
         uncertainty = piece.whole.uncertainty | {"by_token": {}} | uncertainty
@@ -234,17 +236,6 @@ def chat_chunk(piece: ReplyPiece, model: str) -> ChatGenerationChunk:
     uncertainty = {name: value for name, value in uncertainty.items() if value != {}}
     info |= {"uncertainty": uncertainty} if uncertainty else {}
     return ChatGenerationChunk(message=message, generation_info=info or None)
-
-
-def _chunk(part: ReplyPart) -> ReplyChunk:
-    return ReplyChunk(
-        content=part.content,
-        additional_kwargs=_reasoning(part.reasoning),
-        tool_call_chunks=[
-            tool_call_chunk(name=one.name, args=one.arguments, id=one.id, index=one.index)
-            for one in part.calls
-        ],
-    )
 
 
 def _reasoning(text: str | None) -> JsonObject:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, ToolMessage
+from langchain_core.messages import AIMessage, ToolCall, ToolMessage
 
 from uq_llm_integrations.errors import (
     ConfigurationError,
@@ -62,8 +62,9 @@ class UncertaintyGateMiddleware(AgentMiddleware[Any, Any, Any]):
     was edited is marked as a person's and has no scores; the draft and its scores are kept beside
     it. Anything else raises InvalidRequestError, and the run can be resumed again.
 
-    With `guard_tools`, a tool whose own call was uncertain is not run unless a person has approved
-    or edited it; the model is informed. An answer without scores, such as another provider's,
+    With `guard_tools`, a tool whose own call was uncertain, or has no scores, is not run unless a
+    person has approved or edited it; the model is informed. With `allow_unscored`, a call without
+    scores is run. An answer without scores, such as another provider's,
     raises InvalidRequestError unless `allow_unscored`, and so does one without the scores that the
     condition needs. Put this gate last in the list of middleware, next to the model.
     """
@@ -126,9 +127,10 @@ class UncertaintyGateMiddleware(AgentMiddleware[Any, Any, Any]):
         if turn is None:
             return None
         found = uncertainty_of(turn.message)
-        if found is None or not self._doubts(found):
+        if found is None or not self._doubts(turn.message):
             return None
-        actions = turn.actions(lambda call_id: self._doubts_call(found, call_id))
+        is_whole = is_uncertain(self._when, found)
+        actions = turn.actions(lambda call: is_whole or self._doubts_call(turn.message, call))
         if not actions:
             return None
         condition = found.get("condition") if self._when is None else repr(self._when)
@@ -168,26 +170,28 @@ class UncertaintyGateMiddleware(AgentMiddleware[Any, Any, Any]):
 
     def _is_uncertain(self, response: ModelResponse[Any]) -> bool:
         answers = [one for one in response.result if isinstance(one, AIMessage)]
-        return any(self._doubts(uncertainty_of(one)) for one in answers)
+        return any(map(self._doubts, answers))
 
-    def _doubts(self, found: Mapping[str, Any] | None) -> bool:
+    def _doubts(self, message: AIMessage) -> bool:
         """Return whether an answer is uncertain, or any of its calls, where tools are guarded."""
+        found = uncertainty_of(message)
         if is_uncertain(self._when, found, allow_unscored=self._allows):
             return True
-        parts = found.get("tool_calls", ()) if found and self._guards else ()
-        return any(is_uncertain(self._when, part_metadata(found or {}, one)) for one in parts)
+        calls = message.tool_calls if self._guards else ()
+        return any(self._doubts_call(message, one) for one in calls)
 
-    def _doubts_call(self, found: Mapping[str, Any], call_id: str | None) -> bool:
-        parts = [one for one in found.get("tool_calls", ()) if one["id"] == call_id]
-        rows = [found, *(part_metadata(found, one) for one in parts)]
-        return any(is_uncertain(self._when, one) for one in rows)
+    def _doubts_call(self, message: AIMessage | None, call: ToolCall) -> bool:
+        """Return whether a call is uncertain; one without scores is, unless they may be missing."""
+        found = _call_metadata(message, call)
+        if not found:
+            return not self._allows
+        return any(is_uncertain(self._when, one) for one in found)
 
     def _concluded(self, response: ModelResponse[Any]) -> ModelResponse[Any]:
         for message in response.result:
-            found = uncertainty_of(message)
-            doubted = isinstance(message, AIMessage) and self._doubts(found)
+            doubted = isinstance(message, AIMessage) and self._doubts(message)
             if doubted and self._then == "raise":
-                raise refusal(self._when, str(message.text), found or {})
+                raise refusal(self._when, str(message.text), uncertainty_of(message) or {})
         return response
 
     def _refused(self, request: ToolCallRequest) -> ToolMessage | None:
@@ -195,25 +199,34 @@ class UncertaintyGateMiddleware(AgentMiddleware[Any, Any, Any]):
         call, state = request.tool_call, request.state
         if not self._guards or call["id"] in (state.get(_EDITED_CALLS) or ()):
             return None
-        metadata = _call_metadata(state["messages"], str(call["id"]))
-        if metadata is None or not is_uncertain(self._when, metadata):
+        message = _message_with(state["messages"], call)
+        if not self._doubts_call(message, call):
             return None
+        why = "you were too uncertain of this call"
+        if not _call_metadata(message, call):
+            why = "nobody knows how certain you were of this call, which has no scores"
         return ToolMessage(
-            content=f"{call['name']} was not run: you were too uncertain of this call.",
+            content=f"{call['name']} was not run: {why}.",
             name=call["name"],
             tool_call_id=str(call["id"]),
             status="error",
         )
 
 
-def _call_metadata(messages: list[Any], call_id: str) -> Mapping[str, Any] | None:
-    """Return the metadata of a call, with its message's decision; None where it has none."""
-    for message in reversed(messages):
-        whole = getattr(message, "response_metadata", {}).get("uncertainty", {})
-        for call in whole.get("tool_calls", ()):
-            if call["id"] == call_id:
-                return part_metadata(whole, call)
-    return None
+def _message_with(messages: Sequence[Any], call: ToolCall) -> AIMessage | None:
+    """Return the last message that makes a call."""
+    made = (one for one in reversed(messages) if isinstance(one, AIMessage))
+    return next((one for one in made if any(_is_it(call, each) for each in one.tool_calls)), None)
+
+
+def _call_metadata(message: AIMessage | None, call: ToolCall) -> list[Mapping[str, Any]]:
+    """Return the metadata of a call, with its message's decision: of all with its id and name."""
+    whole = (uncertainty_of(message) if message else None) or {}
+    return [part_metadata(whole, one) for one in whole.get("tool_calls", ()) if _is_it(call, one)]
+
+
+def _is_it(call: ToolCall, other: Mapping[str, Any]) -> bool:
+    return bool(call["id"] == other["id"] and call["name"] == other["name"])
 
 
 def _check_fallback(when: Condition | None, fallback: BaseChatModel | None) -> None:

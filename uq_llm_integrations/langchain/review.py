@@ -19,7 +19,7 @@ from langchain.agents.middleware.human_in_the_loop import (
     HITLResponse,
     ReviewConfig,
 )
-from langchain_core.messages import AIMessage, ToolMessage
+from langchain_core.messages import AIMessage, ToolCall, ToolMessage
 from langgraph.types import interrupt
 from pydantic import TypeAdapter, ValidationError, WrapValidator
 
@@ -90,7 +90,7 @@ class ModelTurn:
                 return cls(message, replies, state.get("structured_response"))
         return None
 
-    def actions(self, is_doubted: Callable[[str | None], bool]) -> list[Action]:
+    def actions(self, is_doubted: Callable[[ToolCall], bool]) -> list[Action]:
         """Return what a person decides about: the calls that are doubted, or the answer.
 
         A call that failed already, since it is no object of the schema, is left out.
@@ -98,7 +98,7 @@ class ModelTurn:
         calls = self.message.tool_calls
         if not calls:
             return [Action(ANSWER, {"text": str(self.message.text)}, draft=self.draft)]
-        doubted = [one for one in calls if is_doubted(one["id"])]
+        doubted = [one for one in calls if is_doubted(one)]
         fresh = [one for one in doubted if one["id"] not in self.replies or self.draft is not None]
         return [self._call_action(one["name"], one["args"], one["id"]) for one in fresh]
 

@@ -133,9 +133,16 @@ def _metadata(message: AIMessage, pairs: Pairs) -> JsonObject:
     if refused:
         whole.pop(APPROVED, None)
     marks = {action.call_id: (action, decision) for action, decision in pairs}
-    if calls := found.get("tool_calls"):
+    if calls := [*found.get("tool_calls", ()), *_unscored(found, pairs)]:
         whole["tool_calls"] = [_call_metadata(one, marks.get(one["id"])) for one in calls]
     return whole
+
+
+def _unscored(found: JsonObject, pairs: Pairs) -> list[JsonObject]:
+    """Return the calls that were decided about, but have no metadata."""
+    known = {one["id"] for one in found.get("tool_calls", ())}
+    actions = (action for action, _ in pairs if action.call_id is not None)
+    return [{"name": one.name, "id": one.call_id} for one in actions if one.call_id not in known]
 
 
 def _call_metadata(call: JsonObject, decided: tuple[Action, HumanDecision] | None) -> JsonObject:

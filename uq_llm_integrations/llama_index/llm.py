@@ -44,6 +44,7 @@ from uq_llm_integrations.llama_index.program_calls import (
     is_of_program,
     with_call,
 )  # fmt: skip  # a list of names
+from uq_llm_integrations.llama_index.react_calls import check_action
 from uq_llm_integrations.llama_index.serialization import LEFT, arguments_of, plain_fields
 from uq_llm_integrations.llama_index.structured import StructuredPrediction
 from uq_llm_integrations.saved import with_left_behind
@@ -250,6 +251,7 @@ class UncertaintyLLM(StructuredPrediction, FunctionCallingLLM):
     async def _chat(self, messages: Sequence[ChatMessage], kwargs: dict[str, Any]) -> ChatResponse:
         turn = self._chat_turn(messages, kwargs)
         answer = await self.core.achat(turn, **_options(kwargs))
+        check_action(messages, answer.replies[0])
         return chat_response(answer, self.model_name)
 
     async def _chat_stream(
@@ -258,6 +260,8 @@ class UncertaintyLLM(StructuredPrediction, FunctionCallingLLM):
         pieces = self.core.astream(self._chat_turn(messages, kwargs), **_options(kwargs))
         async with aclosing(joined(pieces)) as grown:
             async for piece, reply in grown:
+                if piece.whole:
+                    check_action(messages, piece.whole)
                 yield chat_piece(piece, reply, self.model_name)
 
     async def _complete(

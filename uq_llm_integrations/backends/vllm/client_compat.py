@@ -347,6 +347,7 @@ def chat_request(
     "enable_auto_tools, tool_strict_level)",
     f"{_PARSER}.adjust_request(request)",
     f"{_PARSER}.set_prompt_token_ids(prompt_token_ids)",
+    f"{_PARSER}.is_reasoning_end(input_ids)",
     f"{_PARSER}.parse(model_output, request, enable_auto_tools, model_output_token_ids)",
     f"{_PARSER}.parse_delta(delta_text, delta_token_ids, request, prompt_token_ids, finished)",
 )
