@@ -4,6 +4,7 @@ import asyncio
 import atexit
 import os
 import threading
+import time
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Generator, Iterable
 from concurrent.futures import CancelledError, Future
@@ -119,9 +120,14 @@ class LoopThread:
     def stop(self, timeout: float | None = None) -> None:
         """End the loop and what still runs on it, if the loop is our own."""
         if self._thread and self._thread.is_alive():
-            _request_stop(self.loop, self._pid)
+            self.request_stop()
             if not self.is_here:
                 self._thread.join(timeout)
+
+    def request_stop(self) -> None:
+        """Let the loop end as soon as it can, without waiting for that."""
+        if self._thread:
+            _request_stop(self.loop, self._pid)
 
     def _check(self, coroutine: Coroutine[object, object, T]) -> None:
         try:
@@ -129,6 +135,13 @@ class LoopThread:
         except EngineError:
             coroutine.close()
             raise
+
+
+def end_own_loop(backend: object) -> None:
+    """End the loop that a backend keeps as its `loop`, if it has made one; it may make another."""
+    loop = vars(backend).pop("loop", None)
+    if loop is not None:
+        loop.stop(_EXIT_SECONDS)
 
 
 async def together(runs: Iterable[Coroutine[object, object, T]]) -> list[T]:
@@ -164,9 +177,12 @@ _open_loops: weakref.WeakSet[LoopThread] = weakref.WeakSet()
 @atexit.register
 def _stop_all() -> None:
     """End what still runs, of which the interpreter would complain while it exits."""
-    for loop in list(_open_loops):
-        if loop._pid == os.getpid():
-            loop.stop(_EXIT_SECONDS)
+    loops = [loop for loop in _open_loops if loop._pid == os.getpid()]
+    for loop in loops:
+        loop.request_stop()
+    end = time.monotonic() + _EXIT_SECONDS  # of all together
+    for loop in loops:
+        loop.stop(max(end - time.monotonic(), 0))
 
 
 def _request_stop(loop: asyncio.AbstractEventLoop, pid: int) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from uq_llm_integrations.backends.base import Backend, failed_candidate, layer_numbers
 from uq_llm_integrations.backends.capabilities import MAX_N, Capabilities, check_request
 from uq_llm_integrations.backends.content_blocks import plain_messages
-from uq_llm_integrations.backends.event_loop import LoopThread
+from uq_llm_integrations.backends.event_loop import LoopThread, end_own_loop
 from uq_llm_integrations.backends.token_texts import split_text
 from uq_llm_integrations.backends.unicode_text import check_conversation, checked_text
 from uq_llm_integrations.errors import ConfigurationError, InvalidRequestError, UncertaintyError
@@ -84,6 +84,10 @@ class ScriptedBackend(Backend):
     def loop(self) -> LoopThread:
         """An event loop for blocking callers."""
         return LoopThread()
+
+    def close(self) -> None:
+        """End the event loop for blocking callers."""
+        end_own_loop(self)
 
     async def encode(self, text: str, *, chat: bool = False) -> tuple[int, ...]:
         """Return the bytes of the text; there is no chat template."""

@@ -20,7 +20,7 @@ from uq_llm_integrations.backends.capabilities import (
     check_text,
 )
 from uq_llm_integrations.backends.codec import Tokenizer, TokenizerBackend
-from uq_llm_integrations.backends.event_loop import LoopThread
+from uq_llm_integrations.backends.event_loop import LoopThread, end_own_loop
 from uq_llm_integrations.backends.huggingface.loading import ModelOptions
 from uq_llm_integrations.backends.huggingface.thread import ModelThread
 from uq_llm_integrations.backends.huggingface.token_sampling import HFSampling
@@ -180,6 +180,7 @@ class HuggingFaceBackend(TokenizerBackend):
         The backend is of no use afterwards.
         """
         self._thread.close(self)
+        end_own_loop(self)
 
     async def tokenizer(self) -> Tokenizer:
         """Return the model's tokenizer."""

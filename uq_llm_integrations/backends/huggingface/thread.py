@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
@@ -19,6 +19,7 @@ from uq_llm_integrations.backends.huggingface.loading import (
     free_memory,
     load_weights,
 )
+from uq_llm_integrations.backends.work_thread import WorkThread
 from uq_llm_integrations.errors import EngineError
 from uq_llm_integrations.identity import Itself
 
@@ -42,7 +43,7 @@ class ModelThread(Shared):
     ) -> None:
         super().__init__(options, ready, empties_cache)
         self.options, self.ready, self._empties_cache = options, ready, empties_cache
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="uq-llm-model")
+        self._worker = WorkThread("uq-llm-model")
         self._used_in: int | None = None
         self._is_closed = False
         self._weights: PreTrainedModel | None = None
@@ -86,7 +87,7 @@ class ModelThread(Shared):
             return
         if self._used_in == os.getpid():
             self.run(self.unload)
-            self._executor.shutdown()
+            self._worker.stop()
         self._is_closed = True
 
     def _submit(self, job: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
@@ -94,7 +95,7 @@ class ModelThread(Shared):
             raise EngineError(f"the backend of {self.options.name} is closed")
         self._used_in = self._used_in or os.getpid()
         check_process(self._used_in)
-        return self._executor.submit(self._do, partial(job, *args, **kwargs))
+        return self._worker.submit(partial(self._do, partial(job, *args, **kwargs)))
 
     def _describe(self) -> Description:
         if self.description is None:

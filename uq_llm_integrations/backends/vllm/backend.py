@@ -17,7 +17,7 @@ from uq_llm_integrations.backends.sampling_values import token_ids
 from uq_llm_integrations.backends.vllm.generation import Generation
 from uq_llm_integrations.backends.vllm.inspection import InspectionPass, why_no_activations
 from uq_llm_integrations.backends.vllm.launch import check_engine_arguments
-from uq_llm_integrations.backends.vllm.pool import POOL, adopt, engine_key
+from uq_llm_integrations.backends.vllm.pool import POOL, engine_key
 from uq_llm_integrations.backends.vllm.process import EngineProcess
 from uq_llm_integrations.backends.vllm.requests import check_engine_limits
 from uq_llm_integrations.backends.vllm.teacher_forcing import Scoring
@@ -123,7 +123,7 @@ class VLLMEngineBackend(TokenizerBackend):
             if not engine_args.keys() <= COMMON_ARGUMENTS:
                 check_engine_arguments(engine_args)
         elif engine is not None:
-            self._process = adopt(engine)
+            self._process = POOL.adopt(engine)
             model = str(engine.model_config.model)
         self._engine, self._model = engine, str(model)
 
@@ -280,6 +280,7 @@ class VLLMEngineBackend(TokenizerBackend):
                 if self._release:
                     self._release.detach()
                 self._release = weakref.finalize(self, POOL.release, engine)
+                self._release.atexit = False  # at the program's end, the pool ends all
             return old
 
     @property

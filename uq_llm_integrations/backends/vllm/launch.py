@@ -68,6 +68,7 @@ class SpawnedProcesses:
         """Expect a process of this name; raises EngineStartError once the start is cancelled."""
         self.check()
         self._names.add(name)
+        _names.add(name)
 
     def check(self) -> None:
         """Raise EngineStartError once the start is cancelled."""
@@ -94,6 +95,25 @@ class SpawnedProcesses:
     def _alive(self) -> list[BaseProcess]:
         new = set(multiprocessing.active_children()) - self._before
         return [process for process in new if process.name in self._names]
+
+
+_names: set[str] = set()
+"""The names of all processes that were spawned here."""
+
+
+def end_processes(seconds: float) -> None:
+    """End all processes of engines, at the program's end; blocking, and so long at most.
+
+    Also those of which nobody knows any more, since an interrupt came into their shutdown.
+    """
+    begun = time.monotonic()
+    while processes := [one for one in multiprocessing.active_children() if one.name in _names]:
+        for process in processes:
+            if time.monotonic() - begun < seconds:
+                process.terminate()
+            else:
+                process.kill()
+        time.sleep(0.05)
 
 
 def start_async_llm(

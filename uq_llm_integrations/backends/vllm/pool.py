@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
 import os
 import threading
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from functools import partial
 from multiprocessing.util import Finalize
 from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 from uq_llm_integrations.backends.event_loop import LoopThread
 from uq_llm_integrations.backends.vllm.client_compat import disown, loop_of
 from uq_llm_integrations.backends.vllm.launch import (
     SpawnedProcesses,
+    end_processes,
     start_async_llm,
     why_ready_engine_is_inexact,
 )
@@ -32,6 +34,9 @@ if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
 
 Arguments = Mapping[str, object]
+
+EXIT_SECONDS = 4.0
+"""How long all engines together may take to end by themselves at the program's end."""
 
 
 class EngineStart:
@@ -56,9 +61,13 @@ class EngineStart:
 
     def cancel(self) -> None:
         """End the start and its processes, without waiting for that."""
+        self.forbid()
+        given = (self.engine.done,)
+        threading.Thread(target=self._spawned.end, args=given, daemon=True).start()
+
+    def forbid(self) -> None:
+        """Let no further process be spawned."""
         self._spawned.cancel()
-        ending = threading.Thread(target=self._spawned.end, args=(self.engine.done,))
-        ending.start()
 
     async def _start(self) -> EngineProcess:
         engine = None
@@ -78,7 +87,8 @@ class EngineStart:
         except BaseException:
             # Elsewhere: neither the loop nor the engine can be ended from here. Until the task is
             # done, since `self.engine` may not be set yet.
-            threading.Thread(target=self._discard, args=(engine, asyncio.current_task())).start()
+            given = engine, asyncio.current_task()
+            threading.Thread(target=self._discard, args=given, daemon=True).start()
             raise
         if self._dead:
             self._dead.owns_loop, engine.owns_loop = False, True
@@ -107,6 +117,8 @@ class EnginePool:
         self._turn = threading.Lock()
         self._engines: dict[str, tuple[EngineProcess, int]] = {}
         self._starts: dict[str, EngineStart] = {}
+        self._ready: WeakSet[EngineProcess] = WeakSet()
+        self._ends_with_program = False
 
     def acquire(
         self, arguments: Arguments, prepare: Callable[[], None], restarts: int = 1
@@ -152,7 +164,7 @@ class EnginePool:
                 start = EngineStart(arguments, prepare, engine, self._turn)
                 start.waiters.append(waiter)
                 self._starts[key] = start
-                self._end_with_worker()
+                self._end_with_program()
                 start.engine.add_done_callback(partial(self._finish, key, start))
         waiter.add_done_callback(partial(self._cancel_unwanted, key, start))
         return waiter
@@ -183,17 +195,43 @@ class EnginePool:
                     del self._engines[key]
         engine.shutdown()
 
-    def end_all(self) -> None:
-        """End all engines, whoever uses them."""
+    def end_all(self, seconds: float = EXIT_SECONDS) -> None:
+        """End all engines and starts, whoever uses them; what takes longer is killed."""
+        end = time.monotonic() + seconds
         with self.lock:
-            engines = [engine for engine, _ in self._engines.values()]
+            engines = [*(engine for engine, _ in self._engines.values()), *self._ready]
             self._engines.clear()
+            starts = list(self._starts.values())
+        for start in starts:
+            start.forbid()
         for engine in engines:
-            engine.shutdown()
+            engine.shutdown(max(end - time.monotonic(), 0.5))
+        end_processes(max(end - time.monotonic(), 0.5))
 
-    def _end_with_worker(self) -> None:
-        """In a process of multiprocessing, end the engines before it waits for its children."""
-        if multiprocessing.parent_process() is not None:
+    def adopt(self, llm: AsyncLLM) -> EngineProcess:
+        """Wrap an engine that the user has started, on the loop it already lives on, if any.
+
+        It is the user's to shut down, unless the program ends before.
+        """
+        try:
+            loop = loop_of(llm)
+        except AttributeError as error:
+            raise ConfigurationError(
+                f"engine is a {type(llm).__name__}; it must be a vllm.v1.engine.async_llm.AsyncLLM"
+            ) from error
+        engine = EngineProcess(llm, LoopThread(loop), why_ready_engine_is_inexact(llm.vllm_config))
+        with self.lock:
+            self._ready.add(engine)
+            self._end_with_program()
+        return engine
+
+    def _end_with_program(self) -> None:
+        """End the engines before multiprocessing, at the program's end, waits for its children.
+
+        vLLM's own end of them may come later, and so never: that depends on what is imported first.
+        """
+        if not self._ends_with_program:
+            self._ends_with_program = True
             Finalize(None, self.end_all, exitpriority=1)
 
     def disown_all(self) -> None:
@@ -243,17 +281,6 @@ def _lost(engine: EngineProcess | None, restarts: int) -> EngineLostError | None
 def engine_key(arguments: Arguments) -> str:
     """Return what is the same for the same arguments: such engines are shared."""
     return canonical(dict(arguments))
-
-
-def adopt(llm: AsyncLLM) -> EngineProcess:
-    """Wrap an engine that the user has started, on the loop it already lives on, if any."""
-    try:
-        loop = loop_of(llm)
-    except AttributeError as error:
-        raise ConfigurationError(
-            f"engine is a {type(llm).__name__}; it must be a vllm.v1.engine.async_llm.AsyncLLM"
-        ) from error
-    return EngineProcess(llm, LoopThread(loop), why_ready_engine_is_inexact(llm.vllm_config))
 
 
 POOL = EnginePool()

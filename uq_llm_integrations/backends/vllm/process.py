@@ -7,6 +7,7 @@ import itertools
 import logging
 import os
 import threading
+import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -192,15 +193,20 @@ class EngineProcess:
         names: list[str] = await self._call(RECORDED)
         return names
 
-    def shutdown(self) -> None:
-        """End the engine's processes and its loop, unless that was handed on."""
+    def shutdown(self, seconds: float = SHUTDOWN_SECONDS) -> None:
+        """End the engine's processes and its loop, unless that was handed on.
+
+        Processes that have not ended after so many seconds are killed.
+        """
         if self.loop.is_here:  # the garbage collector may call from anywhere
-            threading.Thread(target=self.shutdown).start()
+            threading.Thread(target=self.shutdown, daemon=True).start()
             return
         self.failure = self.failure or EngineDeadError("the engine was shut down")
+        begun = time.monotonic()
         if self.owns_loop:
-            self.loop.stop()  # first, so that nothing takes the processes' end for a failure
-        client_compat.shut_down(self.llm, SHUTDOWN_SECONDS)
+            # First, so that nothing takes the processes' end for a failure.
+            self.loop.stop(seconds / 2)
+        client_compat.shut_down(self.llm, seconds - (time.monotonic() - begun))
 
     async def _read(self, deadline: float) -> None:
         await asyncio.sleep(0)  # let others that finished in the same step join
