@@ -17,6 +17,7 @@ UncertaintyError
 └── EngineError (RuntimeError)            the engine failed, the request may be fine
     ├── EngineStartError
     ├── EngineLostError                   it has died and is not started again
+    ├── EngineClosedError                 `close` was called
     ├── EngineDeadError (ConnectionError)      retryable on a fresh engine
     ├── EngineTimeoutError (ConnectionError)   no answer in time; retryable
     └── EngineBusyError (ConnectionError)      its queue is full; retryable
@@ -188,6 +189,10 @@ class EngineStartError(EngineError):
 
 class EngineLostError(EngineError):
     """The engine has died, and as often as `restart_engine` allows it was started again before."""
+
+
+class EngineClosedError(EngineError):
+    """`close` was called, before the call or while it was under way; a new object goes on."""
 
 
 class EngineDeadError(EngineError, ConnectionError):

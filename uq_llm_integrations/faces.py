@@ -204,7 +204,10 @@ class ModelFace(Settings):
             raise ConfigurationError(f"{name} means nothing to {type(self).__name__}")
 
     def close(self) -> None:
-        """Give back the engine; the last one that shares it ends it. The next call starts it."""
+        """Give back the engine; the last one that shares it ends it.
+
+        Calls that are under way, and all later ones, raise EngineClosedError.
+        """
         self.core.close()
 
     def __enter__(self) -> Self:

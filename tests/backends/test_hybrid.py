@@ -237,8 +237,8 @@ async def test_a_generator_closed_while_it_sleeps_is_not_woken():
     inspection = asyncio.create_task(inspected(hybrid))
     await noted(log, "score")
     hybrid.close()
-    scorer.busy = False
-    await inspection
+    with pytest.raises(errors.EngineClosedError):
+        await inspection
     await asyncio.sleep(0.05)
     assert log == ["sleep", "score"]
 
