@@ -187,8 +187,8 @@ async def joined(
 ) -> AsyncGenerator[tuple[ReplyPiece, Reply], None]:
     """Yield each piece with the reply so far; closing this closes the stream of pieces."""
     content = reasoning = ""
-    async with closed_at_end(pieces):
-        async for piece in pieces:
+    async with closed_at_end(pieces) as read:
+        async for piece in read:
             content += piece.part.content
             reasoning += piece.part.reasoning
             yield piece, piece.whole.reply if piece.whole else Reply(content, reasoning or None)

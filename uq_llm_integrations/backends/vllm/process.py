@@ -132,11 +132,11 @@ class EngineProcess:
         """
         with translated_errors(), self._life.waiting(deadline) as waiting:
             stream = client_compat.generate(self.llm, prompt_ids, params, request_id)
-            async with closed_at_end(stream):
+            async with closed_at_end(stream) as found:
                 while True:
                     with waiting.check(self.failure):
                         try:
-                            output = await anext(stream)
+                            output = await anext(found)
                         except StopAsyncIteration:
                             return
                     self._life.note_progress()
