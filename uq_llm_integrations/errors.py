@@ -202,7 +202,7 @@ class EngineDeadError(EngineError, ConnectionError):
 
 
 class EngineTimeoutError(EngineError, ConnectionError):
-    """No sign of life within the deadline, or no answer or next piece within a call's timeout."""
+    """No sign of life within the call's deadline, or no answer or next piece within its timeout."""
 
     is_retryable = True
 

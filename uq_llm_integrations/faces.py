@@ -229,7 +229,7 @@ class VLLMFace(ModelFace):
     engine: Any = Field(default=None, exclude=True, repr=False)
     """A running `AsyncLLM`, in place of `model`."""
     deadline: float = 120.0
-    """Seconds after which an engine that gives no sign of life counts as dead."""
+    """Seconds without a sign of life of the engine after which a call is aborted."""
     restart_engine: int = 1
     """How often the next call starts a fresh engine where one has died, until `close`."""
 

@@ -64,8 +64,8 @@ class SampleStream(AbstractAsyncContextManager["SampleStream"]):
             )
         ids = list(request.prompt_ids)
         outputs = process.outputs(ids, self._params, self._name, self._deadline)
-        async with closed_at_end(outputs) as outputs:
-            async for output in outputs:
+        async with closed_at_end(outputs) as found:
+            async for output in found:
                 yield output
 
     async def trace_from(self, first: int, output: RequestOutput) -> TokenTrace:
