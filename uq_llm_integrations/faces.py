@@ -231,7 +231,7 @@ class VLLMFace(ModelFace):
     deadline: float = 120.0
     """Seconds without a sign of life of the engine after which a call is aborted."""
     restart_engine: int = 1
-    """How often the next call starts a fresh engine where one has died, until `close`."""
+    """How often the next call starts a fresh engine in the place of one that has died."""
 
     generator_type: ClassVar[str] = "vllm"
     backend_fields: ClassVar[frozenset[str]] = ModelFace.backend_fields | {
