@@ -27,6 +27,7 @@ EXAMPLES = [
     uq.EngineStartError("no start"),
     uq.EngineDeadError("dead"),
     uq.EngineLostError("dead for good"),
+    uq.EngineClosedError("closed"),
     uq.EngineBusyError("full"),
     uq.EngineTimeoutError("late"),
     uq.UncertaintyError("root"),

@@ -8,10 +8,11 @@ from .backends.vllm.backend import VLLMEngineBackend as VLLMEngineBackend
 from .config import Configuration as Configuration
 from .errors import (
     ConfigurationError as ConfigurationError, EmptyPromptError as EmptyPromptError,
-    EngineBusyError as EngineBusyError, EngineDeadError as EngineDeadError,
-    EngineError as EngineError, EngineLostError as EngineLostError,
-    EngineStartError as EngineStartError, EngineTimeoutError as EngineTimeoutError,
-    EvidenceError as EvidenceError, HighUncertaintyError as HighUncertaintyError,
+    EngineBusyError as EngineBusyError, EngineClosedError as EngineClosedError,
+    EngineDeadError as EngineDeadError, EngineError as EngineError,
+    EngineLostError as EngineLostError, EngineStartError as EngineStartError,
+    EngineTimeoutError as EngineTimeoutError, EvidenceError as EvidenceError,
+    HighUncertaintyError as HighUncertaintyError,
     IncompleteAnswerError as IncompleteAnswerError, InvalidAnswerError as InvalidAnswerError,
     InvalidRequestError as InvalidRequestError, MethodUnavailableError as MethodUnavailableError,
     MissingDependencyError as MissingDependencyError, ModelNotFoundError as ModelNotFoundError,

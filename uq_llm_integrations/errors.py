@@ -17,6 +17,7 @@ UncertaintyError
 └── EngineError (RuntimeError)            the engine failed, the request may be fine
     ├── EngineStartError
     ├── EngineLostError                   it has died and is not started again
+    ├── EngineClosedError                 `close` was called
     ├── EngineDeadError (ConnectionError)      retryable on a fresh engine
     ├── EngineTimeoutError (ConnectionError)   no answer in time; retryable
     └── EngineBusyError (ConnectionError)      its queue is full; retryable
@@ -190,6 +191,10 @@ class EngineLostError(EngineError):
     """The engine has died, and as often as `restart_engine` allows it was started again before."""
 
 
+class EngineClosedError(EngineError):
+    """`close` was called, before the call or while it was under way; a new object goes on."""
+
+
 class EngineDeadError(EngineError, ConnectionError):
     """The engine's processes are gone; the next call starts a fresh engine."""
 
@@ -197,7 +202,7 @@ class EngineDeadError(EngineError, ConnectionError):
 
 
 class EngineTimeoutError(EngineError, ConnectionError):
-    """No sign of life within the deadline, or no answer or next piece within a call's timeout."""
+    """No sign of life within the call's deadline, or no answer or next piece within its timeout."""
 
     is_retryable = True
 

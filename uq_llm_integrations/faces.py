@@ -206,7 +206,10 @@ class ModelFace(Settings):
             raise ConfigurationError(f"{name} means nothing to {type(self).__name__}")
 
     def close(self) -> None:
-        """Give back the engine; the last one that shares it ends it. The next call starts it."""
+        """Give back the engine; the last one that shares it ends it.
+
+        Calls that are under way, and all later ones, raise EngineClosedError.
+        """
         self.core.close()
 
     def __enter__(self) -> Self:
@@ -228,9 +231,9 @@ class VLLMFace(ModelFace):
     engine: Any = Field(default=None, exclude=True, repr=False)
     """A running `AsyncLLM`, in place of `model`."""
     deadline: float = 120.0
-    """Seconds after which an engine that gives no sign of life counts as dead."""
+    """Seconds without a sign of life of the engine after which a call is aborted."""
     restart_engine: int = 1
-    """How often the next call starts a fresh engine where one has died, until `close`."""
+    """How often the next call starts a fresh engine in the place of one that has died."""
 
     generator_type: ClassVar[str] = "vllm"
     backend_fields: ClassVar[frozenset[str]] = ModelFace.backend_fields | {

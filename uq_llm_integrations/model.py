@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Iterator, Mapping, Sequence
-from contextlib import aclosing
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -14,6 +13,7 @@ from uq_llm_integrations.backends.capabilities import check_n, check_top_logprob
 from uq_llm_integrations.backends.metering import MeteredBackend
 from uq_llm_integrations.backends.prompts import encode_given, encode_prompt
 from uq_llm_integrations.backends.sampling_values import stop_strings
+from uq_llm_integrations.backends.streams import ClosableStream, closed_at_end
 from uq_llm_integrations.backends.token_texts import candidate_texts
 from uq_llm_integrations.backends.vllm.backend import VLLMEngineBackend
 from uq_llm_integrations.chat.counting import count_tokens
@@ -204,10 +204,15 @@ class UncertaintyModel:
         """
         return self.backend.iterate(self.astream(messages, **options))
 
-    async def astream(
+    def astream(
         self, messages: Messages | Turn, **options: object
     ) -> AsyncGenerator[ReplyPiece, None]:
-        """Yield what `stream` does."""
+        """Yield what `stream` does; another task than the reader's may close it, too."""
+        return ClosableStream(self._pieces(messages, options))
+
+    async def _pieces(
+        self, messages: Messages | Turn, options: dict[str, Any]
+    ) -> AsyncGenerator[ReplyPiece, None]:
         turn, options = (
             (messages, options) if isinstance(messages, Turn) else turn_of(messages, options)
         )
@@ -218,7 +223,7 @@ class UncertaintyModel:
         run = model.run_of(request)
         strategy = model.settings.deciding(streamed=True)
         answer = stream_strategy(strategy, run, model.settings.stop_if)
-        async with aclosing(answer) as pieces:
+        async with closed_at_end(answer) as pieces:
             while piece := await model._in_time(anext(pieces, None), "next piece"):
                 yield await exchange.piece(piece)
 
@@ -298,7 +303,10 @@ class UncertaintyModel:
         return rows
 
     def close(self) -> None:
-        """Give back what the backend holds. Closing twice is harmless."""
+        """Give back what the backend holds. Closing twice is harmless.
+
+        Calls that are under way, and all later ones, raise EngineClosedError.
+        """
         self.backend.close()
 
     def __eq__(self, other: object) -> bool:
@@ -368,8 +376,9 @@ class UncertaintyModel:
 
     async def _in_time(self, running: Awaitable[T], what: str = "answer") -> T:
         try:
-            async with asyncio.timeout(self.settings.timeout) as scope:
-                return await running
+            with self.backend.open_calls.call():
+                async with asyncio.timeout(self.settings.timeout) as scope:
+                    return await running
         except TimeoutError as error:
             if not scope.expired():
                 raise

@@ -233,12 +233,12 @@ async def test_where_the_generator_does_not_wake_generation_raises_and_the_next_
 
 
 async def test_a_generator_closed_while_it_sleeps_is_not_woken():
-    hybrid = with_scorer(scorer := busy_scorer(log := []))
+    hybrid = with_scorer(busy_scorer(log := []))
     inspection = asyncio.create_task(inspected(hybrid))
     await noted(log, "score")
     hybrid.close()
-    scorer.busy = False
-    await inspection
+    with pytest.raises(errors.EngineClosedError):
+        await inspection
     await asyncio.sleep(0.05)
     assert log == ["sleep", "score"]
 

@@ -15,6 +15,7 @@ import numpy as np
 from uq_llm_integrations.backends.capabilities import Capabilities as Capabilities  # beside Backend
 from uq_llm_integrations.backends.capabilities import check_request
 from uq_llm_integrations.backends.event_loop import LoopThread
+from uq_llm_integrations.backends.interruption import OpenCalls
 from uq_llm_integrations.errors import InvalidRequestError, MethodUnavailableError, UncertaintyError
 from uq_llm_integrations.identity import Itself, digest
 from uq_llm_integrations.records import (
@@ -30,6 +31,8 @@ from uq_llm_integrations.records import (
 )
 
 T = TypeVar("T")
+
+_NOT_COPIED = ("loop", "_open_calls")
 
 
 class Backend(ABC):
@@ -144,14 +147,34 @@ class Backend(ABC):
 
     def run(self, coroutine: Coroutine[object, object, T]) -> T:
         """Run a coroutine that uses this backend, blocking."""
-        return self.loop.run(coroutine)
+        try:
+            self.open_calls.check()
+            loop = self.loop
+        except BaseException:
+            coroutine.close()
+            raise
+        return loop.run(coroutine)
 
     def iterate(self, stream: AsyncIterator[T]) -> Generator[T, None, None]:
         """Iterate over a stream of this backend, blocking."""
+        self.open_calls.check()
         return self.loop.iterate(stream)
 
-    def close(self) -> None:  # noqa: B027  # not every backend holds something
-        """Give back what the backend holds. Closing twice is harmless."""
+    @property
+    def open_calls(self) -> OpenCalls:
+        """The calls that are under way, which `close` ends."""
+        found: OpenCalls | None = self.__dict__.get("_open_calls")
+        return found or self.__dict__.setdefault("_open_calls", OpenCalls())
+
+    def close(self) -> None:
+        """Give back what the backend holds. Closing twice is harmless.
+
+        Calls that are under way, and all later ones, raise EngineClosedError.
+        """
+        self.open_calls.close()
+
+    def __getstate__(self) -> dict[str, object]:
+        return {name: one for name, one in self.__dict__.items() if name not in _NOT_COPIED}
 
     def __enter__(self) -> Self:
         return self

@@ -1,5 +1,7 @@
 """An event loop on a thread of its own, with doors for blocking callers and for other loops."""
 
+from __future__ import annotations
+
 import asyncio
 import atexit
 import os
@@ -9,9 +11,10 @@ import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Generator, Iterable
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
-from typing import TypeVar
+from typing import Any, Generic, TypeVar
 
-from uq_llm_integrations.errors import EngineError
+from uq_llm_integrations.backends.streams import close_stream
+from uq_llm_integrations.errors import EngineClosedError, EngineError
 
 T = TypeVar("T")
 
@@ -19,6 +22,86 @@ CANCEL_SECONDS = 5.0
 """How long an interrupted call waits for its coroutine to end."""
 
 _EXIT_SECONDS = 2.0
+
+
+class _Call(Generic[T]):
+    """A coroutine that runs on a loop for a caller elsewhere. All but `result` runs on the loop."""
+
+    def __init__(self, coroutine: Coroutine[object, object, T], calls: _Calls) -> None:
+        self._coroutine, self._calls = coroutine, calls
+        self._task: asyncio.Task[T] | None = None
+        self._is_cancelled = False
+        self.ended = Future[None]()
+        """Done once the task has ended, or can begin no more; its value is nothing."""
+        self.ended.set_running_or_notify_cancel()  # so that none who waits for it cancels it
+
+    def start(self) -> None:
+        if self._is_cancelled or self._calls.are_ending:
+            self.end()
+        else:
+            self._task = asyncio.get_running_loop().create_task(self._coroutine)
+            self._task.add_done_callback(self._note_end)
+
+    def cancel(self) -> None:
+        self._is_cancelled = True
+        if self._task:
+            self._task.cancel()
+        else:  # the caller was interrupted before the start was scheduled
+            self.end()
+
+    def end(self) -> None:
+        """Let the caller go on, whatever has become of the task."""
+        if self._task is None:
+            self._coroutine.close()
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+    def result(self) -> T:
+        """Return what the coroutine has returned, once it has ended."""
+        if self._task and self._task.done() and not self._task.cancelled():
+            return self._task.result()
+        if self._calls.are_ending:
+            raise EngineClosedError("the backend was closed while this call was under way")
+        raise CancelledError
+
+    def _note_end(self, task: asyncio.Task[T]) -> None:
+        task.cancelled() or task.exception()  # it is no error that nobody has looked at
+        self._calls.forget(self)
+        self.end()
+
+
+class _Calls:
+    """The calls that a loop has begun for others and not ended; with it, all of them end."""
+
+    def __init__(self) -> None:
+        self.are_ending = False
+        self._lock = threading.Lock()
+        self._open: set[_Call[Any]] | None = set()
+
+    def begin(self, call: _Call[T], loop: asyncio.AbstractEventLoop) -> None:
+        """Start a call on the loop, or raise EngineClosedError where that has ended."""
+        try:
+            with self._lock:
+                if self._open is not None:
+                    self._open.add(call)
+            loop.call_soon_threadsafe(call.start)
+        except RuntimeError as error:
+            self.are_ending = True
+            call.end()
+            raise EngineClosedError("the backend is closed; make a new one") from error
+
+    def forget(self, call: _Call[T]) -> None:
+        """Note that a call has ended."""
+        with self._lock:
+            if self._open is not None:
+                self._open.discard(call)
+
+    def end_all(self) -> None:
+        """Let all callers go on, once the loop is closed."""
+        with self._lock:
+            calls, self._open = self._open or set(), None
+        for call in calls:
+            call.end()
 
 
 class LoopThread:
@@ -33,9 +116,11 @@ class LoopThread:
         self.loop = loop or asyncio.new_event_loop()
         self._pid = os.getpid()
         self._thread: threading.Thread | None = None
+        self._calls = _Calls()
         if loop is None:
+            given = self.loop, self._calls
             self._thread = threading.Thread(
-                target=_serve, args=(self.loop,), name="uq-llm-loop", daemon=True
+                target=_serve, args=given, name="uq-llm-loop", daemon=True
             )
             self._thread.start()
             weakref.finalize(self, _request_stop, self.loop, self._pid).atexit = False
@@ -58,40 +143,32 @@ class LoopThread:
                 "a blocking call on the engine's own event loop would wait for itself; "
                 "use the async method instead"
             )
-        tasks: list[asyncio.Task[T]] = []
-        ended: Future[asyncio.Task[T]] = Future()
-
-        def start() -> None:
-            tasks.append(self.loop.create_task(coroutine))
-            tasks[0].add_done_callback(ended.set_result)
-
-        def cancel() -> None:
-            if tasks:
-                tasks[0].cancel()
-            else:  # interrupted before the start was scheduled
-                ended.cancel()
-
+        call = _Call(coroutine, self._calls)
         try:
-            self.loop.call_soon_threadsafe(start)
-            task = ended.result()
+            self._calls.begin(call, self.loop)
+            call.ended.result()
         except BaseException:
-            # The loop may be closed, the start may have failed, the task may not end in time.
-            with suppress(RuntimeError, CancelledError, TimeoutError):
-                self.loop.call_soon_threadsafe(cancel)
-                ended.result(CANCEL_SECONDS)
-            if not tasks:
-                coroutine.close()
+            # The loop may be closed, and the task may not end in time.
+            with suppress(RuntimeError, TimeoutError):
+                self.loop.call_soon_threadsafe(call.cancel)
+                call.ended.result(CANCEL_SECONDS)
             raise
-        if task.cancelled():
-            raise CancelledError
-        return task.result()
+        return call.result()
 
     async def arun(self, coroutine: Coroutine[object, object, T]) -> T:
         """Run a coroutine on the loop from any loop; cancelling the caller cancels it."""
         self._check(coroutine)
         if _running_loop() is self.loop:
             return await coroutine
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self.loop))
+        call = _Call(coroutine, self._calls)
+        self._calls.begin(call, self.loop)
+        try:
+            await asyncio.wrap_future(call.ended)
+        except asyncio.CancelledError:
+            with suppress(RuntimeError):  # the loop is closed
+                self.loop.call_soon_threadsafe(call.cancel)
+            raise
+        return call.result()
 
     async def aiterate(self, stream: AsyncIterator[T]) -> AsyncGenerator[T, None]:
         """Iterate from any loop over a stream that lives on this one, closing it at the end."""
@@ -103,7 +180,8 @@ class LoopThread:
                     return
                 yield piece
         finally:
-            await self.arun(_close(stream))
+            with suppress(EngineClosedError):  # the stream has ended with the loop
+                await self.arun(close_stream(stream))
 
     def iterate(self, stream: AsyncIterator[T]) -> Generator[T, None, None]:
         """Iterate, blocking, over a stream that lives on this loop, closing it at the end."""
@@ -115,7 +193,8 @@ class LoopThread:
                     return
                 yield piece
         finally:
-            self.run(_close(stream))
+            with suppress(EngineClosedError):  # the stream has ended with the loop
+                self.run(close_stream(stream))
 
     def stop(self, timeout: float | None = None) -> None:
         """End the loop and what still runs on it, if the loop is our own."""
@@ -191,14 +270,16 @@ def _request_stop(loop: asyncio.AbstractEventLoop, pid: int) -> None:
             loop.call_soon_threadsafe(loop.stop)
 
 
-def _serve(loop: asyncio.AbstractEventLoop) -> None:
+def _serve(loop: asyncio.AbstractEventLoop, calls: _Calls) -> None:
     asyncio.set_event_loop(loop)
     try:
         loop.run_forever()
+        calls.are_ending = True
         loop.run_until_complete(_cancel_all())
         loop.run_until_complete(loop.shutdown_asyncgens())
     finally:
         loop.close()
+        calls.end_all()
 
 
 async def _cancel_all() -> None:
@@ -215,10 +296,3 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
 
 async def _next(stream: AsyncIterator[T]) -> T:
     return await anext(stream)
-
-
-async def _close(stream: AsyncIterator[object]) -> None:
-    while getattr(stream, "ag_running", False):  # its last step was cancelled, and cleans up
-        await asyncio.sleep(0.001)
-    if close := getattr(stream, "aclose", None):
-        await close()

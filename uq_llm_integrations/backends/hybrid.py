@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing
 from copy import copy
 from dataclasses import replace
 from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
@@ -15,6 +14,7 @@ from uq_llm_integrations.backends.codec import check_same_tokens
 from uq_llm_integrations.backends.event_loop import LoopThread
 from uq_llm_integrations.backends.huggingface.backend import HuggingFaceBackend
 from uq_llm_integrations.backends.phase_lock import Phase, PhaseLock
+from uq_llm_integrations.backends.streams import closed_at_end, stream_of
 from uq_llm_integrations.backends.vllm.backend import VLLMEngineBackend
 from uq_llm_integrations.errors import ConfigurationError
 from uq_llm_integrations.records import (
@@ -144,20 +144,24 @@ class HybridBackend(Backend):
 
     async def encode(self, text: str, *, chat: bool = False) -> tuple[int, ...]:
         """Return the token ids of a prompt, by the tokenizer of both."""
-        await self._check_tokens()
-        return await self._pair.codec.encode(text, chat=chat)
+        with self.open_calls.call():
+            await self._check_tokens()
+            return await self._pair.codec.encode(text, chat=chat)
 
     async def encode_chat(self, conversation: Conversation) -> tuple[int, ...]:
         """Return the token ids of a conversation, by the tokenizer of both."""
-        await self._check_tokens()
-        return await self._pair.codec.encode_chat(conversation)
+        with self.open_calls.call():
+            await self._check_tokens()
+            return await self._pair.codec.encode_chat(conversation)
 
     async def tokenizer(self) -> object:
         """Return the tokenizer of both."""
+        self.open_calls.check()
         return await self._pair.codec.tokenizer()
 
     async def encode_continuation(self, text: str) -> tuple[int, ...]:
         """Return the token ids of text that follows other text."""
+        self.open_calls.check()
         return await self._pair.codec.encode_continuation(text)
 
     async def encode_data(self, text: str, *, continues: bool = False) -> tuple[int, ...]:
@@ -167,28 +171,34 @@ class HybridBackend(Backend):
 
     async def decode(self, token_ids: Sequence[int]) -> str:
         """Return the text of tokens, without special ones."""
+        self.open_calls.check()
         return await self._pair.codec.decode(token_ids)
 
     async def token_texts(self, token_ids: Sequence[int]) -> list[str]:
         """Return the text that each token adds."""
+        self.open_calls.check()
         return await self._pair.codec.token_texts(token_ids)
 
     async def generate(
         self, request: Request, monitor: SampleMonitor | None = None
     ) -> list[Candidate]:
         """Return the generator's candidates."""
-        await self._check_tokens()
-        return await self._in_phase(
-            Phase.GENERATION, lambda: self._pair.generator.generate(request, monitor)
-        )
+        with self.open_calls.call():
+            await self._check_tokens()
+            return await self._in_phase(
+                Phase.GENERATION, lambda: self._pair.generator.generate(request, monitor)
+            )
 
-    async def stream(self, request: Request) -> AsyncGenerator[StreamPiece, None]:
+    def stream(self, request: Request) -> AsyncGenerator[StreamPiece, None]:
         """Generate one candidate piece by piece with the generator."""
+        return stream_of(self.open_calls, self._pieces(request))
+
+    async def _pieces(self, request: Request) -> AsyncGenerator[StreamPiece, None]:
         await self._check_tokens()
         stream, lock = self._pair.generator.stream(request), self._pair.lock
         if lock is not None:
             stream = (await self._running_loop()).aiterate(_held(lock, stream))
-        async with aclosing(stream) as pieces:
+        async with closed_at_end(stream) as pieces:
             async for piece in pieces:
                 yield piece
 
@@ -199,23 +209,26 @@ class HybridBackend(Backend):
         top_logprobs: int = 0,
     ) -> list[Candidate]:
         """Return the traces of given tokens behind a prompt, from the generator."""
-        await self._check_tokens()
-        return await self._in_phase(
-            Phase.GENERATION,
-            lambda: self._pair.generator.score_all(prompt_ids, continuations, top_logprobs),
-        )
+        with self.open_calls.call():
+            await self._check_tokens()
+            return await self._in_phase(
+                Phase.GENERATION,
+                lambda: self._pair.generator.score_all(prompt_ids, continuations, top_logprobs),
+            )
 
     async def inspect_all(
         self, texts: Sequence[Sequence[int]], inspection: Inspection
     ) -> list[Activations]:
         """Return the scorer's activations at the very same tokens."""
-        await self._check_tokens()
-        return await self._in_phase(
-            Phase.INSPECTION, lambda: self._pair.scorer.inspect_all(texts, inspection)
-        )
+        with self.open_calls.call():
+            await self._check_tokens()
+            return await self._in_phase(
+                Phase.INSPECTION, lambda: self._pair.scorer.inspect_all(texts, inspection)
+            )
 
     def close(self) -> None:
         """Close both backends, unless copies of this one still use them."""
+        super().close()
         lock = self._pair.lock
         if not self._pair.leave(self):
             return
@@ -305,6 +318,6 @@ async def _hold(lock: PhaseLock, phase: Phase, work: Callable[[], Awaitable[T]])
 async def _held(
     lock: PhaseLock, stream: AsyncGenerator[StreamPiece, None]
 ) -> AsyncGenerator[StreamPiece, None]:
-    async with lock.hold(Phase.GENERATION), aclosing(stream) as pieces:
+    async with lock.hold(Phase.GENERATION), closed_at_end(stream) as pieces:
         async for piece in pieces:
             yield piece

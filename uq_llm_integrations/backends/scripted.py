@@ -14,6 +14,7 @@ from uq_llm_integrations.backends.base import Backend, failed_candidate, layer_n
 from uq_llm_integrations.backends.capabilities import MAX_N, Capabilities, check_request
 from uq_llm_integrations.backends.content_blocks import plain_messages
 from uq_llm_integrations.backends.event_loop import LoopThread, end_own_loop
+from uq_llm_integrations.backends.streams import stream_of
 from uq_llm_integrations.backends.token_texts import split_text
 from uq_llm_integrations.backends.unicode_text import check_conversation, checked_text
 from uq_llm_integrations.errors import ConfigurationError, InvalidRequestError, UncertaintyError
@@ -86,15 +87,18 @@ class ScriptedBackend(Backend):
         return LoopThread()
 
     def close(self) -> None:
-        """End the event loop for blocking callers."""
+        """End the event loop for blocking callers, and all calls."""
+        super().close()
         end_own_loop(self)
 
     async def encode(self, text: str, *, chat: bool = False) -> tuple[int, ...]:
         """Return the bytes of the text; there is no chat template."""
+        self.open_calls.check()
         return tuple(checked_text(text, "the prompt").encode())
 
     async def encode_chat(self, conversation: Conversation) -> tuple[int, ...]:
         """Return the bytes of a lone message's text, of more than one as `role: text` lines."""
+        self.open_calls.check()
         check_conversation(conversation)
         messages = plain_messages(conversation.messages)
         if len(messages) == 1:
@@ -104,14 +108,17 @@ class ScriptedBackend(Backend):
 
     async def encode_continuation(self, text: str) -> tuple[int, ...]:
         """Return the bytes of the text."""
+        self.open_calls.check()
         return tuple(checked_text(text, "the text").encode())
 
     async def decode(self, token_ids: Sequence[int]) -> str:
         """Return the text of the bytes."""
+        self.open_calls.check()
         return _decode(token_ids)
 
     async def token_texts(self, token_ids: Sequence[int]) -> list[str]:
         """Return the text that each byte adds: a character comes with its last one."""
+        self.open_calls.check()
         return split_text(_decode, token_ids)
 
     async def generate(
@@ -119,19 +126,23 @@ class ScriptedBackend(Backend):
     ) -> list[Candidate]:
         """Return the next `request.n` lines of the prompt's script."""
         checked = check_request(request, self.capabilities)
-        self.requests.append(request)
-        await asyncio.sleep(self._delay)
+        with self.open_calls.call():
+            self.requests.append(request)
+            await asyncio.sleep(self._delay)
         candidates = [self._next_candidate(checked) for _ in range(request.n)]
         errors = [one.error for one in candidates if one.error]
         if len(errors) == len(candidates):
             raise errors[0]
         return _run_together(candidates, monitor) if monitor else candidates
 
-    async def stream(self, request: Request) -> AsyncGenerator[StreamPiece, None]:
+    def stream(self, request: Request) -> AsyncGenerator[StreamPiece, None]:
         """Generate the next line byte by byte; an empty one is one piece.
 
         Text that may turn out to be the beginning of a stop string is held back, as vLLM does.
         """
+        return stream_of(self.open_calls, self._pieces(request))
+
+    async def _pieces(self, request: Request) -> AsyncGenerator[StreamPiece, None]:
         (candidate,) = await self.generate(request)
         if not candidate.token_ids:
             yield StreamPiece("", (), candidate.trace, candidate)
@@ -152,6 +163,7 @@ class ScriptedBackend(Backend):
         top_logprobs: int = 0,
     ) -> list[Candidate]:
         """Return the traces of any tokens, as if they were scripted."""
+        self.open_calls.check()
         prompt = tuple(prompt_ids)
         return [
             Candidate(prompt, tuple(ids), _text(ids), _trace(len(ids), self._probability))
@@ -166,6 +178,7 @@ class ScriptedBackend(Backend):
         A token's hidden state at layer l of 4 is the bits of its byte times l + 1, and each of 2
         heads attends evenly to the token and all before it.
         """
+        self.open_calls.check()
         return [_activations(ids, self._probability, inspection) for ids in texts]
 
     def _next_candidate(self, request: Request) -> Candidate:
@@ -193,9 +206,6 @@ class ScriptedBackend(Backend):
     def identity_parts(self) -> object:
         """Return the script and its probability; how long a call takes changes no answer."""
         return self._identity()[:2]
-
-    def __getstate__(self) -> dict[str, object]:
-        return {name: value for name, value in self.__dict__.items() if name != "loop"}
 
 
 def _check(probability: float) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
-from contextlib import aclosing, closing
+from contextlib import closing
 from typing import Any, Self
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -16,6 +16,7 @@ from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
 from pydantic import Field, SecretStr, model_validator
 
+from uq_llm_integrations.backends.streams import closed_at_end
 from uq_llm_integrations.errors import ConfigurationError
 from uq_llm_integrations.faces import HuggingFaceFace, HybridFace, VLLMFace
 from uq_llm_integrations.identity import Verbatim, canonical
@@ -226,7 +227,7 @@ class UncertaintyChat(SavedFace, BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        async with aclosing(self._chunks(messages, stop, kwargs)) as chunks:
+        async with closed_at_end(self._chunks(messages, stop, kwargs)) as chunks:
             async for chunk in chunks:
                 if run_manager:
                     await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
@@ -260,7 +261,7 @@ class UncertaintyChat(SavedFace, BaseChatModel):
         is_object = kwargs.pop(OBJECT_DUE, False)
         turn = {name: kwargs.pop(name) for name in _TURN if name in kwargs}
         stream = self.core.astream(turn_of(messages, stop, **turn), **kwargs)
-        async with aclosing(stream) as pieces:
+        async with closed_at_end(stream) as pieces:
             async for piece in pieces:
                 if is_object and piece.result and piece.whole:
                     check_object(piece.result, piece.whole.uncertainty)

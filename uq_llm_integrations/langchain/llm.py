@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
-from contextlib import aclosing, closing
+from contextlib import closing
 from typing import Any, ClassVar, NamedTuple
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -15,6 +15,7 @@ from langchain_core.outputs import GenerationChunk, LLMResult
 from langchain_core.runnables import Runnable, RunnableConfig
 
 from uq_llm_integrations.backends.sampling_values import stop_strings
+from uq_llm_integrations.backends.streams import closed_at_end
 from uq_llm_integrations.chat.reply import Turn
 from uq_llm_integrations.errors import InvalidRequestError
 from uq_llm_integrations.faces import HuggingFaceFace, HybridFace, VLLMFace
@@ -164,7 +165,7 @@ class UncertaintyLLM(SavedFace, BaseLLM):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[GenerationChunk]:
-        async with aclosing(self._chunks(prompt, stop, kwargs)) as chunks:
+        async with closed_at_end(self._chunks(prompt, stop, kwargs)) as chunks:
             async for chunk in chunks:
                 if run_manager:
                     await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
@@ -186,7 +187,7 @@ class UncertaintyLLM(SavedFace, BaseLLM):
         if core.settings.chat_template:
             message = {"role": "user", "content": prompt}
             turn = Turn(Conversation((message,)), stops)
-        async with aclosing(core.astream(turn)) as pieces:
+        async with closed_at_end(core.astream(turn)) as pieces:
             async for piece in pieces:
                 yield generation_chunk(piece)
 

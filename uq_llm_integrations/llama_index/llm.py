@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Self
 
@@ -24,6 +23,7 @@ from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import ToolSelection
 from pydantic import SerializationInfo, SerializerFunctionWrapHandler, model_serializer
 
+from uq_llm_integrations.backends.streams import closed_at_end
 from uq_llm_integrations.chat.objects import missing_call
 from uq_llm_integrations.chat.reply import Turn
 from uq_llm_integrations.faces import HuggingFaceFace, HybridFace, VLLMFace
@@ -258,7 +258,7 @@ class UncertaintyLLM(StructuredPrediction, FunctionCallingLLM):
         self, messages: Sequence[ChatMessage], kwargs: dict[str, Any]
     ) -> AsyncGenerator[ChatResponse, None]:
         pieces = self.core.astream(self._chat_turn(messages, kwargs), **_options(kwargs))
-        async with aclosing(joined(pieces)) as grown:
+        async with closed_at_end(joined(pieces)) as grown:
             async for piece, reply in grown:
                 if piece.whole:
                     check_action(messages, piece.whole)
@@ -275,7 +275,7 @@ class UncertaintyLLM(StructuredPrediction, FunctionCallingLLM):
         self, prompt: str, formatted: bool, kwargs: dict[str, Any]
     ) -> AsyncGenerator[CompletionResponse, None]:
         turn = self._completion_turn(prompt, formatted, kwargs)
-        async with aclosing(joined(self.core.astream(turn, **_options(kwargs)))) as grown:
+        async with closed_at_end(joined(self.core.astream(turn, **_options(kwargs)))) as grown:
             async for piece, reply in grown:
                 yield completion_piece(piece, reply, self.model_name)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from llama_index.core.base.llms.types import (
@@ -23,6 +22,7 @@ from llama_index.core.llms.llm import ToolSelection
 
 from uq_llm_integrations.backends.content_blocks import plain_messages
 from uq_llm_integrations.backends.sampling_values import stop_strings
+from uq_llm_integrations.backends.streams import closed_at_end
 from uq_llm_integrations.chat.objects import call_arguments
 from uq_llm_integrations.chat.parsers import continued, flag_of, tool_choice_of
 from uq_llm_integrations.chat.reply import ChatResult, Reply, ReplyPiece, ToolCall, Turn
@@ -187,8 +187,8 @@ async def joined(
 ) -> AsyncGenerator[tuple[ReplyPiece, Reply], None]:
     """Yield each piece with the reply so far; closing this closes the stream of pieces."""
     content = reasoning = ""
-    async with aclosing(pieces):
-        async for piece in pieces:
+    async with closed_at_end(pieces) as read:
+        async for piece in read:
             content += piece.part.content
             reasoning += piece.part.reasoning
             yield piece, piece.whole.reply if piece.whole else Reply(content, reasoning or None)

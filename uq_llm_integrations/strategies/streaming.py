@@ -2,11 +2,11 @@
 
 import time
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import reduce
 
 from uq_llm_integrations.backends.base import Capabilities
+from uq_llm_integrations.backends.streams import closed_at_end
 from uq_llm_integrations.errors import ConfigurationError, InvalidRequestError
 from uq_llm_integrations.methods.options import MethodOptions
 from uq_llm_integrations.methods.registry import check_available, find_method
@@ -66,7 +66,7 @@ async def stream_strategy(
     stream = _one_piece
     if strategy.can_stream:
         stream = _step_pieces if strategy.takes_steps else _token_pieces
-    async with aclosing(stream(strategy, run, condition)) as pieces:
+    async with closed_at_end(stream(strategy, run, condition)) as pieces:
         async for piece in pieces:
             yield piece
 
@@ -87,7 +87,7 @@ async def _token_pieces(
     live = run.request.live or stop_if is not None
     run, started = run.vary(replace(run.request, live=live)), time.perf_counter()
     shown: list[StreamPiece] = []
-    async with aclosing(run.backend.backend.stream(run.request)) as pieces:
+    async with closed_at_end(run.backend.backend.stream(run.request)) as pieces:
         async for piece in pieces:
             shown.append(piece)
             answer = piece.candidate or _cut_off(shown, run.request, stop_if)

@@ -9,11 +9,21 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
-from uq_llm_integrations import ConfigurationError, EngineError, Request, VLLMEngineBackend
+from tests.conftest import ENGINE_ARGUMENTS, eventually
+from uq_llm_integrations import (
+    ConfigurationError,
+    EngineClosedError,
+    EngineError,
+    EngineTimeoutError,
+    Request,
+    VLLMEngineBackend,
+)
 
 GREEDY = {"temperature": 0, "max_tokens": 4}
+LONG = {"max_tokens": 200, "ignore_eos": True}
 
 SMALL = {"enforce_eager": True, "max_model_len": 256}
 
@@ -72,6 +82,48 @@ async def test_first_uses_at_the_same_time_count_as_one_user(backend, capital_id
     await asyncio.gather(*(other.generate(request) for _ in range(4)))
     await asyncio.to_thread(other.close)
     assert await backend.generate(request)
+
+
+@pytest.mark.engine
+async def test_a_tiny_deadline_ends_its_own_call_and_nobody_elses(backend, capital_ids):
+    impatient = VLLMEngineBackend("smollm2", deadline=0.02, **ENGINE_ARGUMENTS)
+    engine = backend.start()
+    assert impatient.start() is engine
+    other = asyncio.create_task(backend.generate(Request(capital_ids, sampling=LONG)))
+    late = asyncio.create_task(impatient.generate(Request(capital_ids, sampling=LONG)))
+    await asyncio.sleep(0.1)
+    processes = psutil.Process().children(recursive=True)
+    for process in processes:
+        process.suspend()
+    try:
+        with pytest.raises(EngineTimeoutError):
+            await late
+    finally:
+        for process in processes:
+            process.resume()
+    assert (await other)[0].is_whole
+    assert backend.start() is engine and not engine.is_dead
+    await eventually(lambda: not engine.llm.output_processor.get_num_unfinished_requests())
+    await asyncio.to_thread(impatient.close)
+
+
+@pytest.mark.engine
+async def test_closing_one_user_of_an_engine_ends_its_calls_and_nobody_elses(backend, capital_ids):
+    leaving = copy.deepcopy(backend)
+    request = Request(capital_ids, sampling=LONG)
+    calls = [
+        asyncio.create_task(leaving.generate(request)),
+        asyncio.create_task(asyncio.to_thread(leaving.run, leaving.generate(request))),
+        asyncio.create_task(asyncio.to_thread(list, leaving.iterate(leaving.stream(request)))),
+    ]
+    other = asyncio.create_task(backend.generate(request))
+    await asyncio.sleep(0.2)
+    await asyncio.to_thread(leaving.close)
+    found = await asyncio.gather(*calls, return_exceptions=True)
+    assert [type(one) for one in found] == [EngineClosedError] * 3
+    with pytest.raises(EngineClosedError, match="is closed"):
+        await leaving.generate(request)
+    assert (await other)[0].is_whole
 
 
 def errors_in_a_fork(*uses) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
-from contextlib import aclosing
 from copy import copy
 from dataclasses import replace
 from difflib import get_close_matches
@@ -25,6 +24,7 @@ from uq_llm_integrations.backends.huggingface.loading import ModelOptions
 from uq_llm_integrations.backends.huggingface.thread import ModelThread
 from uq_llm_integrations.backends.huggingface.token_sampling import HFSampling
 from uq_llm_integrations.backends.sampling_values import token_ids
+from uq_llm_integrations.backends.streams import closed_at_end, stream_of
 from uq_llm_integrations.backends.token_texts import named_texts
 from uq_llm_integrations.checkpoints import resolve_model
 from uq_llm_integrations.errors import (
@@ -125,9 +125,6 @@ class HuggingFaceBackend(TokenizerBackend):
         self._thread = ModelThread(options, ready, empty_cache_after_step)
         self._thread.join(self)
 
-    def __getstate__(self) -> dict[str, object]:
-        return {name: value for name, value in self.__dict__.items() if name != "loop"}
-
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
         self._thread = copy(self._thread)  # itself, but for a forked child
@@ -165,7 +162,7 @@ class HuggingFaceBackend(TokenizerBackend):
 
         Raises ModelNotFoundError, MissingDependencyError or EngineStartError.
         """
-        self._thread.run(self._thread.model)
+        self.run(self._loaded())
 
     def unload(self) -> None:
         """Drop the weights after the step that runs, blocking; the next use loads them again.
@@ -177,15 +174,19 @@ class HuggingFaceBackend(TokenizerBackend):
     def close(self) -> None:
         """Drop the weights and end the thread, unless copies of this backend still use them.
 
-        The backend is of no use afterwards.
+        Calls that are under way, and all later ones, raise EngineClosedError; a step of the model
+        that runs comes to its end first, unless this is called on the backend's own loop.
         """
-        self._thread.close(self)
+        super().close()
+        loop = vars(self).get("loop")
+        self._thread.close(self, waits=loop is None or not loop.is_here)
         end_own_loop(self)
 
     async def tokenizer(self) -> Tokenizer:
         """Return the model's tokenizer."""
-        tokenizer: Tokenizer = (await self._thread.describe()).tokenizer
-        return tokenizer
+        with self.open_calls.call():
+            tokenizer: Tokenizer = (await self._thread.describe()).tokenizer
+            return tokenizer
 
     def check(self, request: Request) -> None:
         """Raise InvalidRequestError for a request that can never work."""
@@ -195,14 +196,18 @@ class HuggingFaceBackend(TokenizerBackend):
         self, request: Request, monitor: SampleMonitor | None = None
     ) -> list[Candidate]:
         """Return `request.n` candidates, generated side by side behind one pass of the prompt."""
-        return await (await self._generation(request, monitor)).candidates()
+        with self.open_calls.call():
+            return await (await self._generation(request, monitor)).candidates()
 
-    async def stream(self, request: Request) -> AsyncGenerator[StreamPiece, None]:
+    def stream(self, request: Request) -> AsyncGenerator[StreamPiece, None]:
         """Generate one candidate piece by piece; the last piece has the candidate."""
+        return stream_of(self.open_calls, self._pieces(request))
+
+    async def _pieces(self, request: Request) -> AsyncGenerator[StreamPiece, None]:
         if request.n != 1:
             raise InvalidRequestError(f"n is {request.n}; only n=1 can be streamed")
         generation = await self._generation(request)
-        async with aclosing(generation.pieces()) as pieces:
+        async with closed_at_end(generation.pieces()) as pieces:
             async for piece in pieces:
                 yield piece
 
@@ -219,10 +224,11 @@ class HuggingFaceBackend(TokenizerBackend):
         texts = [tuple(token_ids("a text", ids)) for ids in continuations]
         if not prompt:
             raise EmptyPromptError
-        known = await self._thread.describe()
-        for ids in texts:
-            self.check(Request(prompt + ids, top_logprobs=top_logprobs))
-        traces = await self._traces(prompt, texts, top_logprobs)
+        with self.open_calls.call():
+            known = await self._thread.describe()
+            for ids in texts:
+                self.check(Request(prompt + ids, top_logprobs=top_logprobs))
+            traces = await self._traces(prompt, texts, top_logprobs)
         outcomes = [
             scored_candidate(prompt, ids, "".join(named_texts(known.tokenizer, ids)), trace)
             for ids, trace in zip(texts, traces, strict=True)
@@ -235,11 +241,16 @@ class HuggingFaceBackend(TokenizerBackend):
         """Return the activations at the tokens of each text, from padded forward passes."""
         from uq_llm_integrations.backends.huggingface.inspection import inspect_texts
 
-        known, whole = await self._thread.describe(), [tuple(ids) for ids in texts]
-        for ids in whole:
-            check_text(ids, known.vocabulary_size, known.context_length)
-        layer_numbers(inspection, known.layers)
-        return await self._in_batches(whole, inspect_texts, inspection)
+        with self.open_calls.call():
+            known, whole = await self._thread.describe(), [tuple(ids) for ids in texts]
+            for ids in whole:
+                check_text(ids, known.vocabulary_size, known.context_length)
+            layer_numbers(inspection, known.layers)
+            return await self._in_batches(whole, inspect_texts, inspection)
+
+    async def _loaded(self) -> None:
+        with self.open_calls.call():
+            await self._thread.work(self._thread.model)
 
     async def _generation(
         self, request: Request, monitor: SampleMonitor | None = None

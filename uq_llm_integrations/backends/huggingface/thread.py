@@ -20,7 +20,7 @@ from uq_llm_integrations.backends.huggingface.loading import (
     load_weights,
 )
 from uq_llm_integrations.backends.work_thread import WorkThread
-from uq_llm_integrations.errors import EngineError
+from uq_llm_integrations.errors import EngineClosedError
 from uq_llm_integrations.identity import Itself
 
 if TYPE_CHECKING:
@@ -81,18 +81,18 @@ class ModelThread(Shared):
             self._weights = None
             free_memory()
 
-    def close(self, user: object) -> None:
+    def close(self, user: object, *, waits: bool = True) -> None:
         """Once the last user closes it, drop the weights and end the thread after what runs."""
         if not self.leave(user) or self._is_closed:
             return
-        if self._used_in == os.getpid():
-            self.run(self.unload)
-            self._worker.stop()
         self._is_closed = True
+        if self._used_in == os.getpid():
+            self._worker.submit(self.unload)
+            self._worker.stop(None if waits else 0)
 
     def _submit(self, job: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         if self._is_closed:
-            raise EngineError(f"the backend of {self.options.name} is closed")
+            raise EngineClosedError(f"the backend of {self.options.name} is closed")
         self._used_in = self._used_in or os.getpid()
         check_process(self._used_in)
         return self._worker.submit(partial(self._do, partial(job, *args, **kwargs)))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import copy
 import weakref
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from uq_llm_integrations.backends.base import Backend, Capabilities
@@ -14,6 +14,7 @@ from uq_llm_integrations.backends.capabilities import MAX_N, check_request
 from uq_llm_integrations.backends.codec import Tokenizer, TokenizerBackend
 from uq_llm_integrations.backends.event_loop import LoopThread
 from uq_llm_integrations.backends.sampling_values import token_ids
+from uq_llm_integrations.backends.streams import closed_at_end, stream_of
 from uq_llm_integrations.backends.vllm.generation import Generation
 from uq_llm_integrations.backends.vllm.inspection import InspectionPass, why_no_activations
 from uq_llm_integrations.backends.vllm.launch import check_engine_arguments
@@ -43,7 +44,6 @@ from uq_llm_integrations.records import (
 if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
 
-T = TypeVar("T")
 B = TypeVar("B", bound="VLLMEngineBackend")
 
 DEFAULT_MAX_LOGPROBS = 20
@@ -84,10 +84,12 @@ class VLLMEngineBackend(TokenizerBackend):
     leaves the others alone. Instead of a name, `engine` takes a running `AsyncLLM`, which stays the
     caller's to shut down.
 
-    `max_n` caps how many candidates one request may have. `deadline` is how many seconds the engine
-    may go without a sign of life before everyone who waits gets an EngineTimeoutError.
-    `restart_engine` is how often, until it is closed, the next call starts a fresh one in the place
-    of an engine that has died or hangs; after that calls raise EngineLostError.
+    `max_n` caps how many candidates one request may have. `deadline` is how many seconds a call
+    of this backend waits for a sign of life of the engine before it is aborted and raises
+    EngineTimeoutError. An engine that gives none for the longest deadline of all who use it, and at
+    least `LEAST_SILENCE`, counts as dead. `restart_engine` is how often the next call starts a
+    fresh one in the place of an engine that has died or hangs; after that calls raise
+    EngineLostError.
 
     Example:
         with VLLMEngineBackend("smollm2", max_model_len=1024) as backend:
@@ -151,29 +153,32 @@ class VLLMEngineBackend(TokenizerBackend):
         """The engine's event loop; reading it starts the engine."""
         return self.start().loop
 
-    def run(self, coroutine: Coroutine[object, object, T]) -> T:
-        """Run a coroutine that uses this backend, blocking."""
-        try:
-            loop = self.loop
-        except BaseException:
-            coroutine.close()
-            raise
-        return loop.run(coroutine)
-
     def start(self) -> EngineProcess:
         """Start the engine unless it runs, blocking; calling this is never needed."""
         process = self._usable
         if process is None:
-            process = POOL.acquire(self._arguments, self._prepare, self._restarts)
+            waiter = POOL.reserve(self._arguments, self._prepare, self._restarts)
+            with self.open_calls.blocking(waiter.cancel):
+                process = POOL.wait(waiter)
             if surplus := self._replaced_by(process):
                 POOL.release(surplus)
         return process
 
     def close(self) -> None:
-        """Give the engine back; the last backend that shares it ends its processes."""
-        if self._release:
-            self._release()
-            self._process = self._release = None
+        """Give the engine back; the last backend that shares it ends its processes.
+
+        Calls that are under way, and all later ones, raise EngineClosedError.
+        """
+        super().close()
+        self._give_back()
+
+    def _give_back(self) -> None:
+        with POOL.lock:
+            release, self._release = self._release, None
+            if release:
+                self._process = None
+        if release:
+            release()
 
     async def sleep(self) -> None:
         """Give back the memory of the weights and the cache, until `wake`.
@@ -188,7 +193,7 @@ class VLLMEngineBackend(TokenizerBackend):
         elif self._engine is not None:
             raise ConfigurationError("a ready engine without sleep mode cannot sleep")
         else:
-            await asyncio.to_thread(self.close)
+            await asyncio.to_thread(self._give_back)
 
     async def wake(self) -> None:
         """Take the memory again; where the engine has ended, a new one starts."""
@@ -198,25 +203,30 @@ class VLLMEngineBackend(TokenizerBackend):
 
     async def tokenizer(self) -> Tokenizer:
         """Return the engine's tokenizer."""
-        tokenizer: Tokenizer = (await self._running()).llm.get_tokenizer()
-        return tokenizer
+        with self.open_calls.call():
+            tokenizer: Tokenizer = (await self._running()).llm.get_tokenizer()
+            return tokenizer
 
     async def generate(
         self, request: Request, monitor: SampleMonitor | None = None
     ) -> list[Candidate]:
         """Return `request.n` candidates, sampled as so many requests that share the prompt."""
-        process, request = await self._started(request)
-        generation = self._generation(process, request, monitor)
-        with self._final_errors(process):
-            return await process.loop.arun(generation.candidates())
+        with self.open_calls.call():
+            process, request = await self._started(request)
+            generation = self._generation(process, request, monitor)
+            with self._final_errors(process):
+                return await process.loop.arun(generation.candidates())
 
-    async def stream(self, request: Request) -> AsyncGenerator[StreamPiece, None]:
+    def stream(self, request: Request) -> AsyncGenerator[StreamPiece, None]:
         """Generate one candidate piece by piece; the last piece has the scored candidate."""
+        return stream_of(self.open_calls, self._pieces(request))
+
+    async def _pieces(self, request: Request) -> AsyncGenerator[StreamPiece, None]:
         process, request = await self._started(request)
         generation = self._generation(process, request)
         stream = process.loop.aiterate(generation.pieces())
         with self._final_errors(process):
-            async with aclosing(stream) as pieces:
+            async with closed_at_end(stream) as pieces:
                 async for piece in pieces:
                     yield piece
 
@@ -235,12 +245,13 @@ class VLLMEngineBackend(TokenizerBackend):
         texts = [tuple(token_ids("a text", ids)) for ids in continuations]
         if not prompt:
             raise EmptyPromptError
-        process = await self._running()
-        for ids in texts:
-            check_request(Request(prompt + ids, top_logprobs=top_logprobs), self.capabilities)
-        scoring = Scoring(process, prompt, top_logprobs, self._fallback_k(), self._deadline)
-        with self._final_errors(process):
-            return await process.loop.arun(scoring.candidates(texts))
+        with self.open_calls.call():
+            process = await self._running()
+            for ids in texts:
+                check_request(Request(prompt + ids, top_logprobs=top_logprobs), self.capabilities)
+            scoring = Scoring(process, prompt, top_logprobs, self._fallback_k(), self._deadline)
+            with self._final_errors(process):
+                return await process.loop.arun(scoring.candidates(texts))
 
     async def inspect_all(
         self, texts: Sequence[Sequence[int]], inspection: Inspection
@@ -251,10 +262,11 @@ class VLLMEngineBackend(TokenizerBackend):
         """
         if self.capabilities.why_no_activations:
             return await super().inspect_all(texts, inspection)
-        process = await self._running()
-        passes = InspectionPass(process, inspection, self.score, self._deadline)
-        with self._final_errors(process):
-            return await process.loop.arun(passes.activations([tuple(text) for text in texts]))
+        with self.open_calls.call():
+            process = await self._running()
+            passes = InspectionPass(process, inspection, self.score, self._deadline)
+            with self._final_errors(process):
+                return await process.loop.arun(passes.activations([tuple(text) for text in texts]))
 
     async def _started(self, request: Request) -> tuple[EngineProcess, Request]:
         """Return the running engine, and the request as it is sent to it."""
@@ -275,6 +287,9 @@ class VLLMEngineBackend(TokenizerBackend):
     def _replaced_by(self, engine: EngineProcess) -> EngineProcess | None:
         """Use an engine, and return what to release: a dead one, or the same, got by two calls."""
         with POOL.lock:
+            if self.open_calls.is_closed:  # meanwhile
+                return engine
+            engine.expect(self._deadline)
             old, self._process = self._process, engine
             if old is not engine:
                 if self._release:
@@ -286,6 +301,7 @@ class VLLMEngineBackend(TokenizerBackend):
     @property
     def _usable(self) -> EngineProcess | None:
         """The engine; None where one must be started."""
+        self.open_calls.check()
         process = self._process
         if process is None:
             return None

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import AbstractAsyncContextManager, aclosing
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from uq_llm_integrations.backends.base import kept_candidates
+from uq_llm_integrations.backends.streams import closed_at_end
 from uq_llm_integrations.backends.token_statistics import read_rows
 from uq_llm_integrations.backends.token_texts import split_text, text_decoder
 from uq_llm_integrations.backends.vllm.client_compat import detokenize, token_logprobs, tokenizer_of
@@ -63,8 +64,8 @@ class SampleStream(AbstractAsyncContextManager["SampleStream"]):
             )
         ids = list(request.prompt_ids)
         outputs = process.outputs(ids, self._params, self._name, self._deadline)
-        async with aclosing(outputs) as outputs:
-            async for output in outputs:
+        async with closed_at_end(outputs) as found:
+            async for output in found:
                 yield output
 
     async def trace_from(self, first: int, output: RequestOutput) -> TokenTrace:
@@ -154,7 +155,7 @@ class Generation:
         if self._request.n != 1:
             raise InvalidRequestError(f"n is {self._request.n}; only n=1 can be streamed")
         text, count = "", 0
-        async with self._stream(0) as sample, aclosing(sample.outputs(whole=False)) as outputs:
+        async with self._stream(0) as sample, closed_at_end(sample.outputs(whole=False)) as outputs:
             async for output in outputs:
                 # The engine appends to its lists later on: take what is new before yielding.
                 ids, whole, is_last = _tokens(output), output.outputs[0].text, False
@@ -173,7 +174,10 @@ class Generation:
 
     async def _candidate(self, index: int) -> Candidate:
         seen, whole = 0, not self._is_monitored
-        async with self._stream(index) as sample, aclosing(sample.outputs(whole=whole)) as outputs:
+        async with (
+            self._stream(index) as sample,
+            closed_at_end(sample.outputs(whole=whole)) as outputs,
+        ):
             async for output in outputs:
                 candidate = await self._ended(sample, output, seen)
                 if candidate is not None:

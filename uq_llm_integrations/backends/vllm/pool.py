@@ -124,7 +124,10 @@ class EnginePool:
         self, arguments: Arguments, prepare: Callable[[], None], restarts: int = 1
     ) -> EngineProcess:
         """Return the engine with these arguments, blocking while it starts; Ctrl-C ends that."""
-        waiter = self.reserve(arguments, prepare, restarts)
+        return self.wait(self.reserve(arguments, prepare, restarts))
+
+    def wait(self, waiter: Future[EngineProcess]) -> EngineProcess:
+        """Return a reserved engine, blocking; Ctrl-C ends that."""
         try:
             return waiter.result()
         except BaseException:

@@ -13,7 +13,9 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from uq_llm_integrations.backends.event_loop import LoopThread
+from uq_llm_integrations.backends.streams import closed_at_end
 from uq_llm_integrations.backends.vllm import client_compat
+from uq_llm_integrations.backends.vllm.life_check import EngineFailure, LifeCheck
 from uq_llm_integrations.backends.vllm.worker.protocol import ATTACH, RECORDED, TAKE
 from uq_llm_integrations.errors import (
     EngineBusyError,
@@ -35,11 +37,10 @@ logger = logging.getLogger(__name__)
 
 SHUTDOWN_SECONDS = 20.0
 
+ATTACH_SECONDS = 120.0
+"""How long an engine that starts may give no sign of life."""
+
 _ids = itertools.count()  # of all engines here, since two of these objects may be on one of them
-
-
-EngineFailure = EngineDeadError | EngineTimeoutError
-"""What an engine cannot recover from: its processes are gone, or give no sign of life."""
 
 
 @contextmanager
@@ -89,9 +90,7 @@ class EngineProcess:
         self.why_no_probe = why_no_probe
         self.failure: EngineFailure | None = None
         self._pid = os.getpid()
-        self._waiting = 0
-        self._deadlines: list[float] = []
-        self._life_check: asyncio.Task[None] | None = None
+        self._life = LifeCheck(llm, self._fail_all)
         self._unread: dict[str, asyncio.Future[bytes]] = {}
         self._reader: asyncio.Task[None] | None = None
         self._attaching: asyncio.Task[bool] | None = None
@@ -115,6 +114,10 @@ class EngineProcess:
         """Whether the engine was started with vLLM's sleep mode."""
         return bool(self.llm.model_config.enable_sleep_mode)
 
+    def expect(self, deadline: float) -> None:
+        """Note that someone uses the engine who waits so many seconds for a sign of life."""
+        self._life.longest = max(self._life.longest, deadline)
+
     def new_id(self) -> str:
         """Return an id that no other request from this process has."""
         return f"uq-{self._pid}-{next(_ids)}"
@@ -127,15 +130,17 @@ class EngineProcess:
         Raises EngineDeadError within seconds of the engine's death and EngineTimeoutError where it
         gives no sign of life for `deadline` seconds.
         """
-        with translated_errors(), self._monitored(deadline):
-            if self.failure:
-                raise self.failure
+        with translated_errors(), self._life.waiting(deadline) as waiting:
             stream = client_compat.generate(self.llm, prompt_ids, params, request_id)
-            try:
-                async for output in stream:
+            async with closed_at_end(stream) as found:
+                while True:
+                    with waiting.check(self.failure):
+                        try:
+                            output = await anext(found)
+                        except StopAsyncIteration:
+                            return
+                    self._life.note_progress()
                     yield output
-            finally:
-                await stream.aclose()
 
     async def sees_raw(self) -> bool:
         """Whether the probe sees the logits that the engine's log-probabilities are taken of.
@@ -149,7 +154,7 @@ class EngineProcess:
         return await asyncio.shield(self._attaching)
 
     async def _attach(self) -> bool:
-        with translated_errors():
+        with translated_errors(), self._life.call(ATTACH_SECONDS, self.failure):
             return all(await client_compat.call_workers(self.llm, ATTACH, ()))
 
     async def take(self, name: str, deadline: float, read: Callable[[bytes], T]) -> T:
@@ -157,9 +162,11 @@ class EngineProcess:
         future = asyncio.get_running_loop().create_future()
         self._unread[name] = future
         if self._reader is None:
-            self._reader = asyncio.create_task(self._read(deadline))
+            self._reader = asyncio.create_task(self._read())
         with translated_errors():
-            return read(await future)
+            with self._life.call(deadline, self.failure):
+                data = await future
+            return read(data)
 
     async def call_worker(
         self, method: str, *args: object, deadline: float, patience: float = 1
@@ -169,18 +176,9 @@ class EngineProcess:
         Raises what `outputs` raises where the engine dies or gives no sign of life. A call that may
         take long has `patience`: until it returns, the deadline is so many times as far.
         """
-        with translated_errors(), self._monitored(deadline), self._deadline(deadline * patience):
-            if self.failure:
-                raise self.failure
-            call = asyncio.create_task(client_compat.call_workers(self.llm, method, args))
-            life_check = self._life_check or call  # it ends before its time where the engine does
-            try:
-                await asyncio.wait({call, life_check}, return_when=asyncio.FIRST_COMPLETED)
-                if self.failure:
-                    raise self.failure
-                return (await call)[0]
-            finally:
-                call.cancel()
+        busy = deadline * patience if patience > 1 else 0
+        with translated_errors(), self._life.call(deadline, self.failure, busy):
+            return (await client_compat.call_workers(self.llm, method, args))[0]
 
     def forget_rows(self, *names: str) -> None:
         """Let the probe drop what it kept of a request that was cancelled."""
@@ -208,14 +206,13 @@ class EngineProcess:
             self.loop.stop(seconds / 2)
         client_compat.shut_down(self.llm, seconds - (time.monotonic() - begun))
 
-    async def _read(self, deadline: float) -> None:
+    async def _read(self) -> None:
         await asyncio.sleep(0)  # let others that finished in the same step join
         while self._unread:
             unread, self._unread = self._unread, {}
             try:
                 with translated_errors():
-                    taking = self._call(TAKE, list(unread))
-                    data = await asyncio.wait_for(taking, max(deadline, *self._deadlines, 0))
+                    data = await self._call(TAKE, list(unread))
             except Exception as error:
                 _fail(unread.values(), error)
                 continue
@@ -232,42 +229,12 @@ class EngineProcess:
         results = await client_compat.call_workers(self.llm, method, args)
         return max(results, key=lambda result: sum(map(len, result)))
 
-    @contextmanager
-    def _monitored(self, deadline: float) -> Iterator[None]:
-        self._waiting += 1
-        if self._life_check is None:
-            self._life_check = asyncio.create_task(self._check_life(deadline))
-        try:
-            yield
-        finally:
-            self._waiting -= 1
-
-    @contextmanager
-    def _deadline(self, deadline: float) -> Iterator[None]:
-        self._deadlines.append(deadline)
-        try:
-            yield
-        finally:
-            self._deadlines.remove(deadline)
-
-    async def _check_life(self, deadline: float) -> None:
-        """Wait for signs of life while anyone waits for the engine."""
-        while self._waiting and self.failure is None:
-            allowed = max(deadline, *self._deadlines, 0)
-            try:
-                await asyncio.wait_for(client_compat.ping(self.llm), allowed)
-                await asyncio.sleep(min(1.0, deadline / 4))
-            except TimeoutError:
-                self._fail_all(EngineTimeoutError(f"no sign of life for {allowed} seconds"))
-            except Exception as error:
-                self._fail_all(EngineDeadError(f"the engine died: {reason(error)}"))
-        self._life_check = None
-
     def _fail_all(self, failure: EngineFailure) -> None:
         logger.error("%s", failure)
         self.failure = failure
+        if self._reader:  # what it waits for does not come
+            self._reader.cancel()
         client_compat.fail_requests(self.llm, failure)
-        _fail(self._unread.values(), failure)
 
 
 def _fail(futures: Iterable[asyncio.Future[bytes]], error: Exception) -> None:

@@ -1,0 +1,108 @@
+"""Ending what a task waits for with an error, and ending all calls of what is closed."""
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
+from contextlib import contextmanager, suppress
+from types import TracebackType
+
+from uq_llm_integrations.errors import EngineClosedError
+
+
+class Interruption:
+    """While it is open, others can end what the task waits for, with an error of theirs.
+
+    It can be opened again; what comes between two of them is not interrupted.
+    """
+
+    def __init__(self) -> None:
+        self._task: asyncio.Task[object] | None = None
+        self._error: BaseException | None = None
+        self._cancelled_before = 0
+
+    def interrupt(self, error: BaseException) -> None:
+        """Raise an error in the task, unless it waits for something else; on the task's loop."""
+        if self._task is not None and self._error is None:
+            self._error = error
+            self._task.cancel()
+
+    def __enter__(self) -> None:
+        self._task, self._error = asyncio.current_task(), None
+        self._cancelled_before = self._task.cancelling() if self._task else 0
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        task, self._task = self._task, None
+        if self._error is None or task is None:
+            return
+        is_own = task.uncancel() <= self._cancelled_before  # nobody else has cancelled it, too
+        if is_own and kind is not None and issubclass(kind, Exception | asyncio.CancelledError):
+            raise self._error from None
+
+
+class OpenCalls:
+    """The calls that are under way on something, all of which end when it is closed."""
+
+    def __init__(self) -> None:
+        self.is_closed = False
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._ends: dict[object, Callable[[], object]] = {}
+
+    def check(self) -> None:
+        """Raise EngineClosedError once it is closed."""
+        if self.is_closed:
+            raise EngineClosedError("the backend is closed; make a new one for further calls")
+
+    def close(self) -> None:
+        """Let all calls that are under way raise EngineClosedError, and all later ones."""
+        with self._lock:
+            self.is_closed = True
+            ends = list(self._ends.values()) if self._pid == os.getpid() else []
+        for end in ends:
+            with suppress(RuntimeError):  # the call's loop is closed, and so it has ended
+                end()
+
+    @contextmanager
+    def call(self) -> Iterator[None]:
+        """What is awaited within is a call."""
+        loop, interruption = asyncio.get_running_loop(), Interruption()
+
+        def end() -> None:
+            loop.call_soon_threadsafe(interruption.interrupt, _ended())
+
+        with self._noted(end), interruption:
+            yield
+
+    @contextmanager
+    def blocking(self, cancel: Callable[[], object]) -> Iterator[None]:
+        """What blocks within is a call; `cancel` lets it raise CancelledError."""
+        with self._noted(cancel):
+            try:
+                yield
+            except CancelledError as error:
+                if not self.is_closed:
+                    raise
+                raise _ended() from error
+
+    @contextmanager
+    def _noted(self, end: Callable[[], object]) -> Iterator[None]:
+        call = object()
+        with self._lock:
+            self.check()
+            self._ends[call] = end
+        try:
+            yield
+        finally:
+            with self._lock:
+                del self._ends[call]
+
+
+def _ended() -> EngineClosedError:
+    return EngineClosedError("the backend was closed while this call was under way")
