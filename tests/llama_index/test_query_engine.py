@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from llama_index.core import Settings, SummaryIndex
+from llama_index.core.base.response.schema import Response
 from llama_index.core.llms import MockLLM
 from llama_index.core.query_engine import RetrieverQueryEngine, SubQuestionQueryEngine
 from llama_index.core.question_gen import LLMQuestionGenerator
@@ -336,3 +337,34 @@ def test_the_prompts_are_those_of_the_inner_engine():
     assert "inner:response_synthesizer:text_qa_template" in (
         UncertaintyQueryEngine(engine(scripted())).get_prompts()
     )
+
+
+@pytest.mark.parametrize("allow_unscored", [False, True])
+def test_a_call_that_did_not_say_the_answer_does_not_decide_about_it(allow_unscored):
+    """A query transform's call, where nothing was found."""
+
+    class Transformed(RetrieverQueryEngine):
+        def _query(self, query_bundle):
+            llm.complete("Write a passage.")
+            return super()._query(query_bundle)
+
+    llm = scripted()
+    inner = engine(llm, texts=())
+    transformed = Transformed(inner.retriever, inner._response_synthesizer)
+    scored = UncertaintyQueryEngine(transformed, UNCERTAIN, allow_unscored=allow_unscored)
+    metadata = metadata_of(scored.query("?"))
+    assert [call["text"] for call in metadata["calls"]] == ["Paris."]
+    assert (metadata["final"], metadata["uncertain"]) == (None, True)
+
+
+def test_an_answer_that_a_program_computed_is_not_judged_by_the_call_that_wrote_it():
+    class Computed(RetrieverQueryEngine):
+        def _query(self, query_bundle):
+            llm.complete("Write code.")
+            return Response("Paris. or 42 other cities")
+
+    llm = scripted()
+    inner = engine(llm)
+    computed = Computed(inner.retriever, inner._response_synthesizer)
+    metadata = metadata_of(UncertaintyQueryEngine(computed, UNCERTAIN).query("?"))
+    assert (metadata["final"], metadata["uncertain"]) == (None, True)
