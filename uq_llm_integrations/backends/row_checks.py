@@ -144,7 +144,7 @@ def _why_top(trace: TokenTrace, token_ids: np.ndarray) -> str | None:
     """Return which of the top log-probabilities cannot be true, or are not of their token."""
     ids, top = trace.top_ids, trace.top_logprobs
     if ids is None or top is None or ids.shape != top.shape or top.shape[:1] != token_ids.shape:
-        shapes = f"{np.shape(ids)} and {np.shape(top)}"
+        shapes = " and ".join("none" if one is None else str(one.shape) for one in (ids, top))
         return f"the backend gave top tokens of the shapes {shapes} for {len(token_ids)} tokens"
     if not (top <= TOLERANCE).all():
         return "the backend gave top log-probabilities above 0, or none that are numbers"

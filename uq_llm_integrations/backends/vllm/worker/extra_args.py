@@ -5,7 +5,7 @@ raises, whatever a request carries: a request with a malformed key is not observ
 """
 
 from math import isfinite
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 from uq_llm_integrations.backends.vllm.worker.early_stop import Rule
 from uq_llm_integrations.backends.vllm.worker.protocol import (
@@ -62,7 +62,7 @@ def _rule(value: object) -> Rule | None:
 def _tokens(value: object) -> tuple[str, list[int]] | None:
     match value:
         case [str() as name, [*ids]] if 0 < len(ids) <= MOST_TOKENS and all(map(_is_whole, ids)):
-            return name, ids
+            return name, list(filter(_is_whole, ids))
     return None
 
 
@@ -73,7 +73,7 @@ def _score(value: object) -> tuple[str, int] | None:
     return None
 
 
-def _is_whole(value: object, least: int = 0) -> bool:
+def _is_whole(value: object, least: int = 0) -> TypeGuard[int]:
     return type(value) is int and least <= value <= LARGEST
 
 
