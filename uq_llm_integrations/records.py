@@ -149,6 +149,8 @@ class TokenTrace:
     """[T, k] their log-probabilities."""
     why_inexact: str | None = None
     grammar: bool = False
+    damage: str | None = None
+    """Why what the backend gave cannot be true; then there are no rows, and nothing is scored."""
 
     def __len__(self) -> int:
         return len(self.logprob)
@@ -168,7 +170,12 @@ class TokenTrace:
         return self.entropy is not None
 
     def joined(self, other: TokenTrace) -> TokenTrace:
-        """Return the trace of these tokens and then the other's; what one lacks, both lack."""
+        """Return the trace of these tokens and then the other's; what one lacks, both lack.
+
+        Where the rows of one are damaged, so are those of both.
+        """
+        if damaged := next((one for one in (self, other) if one.damage), None):
+            return damaged
         arrays: dict[str, Any] = {}
         for name in (f.name for f in fields(self)):
             ours, theirs = getattr(self, name), getattr(other, name)

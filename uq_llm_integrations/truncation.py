@@ -8,6 +8,7 @@ from uq_llm_integrations.backends.base import Backend
 from uq_llm_integrations.backends.event_loop import together
 from uq_llm_integrations.backends.metering import MeteredBackend
 from uq_llm_integrations.backends.prompts import encode_given
+from uq_llm_integrations.backends.row_checks import sound_candidate
 from uq_llm_integrations.backends.token_texts import candidate_texts
 from uq_llm_integrations.errors import ConfigurationError, HighUncertaintyError
 from uq_llm_integrations.methods.options import MethodOptions
@@ -137,6 +138,7 @@ async def score_truncated_texts(
             candidate = next(passes) if cut.generated is None else cut.slice()
         metered = MeteredBackend(backend, is_data=is_data)
         run = Run(metered, request, methods, options or MethodOptions())
+        candidate = sound_candidate(candidate)  # also a slice of what somebody has given
         result = scored_result([candidate], methods, time.perf_counter() - started, request)
         found.append(run.assess(_counted(result, cut)))
     decided = _decided(policy, await together(found))
@@ -245,7 +247,7 @@ def _whole_tokens(pieces: Sequence[str], text: str) -> tuple[int, str]:
 async def _healed(backend: Backend, cut: _Cut, is_data: bool) -> Candidate:
     """Return the slice and, from a pass of its own, what a cut within a token left over."""
     known, rest = cut.slice(), await encode_given(backend, cut.rest, is_data=is_data)
-    tail = await backend.score(known.prompt_ids + known.token_ids, rest)
+    tail = sound_candidate(await backend.score(known.prompt_ids + known.token_ids, rest))
     return replace(
         known,
         token_ids=known.token_ids + rest,

@@ -44,3 +44,17 @@ def test_llama_indexs_retry_engine_asks_again_with_feedback(streaming):
     first, second = prompts(llm)
     assert "too uncertain" not in first
     assert "too uncertain" in second
+
+
+def test_the_feedback_says_why_there_is_no_score():
+    nobodys = UncertaintyQueryEngine(engine(scripted(), texts=())).query("?")
+    result = UncertaintyEvaluator(UNCERTAIN).evaluate_response("?", nobodys)
+    assert not result.passing
+    assert result.feedback.endswith("no model with scores has said it.")
+    given = UncertaintyQueryEngine(engine(scripted(token_scores=True))).query("?")
+    feedback = (
+        UncertaintyEvaluator("token_max(entropy) > 99").evaluate_response("?", given).feedback
+    )
+    assert "None" not in feedback
+    other = UncertaintyEvaluator(UNCERTAIN, method="mean_nll").evaluate_response("?", given)
+    assert other.feedback.endswith("mean_nll is not known: it was not requested.")

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from llama_index.core import Settings, SummaryIndex
+from llama_index.core.base.response.schema import Response
 from llama_index.core.llms import MockLLM
 from llama_index.core.query_engine import RetrieverQueryEngine, SubQuestionQueryEngine
 from llama_index.core.question_gen import LLMQuestionGenerator
@@ -17,7 +18,11 @@ from pydantic import BaseModel
 
 from tests.llama_index.scripted import PERPLEXITY, in_order, scripted
 from uq_llm_integrations import ScriptedLine, agreement, errors, score, token_max
-from uq_llm_integrations.llama_index import UncertaintyQueryEngine, VLLMUncertaintyLLM
+from uq_llm_integrations.llama_index import (
+    UncertaintyEvaluator,
+    UncertaintyQueryEngine,
+    VLLMUncertaintyLLM,
+)
 
 UNCERTAIN = score("perplexity") > 1.65
 DOUBTFUL = ScriptedLine("Rome?", 0.3)
@@ -92,6 +97,50 @@ def test_the_final_scores_are_those_of_the_call_that_said_the_answer():
     response = UncertaintyQueryEngine(checked).query("?")
     assert len(metadata_of(response)["calls"]) == 2
     assert metadata_of(response)["final"]["scores"]["perplexity"] == pytest.approx(PERPLEXITY)
+
+
+@BOTH_WAYS
+@pytest.mark.parametrize("doubtful", [0, 1, 2])
+async def test_an_answer_in_parts_is_as_uncertain_as_its_most_uncertain_part(doubtful, is_async):
+    lines = [ScriptedLine(text, 0.9) for text in ("Oslo.", "Bergen.", "Paris.")]
+    lines[doubtful] = ScriptedLine("Rome?", 0.3)
+    llm = in_order(*lines)
+    parts = engine(llm, ("a", "b", "c"), "accumulate")
+    response = await query(UncertaintyQueryEngine(parts, UNCERTAIN), is_async)
+    assert metadata_of(response)["uncertain"] is True
+    assert len(metadata_of(response)["parts"]) == 3
+    assert metadata_of(response)["final"]["scores"]["perplexity"] == pytest.approx(1 / 0.3)
+    assert not UncertaintyEvaluator(UNCERTAIN).evaluate_response(response=response).passing
+
+
+def test_an_empty_part_is_uncertain():
+    llm = in_order("Oslo.", "", "Paris.")
+    parts = engine(llm, ("a", "b", "c"), "accumulate")
+    response = UncertaintyQueryEngine(parts, UNCERTAIN).query("?")
+    assert "Empty Response" in str(response)
+    assert metadata_of(response)["uncertain"] is True
+    assert len(metadata_of(response)["parts"]) == 3
+
+
+def test_that_nothing_was_found_is_not_judged_by_a_call_that_did_not_say_so():
+    class Rewriting(RetrieverQueryEngine):
+        def _query(self, query_bundle):
+            llm.complete("What would the answer look like?")
+            return super()._query(query_bundle)
+
+    llm = in_order("Paris.")
+    empty = SummaryIndex(nodes=[]).as_retriever()
+    response = UncertaintyQueryEngine(Rewriting.from_args(empty, llm), UNCERTAIN).query("?")
+    assert str(response) == "Empty Response"
+    assert metadata_of(response)["final"] is None
+    assert metadata_of(response)["uncertain"] is True
+
+
+def test_an_answer_in_sure_parts_is_sure():
+    llm = in_order("Oslo.", "Paris.")
+    response = UncertaintyQueryEngine(engine(llm, ("a", "b"), "accumulate"), UNCERTAIN).query("?")
+    assert metadata_of(response)["uncertain"] is False
+    assert UncertaintyEvaluator(UNCERTAIN).evaluate_response(response=response).passing
 
 
 async def test_queries_at_once_do_not_mix():
@@ -288,3 +337,34 @@ def test_the_prompts_are_those_of_the_inner_engine():
     assert "inner:response_synthesizer:text_qa_template" in (
         UncertaintyQueryEngine(engine(scripted())).get_prompts()
     )
+
+
+@pytest.mark.parametrize("allow_unscored", [False, True])
+def test_a_call_that_did_not_say_the_answer_does_not_decide_about_it(allow_unscored):
+    """A query transform's call, where nothing was found."""
+
+    class Transformed(RetrieverQueryEngine):
+        def _query(self, query_bundle):
+            llm.complete("Write a passage.")
+            return super()._query(query_bundle)
+
+    llm = scripted()
+    inner = engine(llm, texts=())
+    transformed = Transformed(inner.retriever, inner._response_synthesizer)
+    scored = UncertaintyQueryEngine(transformed, UNCERTAIN, allow_unscored=allow_unscored)
+    metadata = metadata_of(scored.query("?"))
+    assert [call["text"] for call in metadata["calls"]] == ["Paris."]
+    assert (metadata["final"], metadata["uncertain"]) == (None, True)
+
+
+def test_an_answer_that_a_program_computed_is_not_judged_by_the_call_that_wrote_it():
+    class Computed(RetrieverQueryEngine):
+        def _query(self, query_bundle):
+            llm.complete("Write code.")
+            return Response("Paris. or 42 other cities")
+
+    llm = scripted()
+    inner = engine(llm)
+    computed = Computed(inner.retriever, inner._response_synthesizer)
+    metadata = metadata_of(UncertaintyQueryEngine(computed, UNCERTAIN).query("?"))
+    assert (metadata["final"], metadata["uncertain"]) == (None, True)

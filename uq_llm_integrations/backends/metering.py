@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 from uq_llm_integrations.backends.base import Backend, Capabilities
+from uq_llm_integrations.backends.row_checks import sound_candidate, sound_piece
+from uq_llm_integrations.backends.streams import closed_at_end
 from uq_llm_integrations.records import (
     Activations,
     Candidate,
     Inspection,
     Request,
     SampleMonitor,
+    StreamPiece,
     Usage,
 )
 
 
 class MeteredBackend:
     """A backend whose costs are counted: what one request's strategy and methods see.
+
+    All answers enter here, of every backend: rows that cannot be true are left out of their trace,
+    which then says why (`TokenTrace.damage`).
 
     Generation, scoring and inspection add to `usage` once they succeed; turning text into tokens
     and back costs nothing. Seconds are not counted here. A wrapper serves one request; the backend
@@ -56,7 +62,7 @@ class MeteredBackend:
         self, request: Request, monitor: SampleMonitor | None = None
     ) -> list[Candidate]:
         """Return `request.n` candidates; the prompt's tokens count once."""
-        candidates = await self.backend.generate(request, monitor)
+        candidates = [*map(sound_candidate, await self.backend.generate(request, monitor))]
         lengths = [len(one.token_ids) for one in candidates]
         self._count(
             Usage(
@@ -68,6 +74,12 @@ class MeteredBackend:
         )
         return candidates
 
+    async def stream(self, request: Request) -> AsyncGenerator[StreamPiece, None]:
+        """Yield the backend's pieces; what they cost is counted with the answer they make."""
+        async with closed_at_end(self.backend.stream(request)) as pieces:
+            async for piece in pieces:
+                yield sound_piece(piece)
+
     async def score_all(
         self,
         prompt_ids: Sequence[int],
@@ -75,7 +87,8 @@ class MeteredBackend:
         top_logprobs: int = 0,
     ) -> list[Candidate]:
         """Return the traces of given tokens behind a prompt; they count as one forward pass."""
-        candidates = await self.backend.score_all(prompt_ids, continuations, top_logprobs)
+        given = await self.backend.score_all(prompt_ids, continuations, top_logprobs)
+        candidates = [*map(sound_candidate, given)]
         self._count(
             Usage(
                 prompt_tokens=len(prompt_ids),

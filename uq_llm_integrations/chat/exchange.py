@@ -198,7 +198,7 @@ class Exchange:
         return cut_call(reply, candidate, choice) if is_forced else reply
 
     async def _logprobs(self, trace: TokenTrace, texts: GrowingTexts) -> list[JsonObject] | None:
-        if not self._wants_logprobs:
+        if not self._wants_logprobs or trace.damage:
             return None
         top = top_tokens(trace, self._settings.top_logprobs)
         names = await texts.alternatives([[token for token, _ in row] for row in top])

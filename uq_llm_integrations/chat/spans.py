@@ -89,7 +89,7 @@ class SpanScores:
         scores = score_candidate(replace(self._candidate, trace=trace), self._methods)
         return {
             "scores": {name: one.value for name, one in scores.items()},
-            "tokens": [first, first + len(trace)],
+            "tokens": [first, first + len(self._candidate.token_ids[first : last + 1])],
         }
 
 

@@ -10,6 +10,7 @@ from llama_index.core.evaluation.base import BaseEvaluator, EvaluationResult
 from llama_index.core.prompts.mixin import PromptDictType
 
 from uq_llm_integrations.errors import InvalidRequestError
+from uq_llm_integrations.records import NOT_REQUESTED
 from uq_llm_integrations.report.metadata import check_metadata_condition, is_uncertain
 from uq_llm_integrations.strategies.condition_text import as_condition
 from uq_llm_integrations.strategies.conditions import Condition
@@ -19,8 +20,9 @@ class UncertaintyEvaluator(BaseEvaluator):
     """Passes answers that are certain enough, for `RetryQueryEngine` and evaluation runs.
 
     It reads the metadata that `UncertaintyQueryEngine` writes. `score` is the final answer's score
-    by `method`, higher is more uncertain. `RetryQueryEngine` puts the feedback into a new question;
-    to sample the same answer again, use `UncertaintyQueryEngine(retries=...)`.
+    by `method`, higher is more uncertain; of an answer in parts, that of one that is too uncertain.
+    `RetryQueryEngine` puts the feedback into a new question; to sample the same answer again, use
+    `UncertaintyQueryEngine(retries=...)`.
     """
 
     def __init__(self, uncertain_when: Condition | str, method: str | None = None) -> None:
@@ -44,8 +46,10 @@ class UncertaintyEvaluator(BaseEvaluator):
             raise InvalidRequestError(
                 "the response has no scores; let an UncertaintyQueryEngine give it"
             )
-        final = metadata["uncertainty"]["final"]
-        uncertain = final is None or is_uncertain(self._when, final)
+        summary = metadata["uncertainty"]
+        parts = summary.get("parts") or [summary["final"]]
+        doubtful = [one for one in parts if one is None or is_uncertain(self._when, one)]
+        uncertain, final = bool(doubtful), (doubtful or parts)[-1]
         score = (final or {}).get("scores", {}).get(self._method) if self._method else None
         return EvaluationResult(
             query=query,
@@ -53,8 +57,18 @@ class UncertaintyEvaluator(BaseEvaluator):
             passing=not uncertain,
             score=score,
             feedback=f"The answer is {'too uncertain' if uncertain else 'certain enough'}: "
-            f"it is so where {self._when!r}, and {self._method} is {score}.",
+            f"it is too uncertain where {self._when!r}{self._found(final)}.",
         )
+
+    def _found(self, final: dict[str, Any] | None) -> str:
+        """Return what is known of the score, or why nothing is, as the end of a sentence."""
+        if final is None:
+            return ", and no model with scores has said it"
+        if self._method is None:
+            return ""
+        score = final.get("scores", {}).get(self._method)
+        reason = final.get("reasons", {}).get(self._method) or NOT_REQUESTED
+        return f", and {self._method} is {f'not known: {reason}' if score is None else score}"
 
     async def aevaluate_response(
         self, query: str | None = None, response: Response | None = None, **kwargs: Any

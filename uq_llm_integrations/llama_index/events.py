@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+import json
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Lock
@@ -61,6 +63,58 @@ def scored_call(event: BaseEvent) -> ScoredCall | None:
     if uncertainty is None:
         return None
     return ScoredCall(text, uncertainty, event.span_id, dict(event.tags))
+
+
+NOTHING_SAID = "Empty Response"
+"""What LlamaIndex puts in the place of a text that is empty."""
+
+
+_LABEL = re.compile(r"^Response \d+:", re.MULTILINE)
+"""What LlamaIndex puts before each part of an accumulated answer."""
+
+
+def said_by(calls: Sequence[ScoredCall], answer: str) -> Sequence[ScoredCall]:
+    """Return the calls that said the answer, in their order.
+
+    That is the last one that said it as it stands, or its object; where none did, all whose texts
+    are parts of it, as those of `accumulate` are, and make up most of it; and else none. That
+    nothing was found is said by none, unless one's text is empty.
+    """
+    texts = [call.text.strip() or NOTHING_SAID for call in calls]
+    whole = [call for call, text in zip(calls, texts, strict=True) if text == answer.strip()]
+    parts = [call for call, text in zip(calls, texts, strict=True) if _is_part(text, answer)]
+    if whole or (whole := [call for call in calls if _is_object(call, answer)]):
+        return whole[-1:]
+    said = {text for text in texts if _is_part(text, answer)}
+    letters = sum(answer.count(text) * _letters(text) for text in said)
+    return parts if 2 * letters > _letters(_LABEL.sub("", answer)) else ()
+
+
+def _letters(text: str) -> int:
+    return sum(map(str.isalnum, text))
+
+
+def _is_object(call: ScoredCall, answer: str) -> bool:
+    """Return whether a call gave the object that the answer is, as its text or by a tool's call."""
+    given = _object(answer)
+    if not given:
+        return False
+    if not call.text.strip():
+        return bool(call.uncertainty.get("tool_calls"))
+    return bool(_object(call.text).keys() & given.keys())
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _is_part(text: str, answer: str) -> bool:
+    """Return whether a text is in the answer, and not within a word of it."""
+    return re.search(rf"(?<!\w){re.escape(text)}(?!\w)", answer) is not None
 
 
 class Collection:

@@ -11,6 +11,7 @@ from itertools import islice
 import numpy as np
 
 from uq_llm_integrations.backends.event_loop import together
+from uq_llm_integrations.backends.row_checks import check_scored
 from uq_llm_integrations.errors import EvidenceError
 from uq_llm_integrations.methods.base import Method, evidence_method
 from uq_llm_integrations.methods.context import Context
@@ -47,8 +48,7 @@ async def _top_trace(context: Context, candidate: Candidate, count: int) -> Toke
     if _known(candidate.trace) >= min(count, candidate.trace.vocabulary_size):
         return candidate.trace
     (scored,) = await context.backend.score_all(candidate.prompt_ids, (candidate.token_ids,), count)
-    if scored.error:
-        raise scored.error
+    check_scored([scored])
     if _known(scored.trace) < min(count, scored.trace.vocabulary_size):
         raise EvidenceError(f"{count} top log-probabilities of each token cannot be had")
     return scored.trace

@@ -12,6 +12,7 @@ import numpy as np
 
 from uq_llm_integrations.backends.event_loop import together
 from uq_llm_integrations.backends.metering import MeteredBackend
+from uq_llm_integrations.backends.row_checks import check_scored
 from uq_llm_integrations.backends.vision_guard import hide_mismatched_builds
 from uq_llm_integrations.errors import (
     ConfigurationError,
@@ -116,9 +117,7 @@ async def reply_logprobs(
     prompt_ids = await backend.encode(prompt, chat=chat)
     continuations = [await backend.encode_continuation(reply) for reply in replies]
     candidates = await backend.score_all(prompt_ids, continuations)
-    failed = next((one.error for one in candidates if one.error), None)
-    if failed is not None:
-        raise failed
+    check_scored(candidates)
     return [float(one.trace.logprob.sum()) for one in candidates]
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from uq_llm_integrations.backends.event_loop import together
+from uq_llm_integrations.backends.row_checks import check_scored
 from uq_llm_integrations.backends.token_statistics import dense_rows, exact_statistics
 from uq_llm_integrations.errors import EvidenceError
 from uq_llm_integrations.methods.base import (
@@ -213,8 +214,7 @@ async def _without_prompt(context: Context, candidate: Candidate) -> Floats:
     if not rest:
         return np.zeros(1)
     (scored,) = await context.backend.score_all((first,), (tuple(rest),))
-    if scored.error:
-        raise scored.error
+    check_scored([scored])
     return np.concatenate([np.zeros(1), scored.trace.logprob])
 
 

@@ -12,6 +12,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
+from uq_llm_integrations.backends.row_checks import check_scored
 from uq_llm_integrations.errors import EvidenceError
 from uq_llm_integrations.methods.base import Method, evidence_method
 from uq_llm_integrations.methods.context import Context
@@ -41,6 +42,7 @@ async def samples(context: Context) -> list[Candidate]:
             context.request, n=context.options.samples, sampling=sampling, early_stop=None
         )
         found = _usable(await context.backend.generate(request))
+    check_scored([one for one in found if one.trace.damage])
     if len(found) < 2:
         raise EvidenceError("fewer than two samples have a text to compare")
     return found

@@ -58,7 +58,7 @@ def score_trace(trace: TokenTrace, method: Method) -> Score:
         2.0
     """
     if not trace.logprob.size:
-        return Score(method.name, reason=NO_TOKENS)
+        return Score(method.name, reason=trace.damage or NO_TOKENS)
     try:
         return _trace_score(trace, method)
     except Exception as error:
@@ -87,7 +87,7 @@ def token_values(trace: TokenTrace, method: Method) -> Ends | None:
     gone through `bounded`.
     """
     try:
-        values = method.values(trace) if method.values else None
+        values = method.values(trace) if method.values and not trace.damage else None
     except Exception as error:
         _failure(method, error)
         return None
@@ -140,7 +140,11 @@ async def add_evidence_scores(
     seconds that it took.
     """
     wanted = {name: method for name in methods if (method := find_method(name)).gather}
-    alive = [i for i, one in enumerate(result.candidates) if one.token_ids and not one.error]
+    alive = [
+        i
+        for i, one in enumerate(result.candidates)
+        if one.token_ids and not one.error and not one.trace.damage
+    ]
     if not wanted:
         return result
     if not alive:
@@ -205,9 +209,8 @@ def _with_scores(
 ) -> Result:
     rows = [dict(row) for row in result.scores]
     for name, method in wanted.items():
-        nothing = Score(method.name, reason=NO_TOKENS)
-        for row in rows:
-            row[name] = nothing
+        for row, one in zip(rows, result.candidates, strict=True):
+            row[name] = Score(method.name, reason=one.trace.damage or NO_TOKENS)
         for i, score in zip(alive, scores.get(method, ()), strict=method in scores):
             rows[i][name] = score
     return replace(result, scores=tuple(rows))

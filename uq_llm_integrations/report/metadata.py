@@ -72,6 +72,8 @@ def token_metadata(
     token_ids: Sequence[int], trace: TokenTrace, texts: Sequence[str]
 ) -> dict[str, list[Any]]:
     """Return one list a quantity, one entry a token; quantities that are not known are left out."""
+    if trace.damage:
+        return {"token": list(texts), "token_id": list(token_ids)}
     trace = bounded(trace)
     arrays = {name: getattr(trace, name) for name in _TOKEN_ARRAYS}
     if trace.is_exact:

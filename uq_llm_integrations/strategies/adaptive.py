@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from uq_llm_integrations.errors import UncertaintyError
@@ -139,7 +139,7 @@ def hopeless_monitor(
         return -float(candidate.trace.logprob.sum()) / tokens
 
     def hopeless(logprobs: Sequence[float], finished: Sequence[Candidate]) -> bool:
-        whole = [one for one in (*earlier, *finished) if one.is_whole and one.token_ids]
+        whole = [one for one in (*earlier, *finished) if _is_known(one)]
         return bool(whole) and -sum(logprobs) / length > min(map(value, whole)) - regret
 
     return SampleMonitor(hopeless=hopeless)
@@ -147,18 +147,20 @@ def hopeless_monitor(
 
 def is_unbeatable(candidates: Sequence[Candidate], regret: float) -> bool:
     """Return whether no sequence can be more likely than the best one by more than `regret`."""
-    whole = [one for one in candidates if one.is_whole and one.token_ids]
+    whole = [one for one in candidates if _is_known(one)]
     best = max((float(one.trace.logprob.sum()) for one in whole), default=-math.inf)
     return most_unseen(candidates) <= best + regret
 
 
-def most_unseen(candidates: Iterable[Candidate]) -> float:
+def most_unseen(candidates: Sequence[Candidate]) -> float:
     """Return the most log-probability that a sequence can have which is not among the candidates.
 
     The candidates form a tree. Any other sequence leaves it at some node by a token that none of
     them has there, and can be no more likely than the way to that token. Those that were cut short
     stand for all sequences that begin as they do.
     """
+    if any(one.trace.damage for one in candidates):
+        return 0.0  # nothing is known of it
     root, cut = _Node(0.0), [-math.inf]
     for candidate in candidates:
         node = root
@@ -167,6 +169,11 @@ def most_unseen(candidates: Iterable[Candidate]) -> float:
         if not candidate.is_whole and candidate.token_ids:
             cut.append(node.logprob)
     return max(max(cut), *(node.unseen() for node in _inner(root)))
+
+
+def _is_known(candidate: Candidate) -> bool:
+    """Return whether a candidate is whole, and how likely it is, known."""
+    return bool(candidate.is_whole and candidate.token_ids and not candidate.trace.damage)
 
 
 @dataclass

@@ -87,7 +87,7 @@ async def _token_pieces(
     live = run.request.live or stop_if is not None
     run, started = run.vary(replace(run.request, live=live)), time.perf_counter()
     shown: list[StreamPiece] = []
-    async with closed_at_end(run.backend.backend.stream(run.request)) as pieces:
+    async with closed_at_end(run.backend.stream(run.request)) as pieces:
         async for piece in pieces:
             shown.append(piece)
             answer = piece.candidate or _cut_off(shown, run.request, stop_if)

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from vllm.logprobs import FlatLogprobs
 
-from uq_llm_integrations import EngineError
 from uq_llm_integrations.backends.token_statistics import COLUMNS
 from uq_llm_integrations.backends.vllm.output import LogprobTable, candidate_of
 
@@ -74,9 +73,10 @@ def test_too_few_rows_leave_the_entropy_unknown():
         ([7], flat([(8, -0.5, 1)])),
     ],
 )
-def test_rows_of_other_tokens_are_an_error_not_a_score(token_ids, logprobs):
-    with pytest.raises(EngineError):
-        candidate_of(output(token_ids, logprobs), 100, None, None)
+def test_rows_of_other_tokens_are_a_reason_not_a_score(token_ids, logprobs):
+    candidate = candidate_of(output(token_ids, logprobs), 100, None, None)
+    assert candidate.token_ids == tuple(token_ids)
+    assert "log-probabilities" in candidate.trace.damage
 
 
 def test_what_the_probe_kept_of_the_tokens_stands_in_for_the_engines():
@@ -86,8 +86,7 @@ def test_what_the_probe_kept_of_the_tokens_stands_in_for_the_engines():
     np.testing.assert_array_equal(trace.rank, [1, 4])
     assert trace.top_logprobs is None
     for other, why in ((rows[1:], "other tokens"), (rows[:1], "saw 1 of 2 tokens")):
-        with pytest.raises(EngineError, match=why):
-            candidate_of(output([7, 8], None), 100, other, None)
+        assert why in candidate_of(output([7, 8], None), 100, other, None).trace.damage
 
 
 def test_scored_tokens_have_the_rows_behind_the_prompt():

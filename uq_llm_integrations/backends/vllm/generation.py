@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from uq_llm_integrations.backends.base import kept_candidates
+from uq_llm_integrations.backends.row_checks import damaged_trace
 from uq_llm_integrations.backends.streams import closed_at_end
 from uq_llm_integrations.backends.token_statistics import read_rows
 from uq_llm_integrations.backends.token_texts import split_text, text_decoder
@@ -74,7 +75,10 @@ class SampleStream(AbstractAsyncContextManager["SampleStream"]):
         Their exact statistics are fetched only for a live request.
         """
         completion, size = output.outputs[0], self._process.llm.model_config.get_vocab_size()
-        table = LogprobTable.read(completion.logprobs, tuple(completion.token_ids), first)
+        try:
+            table = LogprobTable.read(completion.logprobs, tuple(completion.token_ids), first)
+        except EngineError as error:  # the text is as good as any
+            return damaged_trace(size, str(error))
         rows, why = None, self._why_not or "the probe's statistics come with the last piece"
         if self._is_kept and self._request.live and not output.finished:
             data = await self._process.call_worker(PEEK, self._name, first, deadline=self._deadline)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from uq_llm_integrations.backends.row_checks import damaged_trace
 from uq_llm_integrations.backends.token_statistics import (
     column,
     dense_rows,
@@ -40,17 +41,21 @@ def candidate_of(
     """
     completion = output.outputs[0]
     token_ids = tuple(completion.token_ids)
-    table = _table(completion.logprobs, token_ids, rows)
     stopped = rows is not None and is_stopped(rows, len(token_ids))
-    kept = slice(len(token_ids) - stopped)
+    kept, kept_rows = slice(len(token_ids) - stopped), rows
     if rows is not None and len(rows) < len(token_ids):
         why_inexact = f"the probe saw {len(rows)} of {len(token_ids)} tokens"
         rows = None
+    try:
+        table = _table(completion.logprobs, token_ids, kept_rows)
+        trace = table.trace(vocabulary_size, rows, why_inexact, grammar=grammar)
+    except EngineError as error:  # the answer is as good as any
+        trace = damaged_trace(vocabulary_size, str(error))
     return Candidate(
         prompt_ids=tuple(output.prompt_token_ids or ()),
         token_ids=token_ids[kept],
         text=completion.text if text is None else text,
-        trace=table.trace(vocabulary_size, rows, why_inexact, grammar=grammar)[kept],
+        trace=trace[kept],
         finish_reason="early_stop" if stopped else reason or completion.finish_reason,
         stop_reason=None if stopped else completion.stop_reason,
         cached_tokens=output.num_cached_tokens or 0,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from uq_llm_integrations.backends.base import kept_candidates
+from uq_llm_integrations.backends.row_checks import damaged_trace
 from uq_llm_integrations.backends.token_statistics import column, read_rows
 from uq_llm_integrations.backends.token_texts import named_texts
 from uq_llm_integrations.backends.vllm.output import LogprobTable
@@ -110,7 +111,11 @@ class Scoring:
     async def _in_full(self, ids: Ids) -> Candidate:
         start = len(self._prompt_ids)
         output, rows = await self._pass(ids, start, reads_cache=False)
-        return self._candidate(ids, self._trace(output, start, rows), 0)
+        try:
+            trace = self._trace(output, start, rows)
+        except EngineError as error:
+            trace = damaged_trace(self._size, str(error))
+        return self._candidate(ids, trace, 0)
 
     async def _pass(
         self, ids: Ids, start: int, *, reads_cache: bool

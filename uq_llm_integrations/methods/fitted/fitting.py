@@ -7,6 +7,7 @@ from itertools import islice
 import numpy as np
 
 from uq_llm_integrations.backends.base import Backend
+from uq_llm_integrations.backends.row_checks import sound_candidate
 from uq_llm_integrations.errors import ConfigurationError, MethodUnavailableError
 from uq_llm_integrations.methods.fitted.density import DensityFit
 from uq_llm_integrations.methods.fitted.embeddings import mean_embedding
@@ -154,6 +155,6 @@ async def _answered(
             return example
         ids = await backend.encode(example, chat=chat)
         request = Request(ids, sampling={"temperature": 0.0, "max_tokens": 64, **sampling})
-        return (await backend.generate(request))[0]
+        return sound_candidate((await backend.generate(request))[0])
 
     return list(await asyncio.gather(*map(answered, examples)))

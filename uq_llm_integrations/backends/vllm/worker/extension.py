@@ -20,12 +20,7 @@ import torch
 from uq_llm_integrations.backends.token_statistics_torch import warm_up
 from uq_llm_integrations.backends.vllm.worker import compat
 from uq_llm_integrations.backends.vllm.worker.early_stop import EARLY_STOPPER, Rule
-from uq_llm_integrations.backends.vllm.worker.protocol import (
-    REQUEST_KEY,
-    SCORE_KEY,
-    STOP_KEY,
-    TOKENS_KEY,
-)
+from uq_llm_integrations.backends.vllm.worker.extra_args import read_keys
 from uq_llm_integrations.backends.vllm.worker.recorder import RECORDER, Row
 from uq_llm_integrations.errors import reason
 
@@ -59,15 +54,14 @@ class Observation:
     @classmethod
     def of(cls, params: SamplingParams) -> Observation | None:
         """Read what the client has put into the sampling parameters."""
-        extra = params.extra_args or {}
-        if REQUEST_KEY not in extra:
+        keys = read_keys(params.extra_args)
+        if keys is None or keys.request is None:
             return None
-        rule = extra.get(STOP_KEY)
         return cls(
-            extra[REQUEST_KEY],
+            keys.request,
             has_grammar=params.structured_outputs is not None,
-            rule=rule and tuple(rule),
-            tokens=extra.get(TOKENS_KEY),
+            rule=keys.rule,
+            tokens=keys.tokens,
             keeps_tokens=params.logprobs is None,
         )
 
@@ -85,7 +79,7 @@ def _record(logits: torch.Tensor, rows: list[ObservedRow]) -> torch.Tensor:
         keeps_tokens=any(one.keeps_tokens for _, one, _ in rows),
     )
     for row, one, _ in rows:
-        if one.tokens:
+        if one.tokens and max(one.tokens[1]) < logits.shape[-1]:
             RECORDER.keep_tokens(one.tokens[0], logits[row], one.tokens[1])
     return table
 
@@ -93,7 +87,8 @@ def _record(logits: torch.Tensor, rows: list[ObservedRow]) -> torch.Tensor:
 def _stop(logits: torch.Tensor, table: torch.Tensor, rows: list[ObservedRow]) -> None:
     """Stop what must stop by what was recorded of its row."""
     named = [(row, one.request, index) for row, one, index in rows]
-    rules = {one.request: one.rule for _, one, _ in rows if one.rule}
+    size = logits.shape[-1]
+    rules = {one.request: one.rule for _, one, _ in rows if one.rule and one.rule[3] < size}
     EARLY_STOPPER.apply(logits, table, named, rules)
 
 
@@ -144,10 +139,10 @@ class SamplerTap:
 
 
 def _prompt_rows(part: compat.PromptPart) -> list[Row]:
-    score = (part.params.extra_args or {}).get(SCORE_KEY)
-    if score is None:
+    keys = read_keys(part.params.extra_args)
+    if keys is None or keys.score is None:
         return []
-    request, first = score
+    request, first = keys.score
     indices = (part.start + row + 1 - first for row in range(part.rows))
     return [(row, request, index) for row, index in enumerate(indices) if index >= 0]
 
