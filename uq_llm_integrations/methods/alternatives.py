@@ -13,7 +13,7 @@ import numpy as np
 from uq_llm_integrations.backends.event_loop import together
 from uq_llm_integrations.errors import EvidenceError
 from uq_llm_integrations.methods.base import Method, evidence_method
-from uq_llm_integrations.methods.context import Context
+from uq_llm_integrations.methods.context import Context, refuse_grammar
 from uq_llm_integrations.methods.polygraph import polygraph_method, statistic
 from uq_llm_integrations.methods.sampling import LABELS, judged_entailments
 from uq_llm_integrations.records import Candidate, Floats, TokenTrace
@@ -39,19 +39,30 @@ TokenLabels = Sequence[Sequence[Sequence[str | None]]]
 async def top_traces(
     context: Context, candidates: Sequence[Candidate], count: int
 ) -> list[TokenTrace]:
-    """Return each candidate's trace with so many top log-probabilities, from a pass if need be."""
+    """Return each candidate's trace with so many top log-probabilities, from a pass if need be.
+
+    Under a grammar no pass can give them; they must have been requested with the answer.
+    """
     return await together([_top_trace(context, one, count) for one in candidates])
 
 
 async def _top_trace(context: Context, candidate: Candidate, count: int) -> TokenTrace:
-    if _known(candidate.trace) >= min(count, candidate.trace.vocabulary_size):
+    if _known(candidate.trace) >= min(count, _possible(candidate.trace)):
         return candidate.trace
+    refuse_grammar(candidate, f"{count} top log-probabilities (request top_logprobs={count})")
     (scored,) = await context.backend.score_all(candidate.prompt_ids, (candidate.token_ids,), count)
     if scored.error:
         raise scored.error
     if _known(scored.trace) < min(count, scored.trace.vocabulary_size):
         raise EvidenceError(f"{count} top log-probabilities of each token cannot be had")
     return scored.trace
+
+
+def _possible(trace: TokenTrace) -> int:
+    """Return the most tokens that any index can have; a grammar may leave a few."""
+    if trace.support is None or not len(trace):
+        return trace.vocabulary_size
+    return int(trace.support.max())
 
 
 def _known(trace: TokenTrace) -> int:
@@ -71,7 +82,8 @@ def _alternatives(candidate: Candidate, trace: TokenTrace) -> TokenAlternatives:
     for index, token in enumerate(candidate.token_ids):
         ids, logprobs = trace.top_ids[index], trace.top_logprobs[index]
         order = np.argsort(-logprobs, kind="stable")[:ALTERNATIVES]
-        others = [(int(ids[i]), float(logprobs[i])) for i in order if ids[i] != token]
+        possible = [i for i in order if ids[i] != token and np.isfinite(logprobs[i])]
+        others = [(int(ids[i]), float(logprobs[i])) for i in possible]
         rows.append([(token, float(trace.logprob[index])), *others[: ALTERNATIVES - 1]])
     return rows
 

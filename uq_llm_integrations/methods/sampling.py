@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from uq_llm_integrations.errors import EvidenceError
 from uq_llm_integrations.methods.base import Method, evidence_method
 from uq_llm_integrations.methods.context import Context
+from uq_llm_integrations.methods.degenerate import checked_shares
 from uq_llm_integrations.methods.entailment import Pairs
 from uq_llm_integrations.methods.polygraph import polygraph_method, shared_statistic, statistic
 from uq_llm_integrations.records import Candidate, Floats
@@ -35,6 +36,11 @@ async def samples(context: Context) -> list[Candidate]:
         found = _usable(await context.backend.generate(request))
     if len(found) < 2:
         raise EvidenceError("fewer than two samples have a text to compare")
+    if any(one.trace.grammar != found[0].trace.grammar for one in (*context.candidates, *found)):
+        raise EvidenceError(
+            "the answer and the samples are of two distributions: only one of them is under the "
+            "grammar"
+        )
     return found
 
 
@@ -79,7 +85,7 @@ async def judged_entailments(context: Context, pairs: Pairs) -> Floats:
     unique = sorted(set(pairs))
     question = await context.question()
     shares = await context.options.entailment.entailments(unique, question, context.backend)
-    return in_order(shares, unique, pairs)
+    return in_order(checked_shares(shares, len(unique)), unique, pairs)
 
 
 def in_order(values: Floats, unique: Pairs, pairs: Pairs) -> Floats:
