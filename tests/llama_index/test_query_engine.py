@@ -17,7 +17,11 @@ from pydantic import BaseModel
 
 from tests.llama_index.scripted import PERPLEXITY, in_order, scripted
 from uq_llm_integrations import ScriptedLine, agreement, errors, score, token_max
-from uq_llm_integrations.llama_index import UncertaintyQueryEngine, VLLMUncertaintyLLM
+from uq_llm_integrations.llama_index import (
+    UncertaintyEvaluator,
+    UncertaintyQueryEngine,
+    VLLMUncertaintyLLM,
+)
 
 UNCERTAIN = score("perplexity") > 1.65
 DOUBTFUL = ScriptedLine("Rome?", 0.3)
@@ -92,6 +96,50 @@ def test_the_final_scores_are_those_of_the_call_that_said_the_answer():
     response = UncertaintyQueryEngine(checked).query("?")
     assert len(metadata_of(response)["calls"]) == 2
     assert metadata_of(response)["final"]["scores"]["perplexity"] == pytest.approx(PERPLEXITY)
+
+
+@BOTH_WAYS
+@pytest.mark.parametrize("doubtful", [0, 1, 2])
+async def test_an_answer_in_parts_is_as_uncertain_as_its_most_uncertain_part(doubtful, is_async):
+    lines = [ScriptedLine(text, 0.9) for text in ("Oslo.", "Bergen.", "Paris.")]
+    lines[doubtful] = ScriptedLine("Rome?", 0.3)
+    llm = in_order(*lines)
+    parts = engine(llm, ("a", "b", "c"), "accumulate")
+    response = await query(UncertaintyQueryEngine(parts, UNCERTAIN), is_async)
+    assert metadata_of(response)["uncertain"] is True
+    assert len(metadata_of(response)["parts"]) == 3
+    assert metadata_of(response)["final"]["scores"]["perplexity"] == pytest.approx(1 / 0.3)
+    assert not UncertaintyEvaluator(UNCERTAIN).evaluate_response(response=response).passing
+
+
+def test_an_empty_part_is_uncertain():
+    llm = in_order("Oslo.", "", "Paris.")
+    parts = engine(llm, ("a", "b", "c"), "accumulate")
+    response = UncertaintyQueryEngine(parts, UNCERTAIN).query("?")
+    assert "Empty Response" in str(response)
+    assert metadata_of(response)["uncertain"] is True
+    assert len(metadata_of(response)["parts"]) == 3
+
+
+def test_that_nothing_was_found_is_not_judged_by_a_call_that_did_not_say_so():
+    class Rewriting(RetrieverQueryEngine):
+        def _query(self, query_bundle):
+            llm.complete("What would the answer look like?")
+            return super()._query(query_bundle)
+
+    llm = in_order("Paris.")
+    empty = SummaryIndex(nodes=[]).as_retriever()
+    response = UncertaintyQueryEngine(Rewriting.from_args(empty, llm), UNCERTAIN).query("?")
+    assert str(response) == "Empty Response"
+    assert metadata_of(response)["final"] is None
+    assert metadata_of(response)["uncertain"] is True
+
+
+def test_an_answer_in_sure_parts_is_sure():
+    llm = in_order("Oslo.", "Paris.")
+    response = UncertaintyQueryEngine(engine(llm, ("a", "b"), "accumulate"), UNCERTAIN).query("?")
+    assert metadata_of(response)["uncertain"] is False
+    assert UncertaintyEvaluator(UNCERTAIN).evaluate_response(response=response).passing
 
 
 async def test_queries_at_once_do_not_mix():

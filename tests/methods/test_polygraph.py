@@ -26,7 +26,7 @@ from uq_llm_integrations.backends.metering import MeteredBackend
 from uq_llm_integrations.backends.token_statistics import dense_rows, exact_statistics
 from uq_llm_integrations.methods import polygraph
 from uq_llm_integrations.methods.polygraph import STATISTICS, batch_statistics
-from uq_llm_integrations.methods.registry import find_method
+from uq_llm_integrations.methods.registry import WITHDRAWN, find_method
 
 SIZE = 256
 NEGATED = {"RenyiNeg", "FisherRao"}
@@ -342,7 +342,8 @@ def test_every_estimator_of_lm_polygraph_is_found_or_refused_with_a_reason(estim
             refused.add(name)
     ensembles = {name for name in names if name.startswith(("EPT", "EPS", "PE"))}
     ensembles -= {"Perplexity", "PerplexityClaim"}
-    assert refused == ensembles | {"Focus", "FocusClaim", "SemanticEntropyToken"}
+    backwards = {name for name in WITHDRAWN if name in names}
+    assert refused == ensembles | backwards | {"Focus", "FocusClaim", "SemanticEntropyToken"}
 
 
 def test_names_that_are_no_class_are_unknown(estimators):

@@ -19,7 +19,7 @@ class UncertaintyEvaluator(BaseEvaluator):
     """Passes answers that are certain enough, for `RetryQueryEngine` and evaluation runs.
 
     It reads the metadata that `UncertaintyQueryEngine` writes. `score` is the final answer's score
-    by `method`, higher is more uncertain. `RetryQueryEngine` puts the feedback into a new question;
+    by `method`, higher is more uncertain; of an answer in parts, that of one that is too uncertain. `RetryQueryEngine` puts the feedback into a new question;
     to sample the same answer again, use `UncertaintyQueryEngine(retries=...)`.
     """
 
@@ -44,8 +44,10 @@ class UncertaintyEvaluator(BaseEvaluator):
             raise InvalidRequestError(
                 "the response has no scores; let an UncertaintyQueryEngine give it"
             )
-        final = metadata["uncertainty"]["final"]
-        uncertain = final is None or is_uncertain(self._when, final)
+        summary = metadata["uncertainty"]
+        parts = summary.get("parts") or [summary["final"]]
+        doubtful = [one for one in parts if one is None or is_uncertain(self._when, one)]
+        uncertain, final = bool(doubtful), (doubtful or parts)[-1]
         score = (final or {}).get("scores", {}).get(self._method) if self._method else None
         return EvaluationResult(
             query=query,

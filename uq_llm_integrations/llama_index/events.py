@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Lock
@@ -61,6 +62,29 @@ def scored_call(event: BaseEvent) -> ScoredCall | None:
     if uncertainty is None:
         return None
     return ScoredCall(text, uncertainty, event.span_id, dict(event.tags))
+
+
+NOTHING_SAID = "Empty Response"
+"""What LlamaIndex puts in the place of a text that is empty."""
+
+
+def said_by(calls: Sequence[ScoredCall], answer: str) -> Sequence[ScoredCall]:
+    """Return the calls that said the answer, in their order.
+
+    That is the last one that said it as it stands; where none did, all whose text is a part of it,
+    as those of `accumulate` are; and the last one where no call's is. That nothing was found is said
+    by none, unless one's text is empty.
+    """
+    texts = [call.text.strip() or NOTHING_SAID for call in calls]
+    whole = [call for call, text in zip(calls, texts, strict=True) if text == answer.strip()]
+    parts = [call for call, text in zip(calls, texts, strict=True) if _is_part(text, answer)]
+    last = () if answer.strip() == NOTHING_SAID else calls[-1:]
+    return whole[-1:] or parts or last
+
+
+def _is_part(text: str, answer: str) -> bool:
+    """Return whether a text is in the answer, and not within a word of it."""
+    return re.search(rf"(?<!\w){re.escape(text)}(?!\w)", answer) is not None
 
 
 class Collection:

@@ -17,7 +17,7 @@ from llama_index.core.prompts.mixin import PromptMixinType
 from llama_index.core.schema import NodeWithScore, QueryBundle
 
 from uq_llm_integrations.errors import HighUncertaintyError
-from uq_llm_integrations.llama_index.events import Collection, ScoredCall
+from uq_llm_integrations.llama_index.events import Collection, ScoredCall, said_by
 from uq_llm_integrations.llama_index.llm import RESAMPLING
 from uq_llm_integrations.report.metadata import check_metadata_condition, is_uncertain
 from uq_llm_integrations.strategies.abstain import ABSTENTION, Action, check_action
@@ -31,7 +31,9 @@ class UncertaintyQueryEngine(BaseQueryEngine):
 
     `final` has those of the last call that said the answer (of the last call where none said it as
     it stands), `calls` those of every call, and `aggregate` the highest score of any call for each
-    method. `uncertain_when`, an object or its text, is about `final`; without one, what its model
+    method. An answer that was put together from several calls' texts, as by `accumulate`, is as
+    uncertain as its most uncertain part: `parts` has the metadata of all, and `final` those of the
+    first that is uncertain. `uncertain_when`, an object or its text, is about `final`; without one, what its model
     decided counts. An uncertain answer is sampled again up to `retries` times, with a seed of its
     own and at `temperature`, and then comes `on_high_uncertainty`: 'annotate', 'abstain' (another
     text, the answer is kept as `original_text`; an object has no place for it and is raised), or
@@ -116,7 +118,7 @@ class UncertaintyQueryEngine(BaseQueryEngine):
         answer = str(response)
         if len(earlier) >= self._retries or not self._is_uncertain(collection, answer):
             return True
-        earlier.append({"text": answer, "uncertainty": _final(collection.calls, answer)})
+        earlier.append({"text": answer, "uncertainty": self._final(collection, answer)})
         return False
 
     def _concluded(
@@ -139,20 +141,31 @@ class UncertaintyQueryEngine(BaseQueryEngine):
         response.response = self._text
 
     def _is_uncertain(self, collection: Collection, answer: str) -> bool:
-        final = _final(collection.calls, answer)
-        if final is None and not collection.unscored:
-            return True  # no model gave it
-        return is_uncertain(self._when, final, allow_unscored=self._allows)
+        parts = said_by(collection.calls, answer)
+        if not parts:
+            return not collection.unscored or self._judges(None)  # no model gave it, or another's
+        return any(self._judges(part.uncertainty) for part in parts)
+
+    def _judges(self, metadata: dict[str, Any] | None) -> bool:
+        return is_uncertain(self._when, metadata, allow_unscored=self._allows)
+
+    def _final(self, collection: Collection, answer: str) -> dict[str, Any] | None:
+        """Return the scores of what makes the answer uncertain, or else of its last part."""
+        parts = [one.uncertainty for one in said_by(collection.calls, answer)]
+        return next((one for one in parts[:-1] if self._judges(one)), parts[-1] if parts else None)
 
     def _summary(self, collection: Collection, answer: str) -> dict[str, Any]:
-        calls = collection.calls
-        return {
-            "final": _final(calls, answer),
+        calls, parts = collection.calls, said_by(collection.calls, answer)
+        summary = {
+            "final": self._final(collection, answer),
             "calls": [{"text": call.text, "uncertainty": call.uncertainty} for call in calls],
             "aggregate": _highest(calls),
             "uncertain": self._is_uncertain(collection, answer),
             "decision": "accepted",
         }
+        if len(parts) > 1:
+            summary["parts"] = [call.uncertainty for call in parts]
+        return summary
 
     def _scored_at_end(
         self, response: StreamingResponse, collection: Collection
@@ -193,13 +206,6 @@ class UncertaintyQueryEngine(BaseQueryEngine):
 
         response.response_gen = read()
         return response
-
-
-def _final(calls: Sequence[ScoredCall], answer: str) -> dict[str, Any] | None:
-    """Return the scores of the last call that said the answer, or else of the last one."""
-    said = [call for call in calls if call.text.strip() == answer.strip()]
-    last = (said or calls)[-1:]
-    return last[0].uncertainty if last else None
 
 
 def _highest(calls: Sequence[ScoredCall]) -> dict[str, float | None]:
