@@ -19,8 +19,9 @@ class UncertaintyEvaluator(BaseEvaluator):
     """Passes answers that are certain enough, for `RetryQueryEngine` and evaluation runs.
 
     It reads the metadata that `UncertaintyQueryEngine` writes. `score` is the final answer's score
-    by `method`, higher is more uncertain; of an answer in parts, that of one that is too uncertain. `RetryQueryEngine` puts the feedback into a new question;
-    to sample the same answer again, use `UncertaintyQueryEngine(retries=...)`.
+    by `method`, higher is more uncertain; of an answer in parts, that of one that is too uncertain.
+    `RetryQueryEngine` puts the feedback into a new question; to sample the same answer again, use
+    `UncertaintyQueryEngine(retries=...)`.
     """
 
     def __init__(self, uncertain_when: Condition | str, method: str | None = None) -> None:

@@ -72,8 +72,8 @@ def said_by(calls: Sequence[ScoredCall], answer: str) -> Sequence[ScoredCall]:
     """Return the calls that said the answer, in their order.
 
     That is the last one that said it as it stands; where none did, all whose text is a part of it,
-    as those of `accumulate` are; and the last one where no call's is. That nothing was found is said
-    by none, unless one's text is empty.
+    as those of `accumulate` are; and the last one where no call's is. That nothing was found is
+    said by none, unless one's text is empty.
     """
     texts = [call.text.strip() or NOTHING_SAID for call in calls]
     whole = [call for call, text in zip(calls, texts, strict=True) if text == answer.strip()]

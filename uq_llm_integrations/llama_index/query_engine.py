@@ -33,11 +33,13 @@ class UncertaintyQueryEngine(BaseQueryEngine):
     it stands), `calls` those of every call, and `aggregate` the highest score of any call for each
     method. An answer that was put together from several calls' texts, as by `accumulate`, is as
     uncertain as its most uncertain part: `parts` has the metadata of all, and `final` those of the
-    first that is uncertain. `uncertain_when`, an object or its text, is about `final`; without one, what its model
-    decided counts. An uncertain answer is sampled again up to `retries` times, with a seed of its
-    own and at `temperature`, and then comes `on_high_uncertainty`: 'annotate', 'abstain' (another
-    text, the answer is kept as `original_text`; an object has no place for it and is raised), or
-    'raise'. To act on a streamed answer it is read to its end first.
+    first that is uncertain.
+
+    `uncertain_when`, an object or its text, is about `final`; without one, what its model decided
+    counts. An uncertain answer is sampled again up to `retries` times, with a seed of its own and
+    at `temperature`, and then comes `on_high_uncertainty`: 'annotate', 'abstain' (another text, the
+    answer is kept as `original_text`; an object has no place for it and is raised), or 'raise'. To
+    act on a streamed answer it is read to its end first.
 
     An answer of another provider's model has no scores and raises InvalidRequestError, unless
     `allow_unscored`; so does one without the scores that the condition needs. An answer that no

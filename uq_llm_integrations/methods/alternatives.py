@@ -143,19 +143,21 @@ def boosted_probabilities(trace: TokenTrace, token_ids: Sequence[int]) -> Floats
     """Return [T] BoostedProb, https://aclanthology.org/2025.emnlp-main.166; high is certain.
 
     The tokens above the last steep fall of the sorted probabilities, one of more than 0.005 and of
-    30 percent, dominate; one of them has the probability of all of them, any other its own. None
-    where the trace has too few top log-probabilities to show where the last fall is.
+    30 percent, dominate; one of them has the probability of all of them, any other its own. Under
+    a grammar, there are only the tokens that it allows. None where the trace has too few top
+    log-probabilities to show where the last fall is.
     """
     if trace.top_logprobs is None or trace.top_ids is None:
         return None
     order = np.argsort(-trace.top_logprobs, axis=1, kind="stable")
     ids = np.take_along_axis(trace.top_ids, order, 1)
     probabilities = np.exp(np.take_along_axis(trace.top_logprobs, order, 1))
-    is_whole = ids.shape[1] == trace.vocabulary_size
+    is_whole = ids.shape[1] >= _possible(trace)
     if not is_whole and (probabilities[:, -1] > SMALLEST_JUMP).any():
         return None
     above, falls = probabilities[:, :-1], -np.diff(probabilities, axis=1)
     is_steep = (falls > RELATIVE_JUMP * above) & (falls > SMALLEST_JUMP)
+    is_steep &= probabilities[:, 1:] > 0  # what a grammar forbids is no part of the distribution
     # The number of tokens above the last steep fall, 0 where there is none.
     count = (is_steep * np.arange(1, ids.shape[1])).max(1, initial=0)
     dominates = np.arange(ids.shape[1]) < count[:, np.newaxis]

@@ -197,9 +197,18 @@ async def _gathered(context: Context, method: Method) -> list[Score]:
             raise  # the call was cancelled, not something of the method's own
         reason = reason_of(_failure(method, error))
         scores = [Score(method.name, reason=reason) for _ in context.candidates]
-    judge = getattr(context.options, method.judged_by) if method.judged_by else None
-    source = str(getattr(judge, "name", type(judge).__name__)) if judge else None
+    source = _judge_name(method, context.options)
     return [replace(one, source=source) for one in scores]
+
+
+def _judge_name(method: Method, options: MethodOptions) -> str | None:
+    if method.judged_by is None:
+        return None
+    judge = getattr(options, method.judged_by)
+    try:
+        return str(judge.name)
+    except Exception:  # a judge of the user's
+        return type(judge).__name__
 
 
 def _one_score(method: Method, value: Value, trace: TokenTrace, parts: Sequence[Claim]) -> Score:
