@@ -174,4 +174,4 @@ def test_every_top_k_gives_the_same_scores_or_a_reason(changed, backend, capital
         given = [numbers(one[name]) for one in known if one[name].is_known]
         assert given or "grammar" in known[0][name].reason
         for one in given[1:]:
-            assert one == pytest.approx(given[0], abs=1e-4), name
+            assert one == pytest.approx(given[0], rel=1e-4, abs=1e-4), name
