@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from functools import cached_property
@@ -196,15 +196,21 @@ class UncertaintyModel:
         exchange = Exchange(model, turn)
         return await exchange.replies(await model.answer(await exchange.request()))
 
-    def stream(self, messages: Messages | Turn, **options: object) -> Iterator[ReplyPiece]:
+    def stream(self, messages: Messages | Turn, **options: Any) -> Iterator[ReplyPiece]:
         """Yield the model's next message piece by piece; the last piece has its scores.
 
-        Takes what `chat` takes. Closing the stream stops the engine's work.
+        Takes what `chat` takes. Closing the stream stops the engine's work; `on_closed`, a
+        function, then gets the `Result` of what was drawn: its tokens, usage and scores. It is
+        called where the stream is closed, or its reader cancelled, before the last piece.
         """
         return self.backend.iterate(self.astream(messages, **options))
 
     async def astream(
-        self, messages: Messages | Turn, **options: object
+        self,
+        messages: Messages | Turn,
+        *,
+        on_closed: Callable[[Result], None] | None = None,
+        **options: object,
     ) -> AsyncGenerator[ReplyPiece, None]:
         """Yield what `stream` does."""
         turn, options = (
@@ -214,7 +220,7 @@ class UncertaintyModel:
         exchange = Exchange(model, turn)
         request = await exchange.request()
         model._refresh()
-        run = model.run_of(request)
+        run = replace(model.run_of(request), on_closed=on_closed)
         strategy = model.settings.deciding(streamed=True)
         answer = stream_strategy(strategy, run, model.settings.stop_if)
         async with aclosing(answer) as pieces:
