@@ -22,6 +22,7 @@ from pydantic import BaseModel
 
 from uq_llm_integrations import METHODS, Method, MethodOptions, Settings
 from uq_llm_integrations.backends.base import Capabilities
+from uq_llm_integrations.methods.comparability import varies_with
 
 FORMULAS = Path(__file__).with_name("formulas.yml")
 
@@ -83,11 +84,13 @@ def methods_tables() -> str:
                 f"[source]({method.reference})",
                 _needs(method),
                 method.cost,
+                ", ".join(varies_with(method)) or "nothing",
             ]
             for method in METHODS.values()
             if method.category == category
         ]
         head = ["names", "level", "formula", "range", "what it is", "paper", "needs", "costs"]
+        head.append("varies with")
         sections.append(f"### {title}\n\n{_table(head, rows)}")
     return "\n\n".join(sections)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -197,21 +198,30 @@ class UncertaintyModel:
         exchange = Exchange(model, turn)
         return await exchange.replies(await model.answer(await exchange.request()))
 
-    def stream(self, messages: Messages | Turn, **options: object) -> Iterator[ReplyPiece]:
+    def stream(self, messages: Messages | Turn, **options: Any) -> Iterator[ReplyPiece]:
         """Yield the model's next message piece by piece; the last piece has its scores.
 
-        Takes what `chat` takes. Closing the stream stops the engine's work.
+        Takes what `chat` takes. Closing the stream stops the engine's work; `on_closed`, a
+        function, then gets the `Result` of what was drawn: its tokens, usage and scores. It is
+        called where the stream is closed, or its reader cancelled, before the last piece.
         """
         return self.backend.iterate(self.astream(messages, **options))
 
     def astream(
-        self, messages: Messages | Turn, **options: object
+        self,
+        messages: Messages | Turn,
+        *,
+        on_closed: Callable[[Result], None] | None = None,
+        **options: object,
     ) -> AsyncGenerator[ReplyPiece, None]:
         """Yield what `stream` does; another task than the reader's may close it, too."""
-        return ClosableStream(self._pieces(messages, options))
+        return ClosableStream(self._pieces(messages, on_closed, options))
 
     async def _pieces(
-        self, messages: Messages | Turn, options: dict[str, Any]
+        self,
+        messages: Messages | Turn,
+        on_closed: Callable[[Result], None] | None,
+        options: dict[str, Any],
     ) -> AsyncGenerator[ReplyPiece, None]:
         turn, options = (
             (messages, options) if isinstance(messages, Turn) else turn_of(messages, options)
@@ -220,7 +230,7 @@ class UncertaintyModel:
         exchange = Exchange(model, turn)
         request = await exchange.request()
         model._refresh()
-        run = model.run_of(request)
+        run = replace(model.run_of(request), on_closed=on_closed)
         strategy = model.settings.deciding(streamed=True)
         answer = stream_strategy(strategy, run, model.settings.stop_if)
         async with closed_at_end(answer) as pieces:

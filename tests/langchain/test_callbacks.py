@@ -5,6 +5,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from tests.conftest import eventually
 from tests.langchain.scripted_chat import scripted
 from uq_llm_integrations import ScriptedBackend, VLLMUncertaintyLLM
 from uq_llm_integrations.langchain import (
@@ -73,3 +74,38 @@ def test_completion_models_are_followed_as_well(spans):
     with tracer.start_as_current_span("ask"):
         llm.invoke("?", config={"callbacks": [OpenTelemetryHandler()]})
     assert "uq.entropy" in exporter.get_finished_spans()[0].attributes
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize("kind", [VLLMUncertaintyLLM, scripted])
+async def test_a_stream_that_is_closed_early_reports_what_was_drawn(kind, is_async):
+    client, seen = Client(), UncertaintyCallbackHandler()
+    handlers = {"callbacks": [seen, LangSmithFeedbackHandler(client)]}
+    methods = ("perplexity", "mc_entropy")
+    if kind is scripted:
+        llm = scripted("Paris.", methods=methods)
+    else:
+        llm = VLLMUncertaintyLLM(backend=ScriptedBackend(["Paris."]), methods=methods)
+    if is_async:
+        stream = llm.astream("?", config=handlers)
+        await anext(stream), await anext(stream)
+        await stream.aclose()
+    else:
+        stream = llm.stream("?", config=handlers)
+        next(stream), next(stream)
+        stream.close()
+    await eventually(lambda: bool(seen.calls))
+    (call,) = seen.calls
+    assert call.text == "Pa"
+    assert call.uncertainty["usage"]["generated_tokens"] == 2
+    assert call.uncertainty["scores"] == {"perplexity": pytest.approx(1 / 0.9), "mc_entropy": None}
+    assert "closed" in call.uncertainty["reasons"]["mc_entropy"]
+    assert client.feedback == [(call.run_id, "uq_perplexity", pytest.approx(1 / 0.9))]
+
+
+def test_a_stream_that_is_read_to_its_end_is_reported_once():
+    seen = UncertaintyCallbackHandler()
+    assert "".join(
+        part.text for part in scripted("Paris.").stream("?", config={"callbacks": [seen]})
+    )
+    assert [call.text for call in seen.calls] == ["Paris."]

@@ -9,6 +9,7 @@ from llama_index.core.llms import MockLLM
 from llama_index.core.llms.callbacks import dispatcher
 from pydantic import Field
 
+from tests.conftest import eventually
 from tests.llama_index.scripted import PERPLEXITY, question, scripted
 from uq_llm_integrations import errors, score
 from uq_llm_integrations.llama_index import UncertaintyEventHandler, VLLMUncertaintyLLM
@@ -87,3 +88,23 @@ def test_a_collection_works_where_others_have_replaced_the_handlers(registered):
     with collection.open():
         scripted().complete("?")
     assert len(collection.calls) == 1
+
+
+@pytest.mark.parametrize("verb", ["stream_chat", "stream_complete"])
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_a_stream_that_is_closed_early_reports_what_was_drawn(verb, is_async, registered):
+    handler = registered(UncertaintyEventHandler())
+    given = "?" if "complete" in verb else question()
+    answer = getattr(scripted(), f"{'a' * is_async}{verb}")(given)
+    if is_async:
+        stream = await answer
+        await anext(stream), await anext(stream)
+        await stream.aclose()
+    else:
+        next(answer), next(answer)
+        answer.close()
+    await eventually(lambda: bool(handler.calls))
+    (call,) = handler.calls
+    assert call.text == "Pa"
+    assert call.uncertainty["scores"]["perplexity"] == pytest.approx(PERPLEXITY)
+    assert call.uncertainty["usage"]["generated_tokens"] == 2

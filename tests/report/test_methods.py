@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from uq_llm_integrations import METHODS
 from uq_llm_integrations.cli import app
+from uq_llm_integrations.methods.comparability import VARIES_WITH
 from uq_llm_integrations.report.methods import print_table, rows
 
 
@@ -43,13 +44,22 @@ def test_the_table_is_data_too():
     assert "hidden states" in rauq["lacks"]["vLLM, parallel"] and "hybrid" not in rauq["lacks"]
 
 
+def test_the_table_says_what_values_must_have_in_common_to_be_compared():
+    data = json.loads(CliRunner().invoke(app, ["methods", "--json"]).output)
+    varies = {one["alias"] or one["name"]: one["varies_with"] for one in data}
+    assert varies["num_sem_sets"] == ["samples", "temperature"]
+    assert varies["semantic_entropy"] == ["samples", "temperature", "length"]
+    assert varies["maxprob"] == ["length"] and varies["entropy"] == []
+    assert set(VARIES_WITH) <= set(METHODS)
+
+
 def test_one_form_of_the_table_is_printed():
     assert "choose one" in printed("--json", "--markdown")
 
 
 def test_every_method_has_a_row_and_works_somewhere():
     assert [row[0] for row in rows()] == list(METHODS)
-    assert all({"yes", "fitted"} & set(row[5:]) for row in rows())
+    assert all({"yes", "fitted"} & set(row[6:]) for row in rows())
 
 
 @pytest.mark.parametrize(

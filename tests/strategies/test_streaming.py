@@ -1,5 +1,7 @@
 """Streams of a strategy's answer, on a backend that answers from a script."""
 
+import asyncio
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -247,3 +249,48 @@ def test_steps_add_up_to_what_one_request_gives(text, step, stop, max_tokens):
     result = pieces[-1].result
     assert (result.text, result.candidate.token_ids) == (once.text, once.candidate.token_ids)
     assert "".join(piece.text for piece in pieces) == once.text
+
+
+@pytest.mark.parametrize("strategy", [SINGLE, Stepwise(1, boundary=Boundary((". ",)))])
+async def test_what_was_drawn_of_a_closed_stream_is_handed_on(strategy):
+    drawn = []
+    backend = ScriptedBackend({"?": ["One. "], "?One. ": ["Two. "], "?One. Two. ": ["Three."]})
+    prompt, methods = Request((63,)), ("perplexity", "mc_entropy")
+    run = Run(MeteredBackend(backend), prompt, methods, on_closed=drawn.append)
+    stream = stream_strategy(strategy, run)
+    shown = await anext(stream)
+    await stream.aclose()
+    (result,) = drawn
+    assert result.text.startswith(shown.text)
+    assert result.candidate.finish_reason == "abort" and result.decision.is_uncertain
+    assert result.usage.generated_tokens == len(result.candidate.token_ids) > 0
+    assert result.score("perplexity").is_known
+    assert "closed" in result.score("mc_entropy").reason
+
+
+async def test_what_was_drawn_of_a_cancelled_stream_is_handed_on():
+    class Stalling(ScriptedBackend):
+        async def stream(self, request):
+            async for piece in super().stream(request):
+                yield piece
+                await asyncio.sleep(60)
+
+    drawn = []
+    run = Run(MeteredBackend(Stalling(["Paris."])), Request((63,)), on_closed=drawn.append)
+    stream = stream_strategy(Single(), run)
+    await anext(stream)
+    waiting = asyncio.ensure_future(anext(stream))
+    await asyncio.sleep(0.01)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert [result.text for result in drawn] == ["P"]
+
+
+async def test_a_whole_stream_is_not_reported_as_closed():
+    drawn = []
+    run = Run(MeteredBackend(ScriptedBackend(["Paris."])), Request((63,)), on_closed=drawn.append)
+    stream = stream_strategy(Single(), run)
+    pieces = [await anext(stream) for _ in "Paris."]
+    await stream.aclose()
+    assert pieces[-1].result.text == "Paris." and drawn == []

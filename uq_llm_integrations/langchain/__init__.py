@@ -19,6 +19,7 @@ from uq_llm_integrations.langchain.chat import (
     ChatHybridUncertainty,
     ChatVLLMUncertainty,
 )
+from uq_llm_integrations.langchain.closed_streams import ScoredStreamHandler
 from uq_llm_integrations.langchain.gate import UncertaintyGate
 from uq_llm_integrations.langchain.llm import (
     HuggingFaceUncertaintyLLM,
@@ -38,6 +39,7 @@ __all__ = [
     "HybridUncertaintyLLM",
     "LangSmithFeedbackHandler",
     "OpenTelemetryHandler",
+    "ScoredStreamHandler",
     "ScoredText",
     "UncertaintyCallbackHandler",
     "UncertaintyGate",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -11,6 +11,7 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.outputs import LLMResult
 
 from uq_llm_integrations.errors import MissingDependencyError
+from uq_llm_integrations.langchain.closed_streams import ScoredStreamHandler
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,11 @@ class CollectedCall:
     uncertainty: dict[str, Any]
 
 
-class UncertaintyCallbackHandler(BaseCallbackHandler):
-    """Pass it as `config={"callbacks": [handler]}`; `calls` then has every scored answer."""
+class UncertaintyCallbackHandler(ScoredStreamHandler):
+    """Pass it as `config={"callbacks": [handler]}`; `calls` then has every scored answer.
+
+    Of a stream that is closed before its end, it has what was drawn, with the usage.
+    """
 
     def __init__(self) -> None:
         self.calls: list[CollectedCall] = []
@@ -49,8 +53,20 @@ class UncertaintyCallbackHandler(BaseCallbackHandler):
                     )
                 )
 
+    def on_stream_closed(
+        self,
+        text: str,
+        uncertainty: dict[str, Any],
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        tags: Sequence[str] = (),
+    ) -> None:
+        """Keep what was drawn of a stream that was closed early."""
+        self.calls.append(CollectedCall(run_id, parent_run_id, tuple(tags), text, uncertainty))
 
-class LangSmithFeedbackHandler(BaseCallbackHandler):
+
+class LangSmithFeedbackHandler(ScoredStreamHandler):
     """Sends each score of an answer as feedback on its run, so that runs can be filtered by it.
 
     `client` is a `langsmith.Client`. A score that is not known is not sent.
@@ -62,9 +78,24 @@ class LangSmithFeedbackHandler(BaseCallbackHandler):
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
         """Send the scores of the first answer of each prompt."""
         for metadata in _first_answers(response):
-            for name, value in metadata["scores"].items():
-                if value is not None:
-                    self._client.create_feedback(run_id, key=f"{self._prefix}{name}", score=value)
+            self._send(run_id, metadata)
+
+    def on_stream_closed(
+        self,
+        text: str,
+        uncertainty: dict[str, Any],
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        tags: Sequence[str] = (),
+    ) -> None:
+        """Send the scores of what was drawn of a stream that was closed early."""
+        self._send(run_id, uncertainty)
+
+    def _send(self, run_id: UUID, metadata: dict[str, Any]) -> None:
+        for name, value in metadata["scores"].items():
+            if value is not None:
+                self._client.create_feedback(run_id, key=f"{self._prefix}{name}", score=value)
 
 
 class OpenTelemetryHandler(BaseCallbackHandler):

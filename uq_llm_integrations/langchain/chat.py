@@ -10,9 +10,9 @@ from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackMana
 from langchain_core.language_models import LanguageModelInput, ModelProfile
 from langchain_core.language_models.base import LangSmithParams
 from langchain_core.language_models.chat_models import BaseChatModel
-from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
-from langchain_core.runnables import Runnable
+from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tools import BaseTool
 from pydantic import Field, SecretStr, model_validator
 
@@ -25,6 +25,12 @@ from uq_llm_integrations.langchain.agent_objects import (
     answers_by_schema,
     check_object,
 )  # fmt: skip  # a list of names
+from uq_llm_integrations.langchain.closed_streams import (
+    areported,
+    closed_reporter,
+    noted_reader,
+    reported,
+)
 from uq_llm_integrations.langchain.events import achat_events, chat_events
 from uq_llm_integrations.langchain.messages import (
     chat_chunk,
@@ -35,6 +41,7 @@ from uq_llm_integrations.langchain.messages import (
 )
 from uq_llm_integrations.langchain.saving import SavedFace
 from uq_llm_integrations.langchain.structured import Method, structured
+from uq_llm_integrations.records import Result
 from uq_llm_integrations.version import __version__
 
 _TURN = (
@@ -207,6 +214,23 @@ class UncertaintyChat(SavedFace, BaseChatModel):
     ) -> ChatResult:
         return await self._answer(messages, stop, kwargs)
 
+    def stream(
+        self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> Iterator[AIMessageChunk]:
+        """Yield the message piece by piece; handlers hear of a stream that is closed early."""
+        known, report = noted_reader(config, self.callbacks)
+        yield from reported(super().stream(input, known, **kwargs), report)
+
+    async def astream(
+        self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> AsyncIterator[AIMessageChunk]:
+        """Yield what `stream` does."""
+        known, report = noted_reader(config, self.callbacks)
+        stream = areported(super().astream(input, known, **kwargs), report)
+        async with closed_at_end(stream) as pieces:
+            async for piece in pieces:
+                yield piece
+
     def _stream(
         self,
         messages: list[BaseMessage],
@@ -214,7 +238,8 @@ class UncertaintyChat(SavedFace, BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        with closing(self.core.backend.iterate(self._chunks(messages, stop, kwargs))) as chunks:
+        pieces = self._chunks(messages, stop, kwargs, closed_reporter(run_manager))
+        with closing(self.core.backend.iterate(pieces)) as chunks:
             for chunk in chunks:
                 if run_manager:
                     run_manager.on_llm_new_token(chunk.text, chunk=chunk)
@@ -227,7 +252,8 @@ class UncertaintyChat(SavedFace, BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        async with closed_at_end(self._chunks(messages, stop, kwargs)) as chunks:
+        pieces = self._chunks(messages, stop, kwargs, closed_reporter(run_manager))
+        async with closed_at_end(pieces) as chunks:
             async for chunk in chunks:
                 if run_manager:
                     await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
@@ -256,11 +282,16 @@ class UncertaintyChat(SavedFace, BaseChatModel):
         return chat_result(answer, self.model_name)
 
     async def _chunks(
-        self, messages: list[BaseMessage], stop: list[str] | None, kwargs: dict[str, Any]
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None,
+        kwargs: dict[str, Any],
+        on_closed: Callable[[Result], None] | None = None,
     ) -> AsyncGenerator[ChatGenerationChunk, None]:
         is_object = kwargs.pop(OBJECT_DUE, False)
         turn = {name: kwargs.pop(name) for name in _TURN if name in kwargs}
-        stream = self.core.astream(turn_of(messages, stop, **turn), **kwargs)
+        given = turn_of(messages, stop, **turn)
+        stream = self.core.astream(given, on_closed=on_closed, **kwargs)
         async with closed_at_end(stream) as pieces:
             async for piece in pieces:
                 if is_object and piece.result and piece.whole:

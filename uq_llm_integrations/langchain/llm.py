@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import closing
 from typing import Any, ClassVar, NamedTuple
 
@@ -19,9 +19,10 @@ from uq_llm_integrations.backends.streams import closed_at_end
 from uq_llm_integrations.chat.reply import Turn
 from uq_llm_integrations.errors import InvalidRequestError
 from uq_llm_integrations.faces import HuggingFaceFace, HybridFace, VLLMFace
+from uq_llm_integrations.langchain.closed_streams import closed_reporter
 from uq_llm_integrations.langchain.messages import generation_chunk, llm_result
 from uq_llm_integrations.langchain.saving import SavedFace
-from uq_llm_integrations.records import Conversation
+from uq_llm_integrations.records import Conversation, Result
 from uq_llm_integrations.settings import MaxTokens
 
 
@@ -152,7 +153,8 @@ class UncertaintyLLM(SavedFace, BaseLLM):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[GenerationChunk]:
-        with closing(self.core.backend.iterate(self._chunks(prompt, stop, kwargs))) as chunks:
+        pieces = self._chunks(prompt, stop, kwargs, closed_reporter(run_manager))
+        with closing(self.core.backend.iterate(pieces)) as chunks:
             for chunk in chunks:
                 if run_manager:
                     run_manager.on_llm_new_token(chunk.text, chunk=chunk)
@@ -165,7 +167,8 @@ class UncertaintyLLM(SavedFace, BaseLLM):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[GenerationChunk]:
-        async with closed_at_end(self._chunks(prompt, stop, kwargs)) as chunks:
+        pieces = self._chunks(prompt, stop, kwargs, closed_reporter(run_manager))
+        async with closed_at_end(pieces) as chunks:
             async for chunk in chunks:
                 if run_manager:
                     await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
@@ -179,7 +182,11 @@ class UncertaintyLLM(SavedFace, BaseLLM):
         return llm_result(results, [await core.ametadata(one) for one in results], self.model_name)
 
     async def _chunks(
-        self, prompt: str, stop: list[str] | None, kwargs: dict[str, Any]
+        self,
+        prompt: str,
+        stop: list[str] | None,
+        kwargs: dict[str, Any],
+        on_closed: Callable[[Result], None] | None = None,
     ) -> AsyncGenerator[GenerationChunk, None]:
         bound, rest = self.bound(kwargs)
         core, stops = bound.core.with_options(**rest), stop_strings(stop)
@@ -187,7 +194,7 @@ class UncertaintyLLM(SavedFace, BaseLLM):
         if core.settings.chat_template:
             message = {"role": "user", "content": prompt}
             turn = Turn(Conversation((message,)), stops)
-        async with closed_at_end(core.astream(turn)) as pieces:
+        async with closed_at_end(core.astream(turn, on_closed=on_closed)) as pieces:
             async for piece in pieces:
                 yield generation_chunk(piece)
 

@@ -18,6 +18,9 @@ from llama_index.core.instrumentation.events.base import BaseEvent
 from llama_index.core.instrumentation.events.llm import LLMChatEndEvent, LLMCompletionEndEvent
 from pydantic import Field
 
+from uq_llm_integrations.records import Result
+from uq_llm_integrations.report.metadata import uncertainty_metadata
+
 _TAG = "uq_queries"
 
 
@@ -31,9 +34,28 @@ class ScoredCall:
     tags: dict[str, Any]
 
 
+class StreamClosedEvent(BaseEvent):
+    """A stream was closed, or its reader cancelled, before its end: what was drawn of it."""
+
+    text: str
+    uncertainty: dict[str, Any]
+
+    @classmethod
+    def class_name(cls) -> str:
+        """Return the name of the class."""
+        return "StreamClosedEvent"
+
+
+def report_closed(result: Result) -> None:
+    """Tell the event handlers what was drawn of a stream that nobody reads to its end."""
+    metadata = uncertainty_metadata(result)
+    get_dispatcher().event(StreamClosedEvent(text=result.text, uncertainty=metadata))
+
+
 class UncertaintyEventHandler(BaseEventHandler):
     """Collects the scored answers of all calls while it is registered.
 
+    Of a stream that is closed before its end, it has what was drawn, with the usage.
     `get_dispatcher().add_event_handler(handler)` registers it; `handler.calls` has the answers.
     """
 
@@ -57,6 +79,8 @@ def scored_call(event: BaseEvent) -> ScoredCall | None:
             text = response.message.content or ""
         case LLMCompletionEndEvent(response=response) if response is not None:
             text = response.text
+        case StreamClosedEvent():
+            return ScoredCall(event.text, event.uncertainty, event.span_id, dict(event.tags))
         case _:
             return None
     uncertainty = response.additional_kwargs.get("uncertainty")

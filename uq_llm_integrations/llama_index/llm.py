@@ -27,6 +27,7 @@ from uq_llm_integrations.backends.streams import closed_at_end
 from uq_llm_integrations.chat.objects import missing_call
 from uq_llm_integrations.chat.reply import Turn
 from uq_llm_integrations.faces import HuggingFaceFace, HybridFace, VLLMFace
+from uq_llm_integrations.llama_index.events import report_closed
 from uq_llm_integrations.llama_index.messages import (
     TURN,
     chat_piece,
@@ -257,7 +258,8 @@ class UncertaintyLLM(StructuredPrediction, FunctionCallingLLM):
     async def _chat_stream(
         self, messages: Sequence[ChatMessage], kwargs: dict[str, Any]
     ) -> AsyncGenerator[ChatResponse, None]:
-        pieces = self.core.astream(self._chat_turn(messages, kwargs), **_options(kwargs))
+        turn, options = self._chat_turn(messages, kwargs), _options(kwargs)
+        pieces = self.core.astream(turn, on_closed=report_closed, **options)
         async with closed_at_end(joined(pieces)) as grown:
             async for piece, reply in grown:
                 if piece.whole:
@@ -275,7 +277,8 @@ class UncertaintyLLM(StructuredPrediction, FunctionCallingLLM):
         self, prompt: str, formatted: bool, kwargs: dict[str, Any]
     ) -> AsyncGenerator[CompletionResponse, None]:
         turn = self._completion_turn(prompt, formatted, kwargs)
-        async with closed_at_end(joined(self.core.astream(turn, **_options(kwargs)))) as grown:
+        pieces = self.core.astream(turn, on_closed=report_closed, **_options(kwargs))
+        async with closed_at_end(joined(pieces)) as grown:
             async for piece, reply in grown:
                 yield completion_piece(piece, reply, self.model_name)
 

@@ -14,7 +14,7 @@ from uq_llm_integrations.backends.event_loop import together
 from uq_llm_integrations.backends.row_checks import check_scored
 from uq_llm_integrations.errors import EvidenceError
 from uq_llm_integrations.methods.base import Method, evidence_method
-from uq_llm_integrations.methods.context import Context
+from uq_llm_integrations.methods.context import Context, refuse_grammar
 from uq_llm_integrations.methods.polygraph import polygraph_method, statistic
 from uq_llm_integrations.methods.sampling import LABELS, judged_entailments
 from uq_llm_integrations.records import Candidate, Floats, TokenTrace
@@ -40,18 +40,29 @@ TokenLabels = Sequence[Sequence[Sequence[str | None]]]
 async def top_traces(
     context: Context, candidates: Sequence[Candidate], count: int
 ) -> list[TokenTrace]:
-    """Return each candidate's trace with so many top log-probabilities, from a pass if need be."""
+    """Return each candidate's trace with so many top log-probabilities, from a pass if need be.
+
+    Under a grammar no pass can give them; they must have been requested with the answer.
+    """
     return await together([_top_trace(context, one, count) for one in candidates])
 
 
 async def _top_trace(context: Context, candidate: Candidate, count: int) -> TokenTrace:
-    if _known(candidate.trace) >= min(count, candidate.trace.vocabulary_size):
+    if _known(candidate.trace) >= min(count, _possible(candidate.trace)):
         return candidate.trace
+    refuse_grammar(candidate, f"{count} top log-probabilities (request top_logprobs={count})")
     (scored,) = await context.backend.score_all(candidate.prompt_ids, (candidate.token_ids,), count)
     check_scored([scored])
     if _known(scored.trace) < min(count, scored.trace.vocabulary_size):
         raise EvidenceError(f"{count} top log-probabilities of each token cannot be had")
     return scored.trace
+
+
+def _possible(trace: TokenTrace) -> int:
+    """Return the most tokens that any index can have; a grammar may leave a few."""
+    if trace.support is None or not len(trace):
+        return trace.vocabulary_size
+    return int(trace.support.max())
 
 
 def _known(trace: TokenTrace) -> int:
@@ -71,7 +82,8 @@ def _alternatives(candidate: Candidate, trace: TokenTrace) -> TokenAlternatives:
     for index, token in enumerate(candidate.token_ids):
         ids, logprobs = trace.top_ids[index], trace.top_logprobs[index]
         order = np.argsort(-logprobs, kind="stable")[:ALTERNATIVES]
-        others = [(int(ids[i]), float(logprobs[i])) for i in order if ids[i] != token]
+        possible = [i for i in order if ids[i] != token and np.isfinite(logprobs[i])]
+        others = [(int(ids[i]), float(logprobs[i])) for i in possible]
         rows.append([(token, float(trace.logprob[index])), *others[: ALTERNATIVES - 1]])
     return rows
 
@@ -131,19 +143,21 @@ def boosted_probabilities(trace: TokenTrace, token_ids: Sequence[int]) -> Floats
     """Return [T] BoostedProb, https://aclanthology.org/2025.emnlp-main.166; high is certain.
 
     The tokens above the last steep fall of the sorted probabilities, one of more than 0.005 and of
-    30 percent, dominate; one of them has the probability of all of them, any other its own. None
-    where the trace has too few top log-probabilities to show where the last fall is.
+    30 percent, dominate; one of them has the probability of all of them, any other its own. Under
+    a grammar, there are only the tokens that it allows. None where the trace has too few top
+    log-probabilities to show where the last fall is.
     """
     if trace.top_logprobs is None or trace.top_ids is None:
         return None
     order = np.argsort(-trace.top_logprobs, axis=1, kind="stable")
     ids = np.take_along_axis(trace.top_ids, order, 1)
     probabilities = np.exp(np.take_along_axis(trace.top_logprobs, order, 1))
-    is_whole = ids.shape[1] == trace.vocabulary_size
+    is_whole = ids.shape[1] >= _possible(trace)
     if not is_whole and (probabilities[:, -1] > SMALLEST_JUMP).any():
         return None
     above, falls = probabilities[:, :-1], -np.diff(probabilities, axis=1)
     is_steep = (falls > RELATIVE_JUMP * above) & (falls > SMALLEST_JUMP)
+    is_steep &= probabilities[:, 1:] > 0  # what a grammar forbids is no part of the distribution
     # The number of tokens above the last steep fall, 0 where there is none.
     count = (is_steep * np.arange(1, ids.shape[1])).max(1, initial=0)
     dominates = np.arange(ids.shape[1]) < count[:, np.newaxis]

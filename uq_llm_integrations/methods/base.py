@@ -23,7 +23,7 @@ from typing import Literal, Protocol, Required, TypedDict, TypeVarTuple, Unpack
 import numpy as np
 
 from uq_llm_integrations.backends.base import Capabilities
-from uq_llm_integrations.errors import UncertaintyError
+from uq_llm_integrations.errors import EvidenceError, UncertaintyError, reason
 from uq_llm_integrations.methods.context import Context
 from uq_llm_integrations.methods.options import MethodOptions
 from uq_llm_integrations.records import Floats, Inspection, TokenTrace
@@ -151,13 +151,15 @@ def needs_activations(capabilities: Capabilities, options: MethodOptions) -> str
 def values_of(
     formula: Callable[[*Row], float | Floats], rows: Iterable[tuple[*Row]]
 ) -> list[Value]:
-    """Return the formula's value of each candidate's row, or the UncertaintyError it raises."""
+    """Return the formula's value of each candidate's row, or what it raises, of ours or not."""
 
     def value(row: tuple[*Row]) -> Value:
         try:
             return formula(*row)
         except UncertaintyError as error:
             return error
+        except Exception as error:  # what is degenerate for one candidate costs no other's value
+            return EvidenceError(f"the computation failed: {type(error).__name__}: {reason(error)}")
 
     with np.errstate(all="ignore"):  # a value that is not finite becomes a reason
         return [value(row) for row in rows]

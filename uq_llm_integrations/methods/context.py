@@ -11,7 +11,7 @@ from typing import TypeVar, cast
 
 from uq_llm_integrations.backends.event_loop import cancel
 from uq_llm_integrations.backends.metering import MeteredBackend
-from uq_llm_integrations.errors import UncertaintyError
+from uq_llm_integrations.errors import EvidenceError, UncertaintyError
 from uq_llm_integrations.methods.options import MethodOptions
 from uq_llm_integrations.records import Activations, Candidate, Inspection, Request
 
@@ -98,6 +98,19 @@ async def forward_pass(
     """Return what a forward pass shows of each candidate, its prompt's tokens included."""
     texts = [one.prompt_ids + one.token_ids for one in candidates]
     return await context.backend.inspect_all(texts, inspection)
+
+
+def refuse_grammar(candidate: Candidate, what: str) -> None:
+    """Raise EvidenceError for an answer under a grammar, where `what` cannot be had under it.
+
+    No pass of given tokens knows which of them a grammar allowed, and what such a pass sees is
+    another distribution than the one that the answer was sampled from.
+    """
+    if candidate.trace.grammar:
+        raise EvidenceError(
+            f"the answer follows a grammar, and {what} cannot be had of the distribution among "
+            "the tokens that it allows"
+        )
 
 
 def _covers(joint: Inspection, own: Inspection) -> bool:

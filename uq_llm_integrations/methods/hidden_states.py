@@ -22,7 +22,13 @@ from uq_llm_integrations.methods.base import (
     values_of,
 )
 from uq_llm_integrations.methods.claims import claims
-from uq_llm_integrations.methods.context import ONE_PASS, Context, forward_pass, inspect_candidates
+from uq_llm_integrations.methods.context import (
+    ONE_PASS,
+    Context,
+    forward_pass,
+    inspect_candidates,
+    refuse_grammar,
+)
 from uq_llm_integrations.methods.fitted.embeddings import mean_embedding, sample_embedding
 from uq_llm_integrations.methods.options import Density, Head, MethodOptions
 from uq_llm_integrations.methods.polygraph import statistic
@@ -166,6 +172,8 @@ async def ppl_md_method(context: Context) -> list[Value]:
     density = _density(context.options)
     if not density.has_ranks:
         raise EvidenceError("the density was fitted without perplexities; see fit_density")
+    for one in context.candidates:
+        refuse_grammar(one, "a rank among perplexities of texts without it")
     own = await context.of(embeddings)
     mean_nlls = [-float(one.trace.logprob.mean()) for one in context.candidates]
     rows = zip(own, mean_nlls, strict=True)

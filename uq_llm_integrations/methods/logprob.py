@@ -20,14 +20,13 @@ from uq_llm_integrations.methods.base import (
     trace_method,
 )
 from uq_llm_integrations.methods.bounds import known_part, power_sum_bounds
-from uq_llm_integrations.methods.context import Context
+from uq_llm_integrations.methods.context import Context, refuse_grammar
 from uq_llm_integrations.methods.polygraph import statistic
 from uq_llm_integrations.records import Candidate, Floats, TokenTrace
 
 TUTORIAL = "https://arxiv.org/abs/2406.15627"
 MALININ = "https://aclanthology.org/2020.tacl-1.35"
 DARRIN = "https://arxiv.org/abs/2212.09171"
-CPMI = "https://arxiv.org/abs/2210.13210"
 
 
 def _nll(trace: TokenTrace) -> Floats:
@@ -148,11 +147,13 @@ def self_certainty(trace: TokenTrace) -> Floats | None:
 def renyi_neg(trace: TokenTrace) -> Ends | None:
     """Return [T] values at lm-polygraph's alpha 1/2 and temperature 2.
 
-    With q = p ** (1/2) / sum(p ** (1/2)): 2 log sum(q ** (1/2)) + log V.
+    With q = p ** (1/2) / sum(p ** (1/2)): 2 log sum(q ** (1/2)) + log V. Under a grammar, V is
+    the number of tokens that it allows.
     """
     if (ratios := _ratios(trace)) is None:
         return None
-    low, high = (2.0 * np.log(end) + np.log(trace.vocabulary_size) for end in ratios)
+    sizes = _sizes(trace)
+    low, high = (2.0 * np.log(end) + np.log(v) for end, v in zip(ratios, sizes, strict=True))
     return low, high
 
 
@@ -165,12 +166,27 @@ def renyi_neg(trace: TokenTrace) -> Ends | None:
     range=(-1, 0),
 )
 def fisher_rao(trace: TokenTrace) -> Ends | None:
-    """Return [T] values at temperature 2: -2 / pi arccos(sum((q / V) ** (1/2))), q as above."""
+    """Return [T] values at temperature 2: -2 / pi arccos(sum((q / V) ** (1/2))), q, V as above."""
     if (ratios := _ratios(trace)) is None:
         return None
-    cosines = (np.clip(end / np.sqrt(trace.vocabulary_size), -1.0, 1.0) for end in ratios)
+    pairs = zip(ratios, reversed(_sizes(trace)), strict=True)
+    cosines = (np.clip(end / np.sqrt(size), -1.0, 1.0) for end, size in pairs)
     low, high = (-2.0 / np.pi * np.arccos(cosine) for cosine in cosines)
     return low, high
+
+
+def _sizes(trace: TokenTrace) -> Ends:
+    """Return [T] the least and the most tokens that the uniform distribution can be over.
+
+    Those of the vocabulary, but under a grammar those that it allows: as many as are known.
+    """
+    whole = np.full(len(trace), float(trace.vocabulary_size))
+    if not trace.grammar:
+        return whole, whole
+    if trace.support is not None:
+        return trace.support, trace.support
+    top = trace.top_logprobs
+    return np.maximum(0 if top is None else np.isfinite(top).sum(-1), np.ones(len(trace))), whole
 
 
 def _ratios(trace: TokenTrace) -> Ends | None:
@@ -210,6 +226,7 @@ async def logprobs_without_prompt(context: Context) -> list[Floats]:
 
 
 async def _without_prompt(context: Context, candidate: Candidate) -> Floats:
+    refuse_grammar(candidate, "log-probabilities without the prompt")
     first, *rest = candidate.token_ids
     if not rest:
         return np.zeros(1)
@@ -222,19 +239,6 @@ async def pointwise_information(context: Context) -> list[Floats]:
     """Return [T] negated pointwise mutual information of each candidate's tokens and the prompt."""
     alone = await context.of(logprobs_without_prompt)
     return [lm - one.trace.logprob for lm, one in zip(alone, context.candidates, strict=True)]
-
-
-THRESHOLD, SCALE = 0.0656, 3.599
-"""CPMI's entropy threshold in nats and its weight: the best of https://arxiv.org/abs/2210.13210."""
-
-
-async def conditional_information(context: Context) -> list[Floats]:
-    """Return [T] negated CPMI: tokens of high entropy count what they have without the prompt."""
-    alone, entropy = await context.of(logprobs_without_prompt), await context.of(entropies)
-    rows = zip(alone, entropy, context.candidates, strict=True)
-    return [
-        np.where(ent >= THRESHOLD, SCALE * lm, 0.0) - one.trace.logprob for lm, ent, one in rows
-    ]
 
 
 @evidence_method(
@@ -261,32 +265,6 @@ async def pmi(context: Context) -> list[Floats]:
     return await context.of(pointwise_information)
 
 
-@evidence_method(
-    "MeanConditionalPointwiseMutualInformation",
-    alias="mean_cpmi",
-    summary="The mean where only tokens of high entropy count what they have without the prompt; "
-    "nats.",
-    reference=CPMI,
-    cost="one pass without the prompt",
-    requirements=(needs_exact_statistics,),
-)
-async def mean_cpmi(context: Context) -> list[float]:
-    return [float(row.mean()) for row in await context.of(conditional_information)]
-
-
-@evidence_method(
-    "ConditionalPointwiseMutualInformation",
-    alias="cpmi",
-    level="token",
-    summary="The same at each token; nats.",
-    reference=CPMI,
-    cost="one pass without the prompt",
-    requirements=(needs_exact_statistics,),
-)
-async def cpmi(context: Context) -> list[Floats]:
-    return await context.of(conditional_information)
-
-
 METHODS: tuple[Method, ...] = (
     mean_nll,
     perplexity,
@@ -300,6 +278,4 @@ METHODS: tuple[Method, ...] = (
     fisher_rao,
     mean_pmi,
     pmi,
-    mean_cpmi,
-    cpmi,
 )

@@ -30,6 +30,7 @@ from uq_llm_integrations.errors import (
 )
 from uq_llm_integrations.methods.base import Level, Method, MethodFields, Requirement, Value
 from uq_llm_integrations.methods.context import Context, Evidence
+from uq_llm_integrations.methods.degenerate import why_undefined
 from uq_llm_integrations.methods.options import MethodOptions
 from uq_llm_integrations.records import Candidate, Claim, Floats
 
@@ -202,17 +203,25 @@ def _value(
     given: Mapping[str, object],
 ) -> Value:
     """Return the estimator's value of a batch of one, in float64, or what it failed with."""
-    # A new one for each batch: some keep what they saw of their first.
-    estimator: Estimator = getattr(estimators(), class_name)(**options)
     try:
+        # A new one for each batch: some keep what they saw of their first.
+        estimator: Estimator = getattr(estimators(), class_name)(**options)
         with np.errstate(all="ignore"):  # what is not finite becomes a reason
-            found = estimator(batch_statistics(candidate, given))
-        if level == "token":
-            return np.ravel(np.asarray(found, np.float64))
-        values = np.asarray(found[0], np.float64)
-        return values if level == "claim" else float(np.mean(values))
+            value = _read(estimator(batch_statistics(candidate, given)), level)
     except Exception as error:  # theirs, and so anything
-        return EvidenceError(f"lm-polygraph fails: {type(error).__name__}: {error}")
+        why = why_undefined(given)
+        return EvidenceError(why or f"lm-polygraph fails: {type(error).__name__}: {error}")
+    if not np.isfinite(value).all() and (why := why_undefined(given)):
+        return EvidenceError(why)
+    return value
+
+
+def _read(found: Sequence[object], level: Level) -> float | Floats:
+    """Return the value of a batch of one."""
+    if level == "token":
+        return np.ravel(np.asarray(found, np.float64))
+    values = np.asarray(found[0], np.float64)
+    return values if level == "claim" else float(np.mean(values))
 
 
 def batch_statistics(candidate: Candidate, given: Mapping[str, object]) -> dict[str, object]:

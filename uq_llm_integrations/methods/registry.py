@@ -43,6 +43,23 @@ DEFAULT_METHODS = ("entropy", "perplexity", "maxprob")
 METHODS: dict[str, Method] = {}
 """The methods registered so far, by name; `list_methods` loads those of other packages, too."""
 
+_CPMI = (
+    "it ranks backwards: each token of high entropy adds 3.6 times its log-probability without "
+    "the prompt, which is negative, so a less certain answer has the lower value; mean_pmi is the "
+    "method without the threshold"
+)
+
+WITHDRAWN = dict.fromkeys(
+    (
+        "mean_cpmi",
+        "cpmi",
+        "MeanConditionalPointwiseMutualInformation",
+        "ConditionalPointwiseMutualInformation",
+    ),
+    _CPMI,
+)
+"""Names, lm-polygraph's included, of which higher is not more uncertain, and why."""
+
 _log = logging.getLogger(__name__)
 _by_name: dict[str, Method] = {}
 _loaded: set[EntryPoint] = set()
@@ -80,8 +97,9 @@ def find_method(name: str) -> Method:
     """Return the method of this name, alias or lm-polygraph class.
 
     A class of the installed lm-polygraph that is not in the catalogue is made into a method where
-    what it reads can be gathered; otherwise MethodUnavailableError says what is missing. Any other
-    name raises UnknownMethodError, which names the nearest.
+    what it reads can be gathered; otherwise MethodUnavailableError says what is missing, as it
+    does for a name that was withdrawn. Any other name raises UnknownMethodError, which names the
+    nearest.
 
     Example:
         >>> find_method("entropy").name
@@ -92,7 +110,11 @@ def find_method(name: str) -> Method:
     method = _by_name.get(name)
     if method is None:
         _load_entry_points()
-        method = _by_name.get(name) or unlisted_method(name)
+        method = _by_name.get(name)
+    if method is None and name in WITHDRAWN:
+        raise MethodUnavailableError(f"{name} is not offered: {WITHDRAWN[name]}")
+    if method is None:
+        method = unlisted_method(name)
         if method is None:
             raise UnknownMethodError(name, _by_name)
         _by_name[name] = method

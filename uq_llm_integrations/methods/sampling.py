@@ -16,6 +16,7 @@ from uq_llm_integrations.backends.row_checks import check_scored
 from uq_llm_integrations.errors import EvidenceError
 from uq_llm_integrations.methods.base import Method, evidence_method
 from uq_llm_integrations.methods.context import Context
+from uq_llm_integrations.methods.degenerate import checked_shares
 from uq_llm_integrations.methods.entailment import Pairs
 from uq_llm_integrations.methods.lexical import mean_rouge_l
 from uq_llm_integrations.methods.polygraph import (
@@ -45,6 +46,11 @@ async def samples(context: Context) -> list[Candidate]:
     check_scored([one for one in found if one.trace.damage])
     if len(found) < 2:
         raise EvidenceError("fewer than two samples have a text to compare")
+    if any(one.trace.grammar != found[0].trace.grammar for one in (*context.candidates, *found)):
+        raise EvidenceError(
+            "the answer and the samples are of two distributions: only one of them is under the "
+            "grammar"
+        )
     return found
 
 
@@ -90,7 +96,7 @@ async def judged_entailments(context: Context, pairs: Pairs) -> Floats:
     unique = sorted(set(pairs))
     question = await context.question()
     shares = await context.options.entailment.entailments(unique, question, context.backend)
-    return in_order(shares, unique, pairs)
+    return in_order(checked_shares(shares, len(unique)), unique, pairs)
 
 
 def in_order(values: Floats, unique: Pairs, pairs: Pairs) -> Floats:

@@ -5,6 +5,7 @@ it was given, and its token-level estimators drop the last token, which they tak
 text. Here the first two have no value but a reason, and every token keeps its score.
 """
 
+import asyncio
 import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +17,7 @@ import numpy as np
 from uq_llm_integrations.backends.event_loop import together
 from uq_llm_integrations.backends.metering import MeteredBackend
 from uq_llm_integrations.errors import EvidenceError, UncertaintyError
+from uq_llm_integrations.errors import reason as reason_of
 from uq_llm_integrations.methods.base import Ends, Method, Value
 from uq_llm_integrations.methods.claims import claims
 from uq_llm_integrations.methods.context import Context
@@ -62,7 +64,7 @@ def score_trace(trace: TokenTrace, method: Method) -> Score:
     try:
         return _trace_score(trace, method)
     except Exception as error:
-        return Score(method.name, reason=str(_failure(method, error)))
+        return Score(method.name, reason=reason_of(_failure(method, error)))
 
 
 def _trace_score(trace: TokenTrace, method: Method) -> Score:
@@ -72,12 +74,12 @@ def _trace_score(trace: TokenTrace, method: Method) -> Score:
     if isinstance(values, tuple):
         lower, values = values
         if not np.array_equal(lower, values):
-            return _interval(method, lower, values, trace.why_inexact)
+            return _interval(method, lower, values, trace)
     if method.reduce is None:
-        return _score(method, values)
+        return _score(method, values, trace)
     value = float(method.reduce(values))
     value = method.transform(value) if method.transform else value
-    return Score(method.name, value) if isfinite(value) else _not_finite(method)
+    return Score(method.name, value) if isfinite(value) else _not_finite(method, trace)
 
 
 def token_values(trace: TokenTrace, method: Method) -> Ends | None:
@@ -94,25 +96,26 @@ def token_values(trace: TokenTrace, method: Method) -> Ends | None:
     return values if values is None or isinstance(values, tuple) else (values, values)
 
 
-def _interval(method: Method, lower: Floats, upper: Floats, why: str | None) -> Score:
+def _interval(method: Method, lower: Floats, upper: Floats, trace: TokenTrace) -> Score:
+    why = trace.why_inexact
     if method.reduce is None:
         return Score(method.name, reason=f"{why}; the trace holds bounds")
     low, high = float(method.reduce(lower)), float(method.reduce(upper))
     if method.transform:
         low, high = method.transform(low), method.transform(high)
     if not np.isfinite([low, high]).all():
-        return _not_finite(method)
+        return _not_finite(method, trace)
     return Score(method.name, None, why, low, high)
 
 
-def _score(method: Method, value: Value, parts: Sequence[Claim] = ()) -> Score:
+def _score(method: Method, value: Value, trace: TokenTrace, parts: Sequence[Claim] = ()) -> Score:
     """Return the score of a value, or of the reason that stands in its place."""
     if method.level == "claim" and not parts:
         return Score(method.name, reason="the answer holds no claim")
     if isinstance(value, Exception):
-        return Score(method.name, reason=str(value))
+        return Score(method.name, reason=reason_of(value))
     if not np.isfinite(value).all():
-        return _not_finite(method)
+        return _not_finite(method, trace)
     match method.level:
         case "sequence":
             return Score(method.name, float(value))
@@ -122,8 +125,11 @@ def _score(method: Method, value: Value, parts: Sequence[Claim] = ()) -> Score:
     return Score(method.name, claims=tuple(replace(one, value=number) for one, number in pairs))
 
 
-def _not_finite(method: Method) -> Score:
-    return Score(method.name, reason="the value is not finite, or the model's distribution is not")
+def _not_finite(method: Method, trace: TokenTrace) -> Score:
+    known = (trace.logprob, trace.entropy, trace.mean_logprob, trace.root_sum)
+    if not all(np.isfinite(one).all() for one in known if one is not None):
+        return Score(method.name, reason="the model's distribution is not finite")
+    return Score(method.name, reason="the method's value is not finite for this answer")
 
 
 async def add_evidence_scores(
@@ -164,13 +170,21 @@ async def add_evidence_scores(
 
 def _joined(methods: Iterable[Method], options: MethodOptions) -> Inspection:
     """Return what all methods together need of the model's inside."""
-    inspections = [method.inspection(options) for method in methods if method.inspection]
-    needs = [need for need in inspections if need]
+    needs = [need for method in methods if (need := _inspection(method, options))]
     layers = dict.fromkeys(layer for need in needs for layer in need.hidden_layers)
     kinds = {need.attention for need in needs}
     return Inspection(
         tuple(layers), "maps" if "maps" in kinds else "bands" if "bands" in kinds else None
     )
+
+
+def _inspection(method: Method, options: MethodOptions) -> Inspection | None:
+    """Return what a method needs of the model's inside; nothing where its own code fails."""
+    try:
+        return method.inspection(options) if method.inspection else None
+    except Exception as error:
+        _failure(method, error)
+        return None
 
 
 async def _gathered(context: Context, method: Method) -> list[Score]:
@@ -179,15 +193,37 @@ async def _gathered(context: Context, method: Method) -> list[Score]:
     try:
         values = await method.gather(context)
         parts = await _parts(context, method)
-        scores = [_score(method, *pair) for pair in zip(values, parts, strict=True)]
-    except Exception as error:
-        reason = str(_failure(method, error))
+        traces = [one.trace for one in context.candidates]
+        rows = zip(values, traces, parts, strict=True)
+        scores = [_one_score(method, *row) for row in rows]
+    except (Exception, asyncio.CancelledError) as error:
+        if (task := asyncio.current_task()) and task.cancelling():
+            raise  # the call was cancelled, not something of the method's own
+        reason = reason_of(_failure(method, error))
         scores = [Score(method.name, reason=reason) for _ in context.candidates]
-    judge = getattr(context.options, method.judged_by) if method.judged_by else None
-    return [replace(one, source=judge.name) for one in scores] if judge else scores
+    source = _judge_name(method, context.options)
+    return [replace(one, source=source) for one in scores]
 
 
-def _failure(method: Method, error: Exception) -> UncertaintyError:
+def _judge_name(method: Method, options: MethodOptions) -> str | None:
+    if method.judged_by is None:
+        return None
+    judge = getattr(options, method.judged_by)
+    try:
+        return str(judge.name)
+    except Exception:  # a judge of the user's
+        return type(judge).__name__
+
+
+def _one_score(method: Method, value: Value, trace: TokenTrace, parts: Sequence[Claim]) -> Score:
+    """Return the score of one candidate's value; one that is no number is its own reason."""
+    try:
+        return _score(method, value, trace, parts)
+    except Exception as error:  # a value of another package's method, and so anything
+        return Score(method.name, reason=reason_of(_failure(method, error)))
+
+
+def _failure(method: Method, error: BaseException) -> UncertaintyError:
     """Return why a method has no score: its own code must cost no other method's."""
     if isinstance(error, UncertaintyError):
         return error

@@ -8,6 +8,7 @@ import numpy as np
 from uq_llm_integrations.backends.event_loop import together
 from uq_llm_integrations.methods.base import Method, evidence_method, needs_exact_statistics
 from uq_llm_integrations.methods.context import Context
+from uq_llm_integrations.methods.degenerate import checked_judgements
 from uq_llm_integrations.methods.entailment import Pairs
 from uq_llm_integrations.methods.logprob import entropies
 from uq_llm_integrations.methods.polygraph import polygraph_method, shared_statistic, statistic
@@ -25,7 +26,8 @@ async def judged_similarities(context: Context, pairs: Pairs) -> Floats:
     unique = sorted(set(pairs))
     question = await context.question()
     alike = await context.options.similarity.similarities(unique, question, context.backend)
-    return in_order(alike, unique, pairs)
+    checked = checked_judgements(alike, (len(unique),), "similarity")
+    return in_order(checked, unique, pairs)
 
 
 async def sample_similarities(context: Context) -> Floats:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -12,6 +13,7 @@ from rich.table import Table
 from uq_llm_integrations.backends.base import Capabilities
 from uq_llm_integrations.errors import ConfigurationError, suggestion
 from uq_llm_integrations.methods.base import Method
+from uq_llm_integrations.methods.comparability import varies_with
 from uq_llm_integrations.methods.registry import list_methods
 from uq_llm_integrations.records import JsonObject
 
@@ -25,7 +27,7 @@ BACKENDS: Mapping[str, Capabilities] = {
 }
 """What each kind of backend can have; one that runs knows it of itself."""
 
-COLUMNS = ("method", "alias", "kind", "level", "costs")
+COLUMNS = ("method", "alias", "kind", "level", "costs", "varies with")
 
 
 def rows(backends: Mapping[str, Capabilities] = BACKENDS) -> list[list[str]]:
@@ -37,6 +39,7 @@ def rows(backends: Mapping[str, Capabilities] = BACKENDS) -> list[list[str]]:
             method.category,
             method.level,
             method.cost,
+            ", ".join(varies_with(method)) or "nothing",
             *(_word(method, capabilities) for capabilities in backends.values()),
         ]
         for method in list_methods()
@@ -69,6 +72,8 @@ def as_data(backends: Mapping[str, Capabilities] = BACKENDS) -> list[JsonObject]
             "level": method.level,
             "costs": method.cost,
             "summary": method.summary,
+            "range": [end if math.isfinite(end) else None for end in method.range],
+            "varies_with": list(varies_with(method)),
             "backends": {name: _word(method, one) for name, one in backends.items()},
             "lacks": {name: why for name, one in backends.items() if (why := method.missing(one))},
         }
@@ -105,9 +110,10 @@ def _blocks(backends: Mapping[str, Capabilities]) -> Table:
     shown = Table(show_lines=True)
     shown.add_column("method", no_wrap=True)
     shown.add_column("what it is, and where it works")
-    for name, alias, kind, level, cost, *words in rows(backends):
+    for name, alias, kind, level, cost, varies, *words in rows(backends):
         where = "; ".join(f"{one}: {word}" for one, word in zip(backends, words, strict=True))
-        shown.add_row(f"{name}\n{alias}".strip(), f"{kind}, {level}; costs {cost}\n{where}")
+        what = f"{kind}, {level}; costs {cost}; varies with {varies}"
+        shown.add_row(f"{name}\n{alias}".strip(), f"{what}\n{where}")
     return shown
 
 

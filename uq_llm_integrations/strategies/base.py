@@ -56,6 +56,8 @@ class Run:
     options: MethodOptions = field(default_factory=MethodOptions)
     streamed: Iterator[Generation] | None = None
     begun: StepState | None = None
+    on_closed: Callable[[Result], None] | None = None
+    """Gets what was drawn where a stream is closed, or cancelled, before its last piece."""
 
     def vary(self, request: Request | None = None, methods: Sequence[str] = ()) -> Run:
         """Return the run of another request, with further methods; the usage is still counted."""

@@ -86,8 +86,12 @@ class token_window(Quantity):  # noqa: N801  # reads as a word in conditions
         if values is None or not all(np.isfinite(end).all() for end in values):
             return None
         low, high = map(self._reduced, values)
-        transform = find_method(self.method).transform
-        return (transform(low), transform(high)) if transform else (low, high)
+        if (transform := find_method(self.method).transform) is None:
+            return low, high
+        try:
+            return transform(low), transform(high)
+        except Exception:  # a transform of another package's method, such as exp of too much
+            return None
 
     def _reduced(self, values: Floats) -> float:
         size = min(self.size or len(values), len(values))

@@ -1,5 +1,6 @@
 """Streaming a strategy's answer: the strategy is the same, its one sample comes piece by piece."""
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from uq_llm_integrations.records import (
     Request,
     Result,
     SamplingEnd,
+    Score,
     StreamPiece,
     TokenTrace,
 )
@@ -27,7 +29,7 @@ from uq_llm_integrations.strategies.base import (
 )  # fmt: skip  # a list of names
 from uq_llm_integrations.strategies.condition_text import as_condition
 from uq_llm_integrations.strategies.conditions import Condition, check_condition
-from uq_llm_integrations.strategies.results import scored_result
+from uq_llm_integrations.strategies.results import concluded, scored_result
 from uq_llm_integrations.strategies.step_state import StepState
 
 
@@ -50,7 +52,9 @@ async def stream_strategy(
     A strategy whose answer is known only in the end gives it as one piece. Closing the stream stops
     the engine's work, and so does `stop_if`, a condition on the tokens so far: what was shown stays
     the answer, with the finish reason 'early_stop'. Methods that need more than a trace are scored
-    after the last token.
+    after the last token. Where the stream is closed, or its reader cancelled, before that, the
+    run's `on_closed` gets what was drawn, with the finish reason 'abort', its usage and the scores
+    of its trace.
 
     Raises ConfigurationError where such an answer can never be streamed.
 
@@ -88,33 +92,42 @@ async def _token_pieces(
     run, started = run.vary(replace(run.request, live=live)), time.perf_counter()
     shown: list[StreamPiece] = []
     async with closed_at_end(run.backend.stream(run.request)) as pieces:
-        async for piece in pieces:
-            shown.append(piece)
-            answer = piece.candidate or _cut_off(shown, run.request, stop_if)
-            if answer is None:
+        try:
+            async for piece in pieces:
+                shown.append(piece)
+                if answer := piece.candidate or _cut_off(shown, run.request, stop_if):
+                    break
                 yield AnswerPiece(piece.text, piece.token_ids, piece.trace)
-                continue
+            else:
+                return
             await pieces.aclose()  # no work goes on while the answer is scored
             streamed = Generation([answer], time.perf_counter() - started)
             result = await completed(strategy, replace(run, streamed=iter([streamed])))
-            result = result if piece.candidate else _stopped(result, repr(stop_if))
-            yield AnswerPiece(piece.text, piece.token_ids, piece.trace, result)
-            return
+        except (GeneratorExit, asyncio.CancelledError):
+            _report_closed(run, _drawn(shown, run.request) if shown else None, started)
+            raise
+    result = result if piece.candidate else _stopped(result, repr(stop_if))
+    yield AnswerPiece(piece.text, piece.token_ids, piece.trace, result)
 
 
 async def _step_pieces(
     strategy: Strategy, run: Run, stop_if: Condition | None
 ) -> AsyncGenerator[AnswerPiece, None]:
-    before = StepState(run.request.prompt_ids)
+    before, started = StepState(run.request.prompt_ids), time.perf_counter()
     result: Result | None = None
     while not before.is_finished:
-        taken = await strategy.step(run, before)
-        after = stopped_state(taken, stop_if, run.request)
-        if after.is_finished:
-            result = await completed(strategy, replace(run, begun=after))
-            result = result if after is taken else _stopped(result, repr(stop_if))
-        yield _piece_between(before, after, result)
-        before = after
+        try:
+            taken = await strategy.step(run, before)
+            after = stopped_state(taken, stop_if, run.request)
+            if after.is_finished:
+                result = await completed(strategy, replace(run, begun=after))
+                result = result if after is taken else _stopped(result, repr(stop_if))
+            piece, before = _piece_between(before, after, result), after
+            yield piece
+        except (GeneratorExit, asyncio.CancelledError):
+            if result is None:
+                _report_closed(run, before.candidate() if before.token_ids else None, started)
+            raise
 
 
 def _piece_between(before: StepState, after: StepState, result: Result | None) -> AnswerPiece:
@@ -163,14 +176,36 @@ def _cut_off(
     """Return what was shown as a candidate where it has become too uncertain to go on."""
     if stop_if is None:
         return None
-    candidate = Candidate(
+    candidate = _drawn(shown, request)
+    return candidate if _is_met(stop_if, candidate, request) else None
+
+
+def _drawn(shown: Sequence[StreamPiece], request: Request) -> Candidate:
+    """Return all pieces as a candidate that ended with the last of them."""
+    return Candidate(
         request.prompt_ids,
         tuple(token for piece in shown for token in piece.token_ids),
         "".join(piece.text for piece in shown),
         reduce(TokenTrace.joined, (piece.trace for piece in shown)),
         "early_stop",
     )
-    return candidate if _is_met(stop_if, candidate, request) else None
+
+
+def _report_closed(run: Run, candidate: Candidate | None, started: float) -> None:
+    """Hand on what was drawn of an answer that nobody reads any more."""
+    if run.on_closed is None or candidate is None:
+        return
+    drawn, seconds = replace(candidate, finish_reason="abort"), time.perf_counter() - started
+    result = scored_result([drawn], run.methods, seconds, run.request)
+    unknown = Score("", reason="the stream was closed before the answer's end")
+    missing = {
+        name: replace(unknown, method=find_method(name).name)
+        for name in run.methods
+        if name not in result.scores[0]
+    }
+    usage = result.usage.at_least(run.backend.usage)
+    whole = replace(result, scores=({**result.scores[0], **missing},), usage=usage)
+    run.on_closed(concluded(whole))
 
 
 def _is_met(stop_if: Condition | None, candidate: Candidate, request: Request) -> bool:
