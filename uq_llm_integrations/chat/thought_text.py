@@ -20,6 +20,7 @@ class ThoughtText:
         self._head = ""
         self._newlines = SpaceHeld("\n")
         self._is_opened, self._is_begun, self._is_said = is_opened, False, False
+        self._awaits_tag = True
 
     def add(self, text: str, *, is_last: bool) -> tuple[str, str]:
         """Return what is added to the reasoning, and to what follows it."""
@@ -27,28 +28,33 @@ class ThoughtText:
             return "", self._after(text)
         shown = self._text.add(text)
         if self._text.found:
-            self._is_opened, thought = True, self._opened(shown)
+            self._is_opened = True
+            thought = self._opened(shown, is_last=True)
             return thought, self._after(self._text.rest.removeprefix(_THINK_END))
-        thought = self._thinking(shown + (self._text.rest if is_last else ""))
+        thought = self._thinking(shown + (self._text.rest if is_last else ""), is_last=is_last)
         return thought, "" if self._is_opened or not is_last else "".join(self._unknown)
 
-    def _thinking(self, text: str) -> str:
+    def _thinking(self, text: str, *, is_last: bool) -> str:
         """Return what is reasoning for certain: what follows a tag that opens it."""
-        if self._is_opened:
-            return self._opened(text)
-        self._head = (self._head + text).lstrip()[: len(_THINK)]
-        self._is_opened = self._head == _THINK
         if not self._is_opened:
-            self._unknown.append(text)
-            return ""
-        return self._opened(text)
+            self._head = (self._head + text).lstrip()[: len(_THINK)]
+            self._is_opened = self._head == _THINK
+            if not self._is_opened:
+                self._unknown.append(text)
+                return ""
+        return self._opened(text, is_last=is_last)
 
-    def _opened(self, text: str) -> str:
-        """Return reasoning without line breaks around it, and all that was not known to be some."""
-        if not self._is_begun:
+    def _opened(self, text: str, *, is_last: bool) -> str:
+        """Return reasoning without its tag and the line breaks around it."""
+        if self._awaits_tag:
             text = "".join([*self._unknown, text]).lstrip()
-            text = text.removeprefix(_THINK).lstrip("\n")
             self._unknown = []
+            if not is_last and text != _THINK and _THINK.startswith(text):
+                self._unknown = [text]
+                return ""
+            text, self._awaits_tag = text.removeprefix(_THINK), False
+        if not self._is_begun:
+            text = text.lstrip("\n")
             self._is_begun = bool(text)
         return self._newlines.add(text)
 
