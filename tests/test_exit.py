@@ -37,7 +37,7 @@ class Ended:
 def end(*arguments: str, sent: int | None = None, to_group: bool = False) -> Ended:
     """Run a program that is sent a signal, or ends by itself, once it is open."""
     program = subprocess.Popen(
-        [sys.executable, "-W", "error::ResourceWarning", str(PROGRAM), *arguments],
+        [sys.executable, str(PROGRAM), *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -178,7 +178,7 @@ def test_a_notebooks_kernel_is_restarted_and_shut_down():
 @pytest.mark.parametrize(
     ("face", "kind", "way", "code"),
     [
-        ("llama_index", "vllm", "fail_in_a_call", 1),
+        ("llama_index", "vllm", "fail", 1),
         ("langchain", "hybrid", "leave_in_asyncio", 3),
         ("bare", "vllm", "fail_at_the_start", 1),
     ],
