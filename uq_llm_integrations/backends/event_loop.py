@@ -123,7 +123,7 @@ class LoopThread:
                 target=_serve, args=given, name="uq-llm-loop", daemon=True
             )
             self._thread.start()
-            weakref.finalize(self, _request_stop, self.loop, self._pid).atexit = False
+            weakref.finalize(self, _request_stop, *given, self._pid).atexit = False
             _open_loops.add(self)
 
     @property
@@ -206,7 +206,7 @@ class LoopThread:
     def request_stop(self) -> None:
         """Let the loop end as soon as it can, without waiting for that."""
         if self._thread:
-            _request_stop(self.loop, self._pid)
+            _request_stop(self.loop, self._calls, self._pid)
 
     def _check(self, coroutine: Coroutine[object, object, T]) -> None:
         try:
@@ -264,10 +264,14 @@ def _stop_all() -> None:
         loop.stop(max(end - time.monotonic(), 0))
 
 
-def _request_stop(loop: asyncio.AbstractEventLoop, pid: int) -> None:
+def _request_stop(loop: asyncio.AbstractEventLoop, calls: _Calls, pid: int) -> None:
+    def stop() -> None:
+        if not calls.are_ending:  # else it would stop what ends them
+            loop.stop()
+
     if pid == os.getpid():
         with suppress(RuntimeError):  # it is closed
-            loop.call_soon_threadsafe(loop.stop)
+            loop.call_soon_threadsafe(stop)
 
 
 def _serve(loop: asyncio.AbstractEventLoop, calls: _Calls) -> None:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-_EXIT_SECONDS = 2.0
+_EXIT_SECONDS = 5.0
 
 Jobs = SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None]
 """What is to be done, and None where the thread is to end."""

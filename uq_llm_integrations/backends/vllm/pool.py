@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import os
 import threading
 import time
@@ -118,7 +119,7 @@ class EnginePool:
         self._engines: dict[str, tuple[EngineProcess, int]] = {}
         self._starts: dict[str, EngineStart] = {}
         self._ready: WeakSet[EngineProcess] = WeakSet()
-        self._ends_with_program = False
+        self._ends_with_program = self._ends_first = False
 
     def acquire(
         self, arguments: Arguments, prepare: Callable[[], None], restarts: int = 1
@@ -226,6 +227,7 @@ class EnginePool:
         with self.lock:
             self._ready.add(engine)
             self._end_with_program()
+            self._end_first()
         return engine
 
     def _end_with_program(self) -> None:
@@ -237,9 +239,22 @@ class EnginePool:
             self._ends_with_program = True
             Finalize(None, self.end_all, exitpriority=1)
 
+    def _end_first(self) -> None:
+        """End the engines before vLLM does, which would let their loop take it for a failure.
+
+        It has registered itself by the time that an engine runs, and the last one comes first.
+        """
+        if not self._ends_first:
+            self._ends_first = True
+            atexit.register(self._end_here, os.getpid())
+
+    def _end_here(self, pid: int) -> None:
+        if pid == os.getpid():
+            self.end_all()
+
     def disown_all(self) -> None:
         """Forget in a forked child all engines, which are its parent's, and locks held there."""
-        engines = [engine for engine, _ in self._engines.values()]
+        engines = [*(engine for engine, _ in self._engines.values()), *self._ready]
         EnginePool.__init__(self)
         for engine in engines:
             disown(engine.llm)
@@ -251,6 +266,7 @@ class EnginePool:
                 del self._starts[key]
             waiters = [one for one in start.waiters if one.set_running_or_notify_cancel()]
             if error is None and waiters:
+                self._end_first()
                 self._engines[key] = (done.result(), len(waiters))
         if error is None and not waiters:
             done.result().shutdown()
