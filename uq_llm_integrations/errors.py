@@ -41,6 +41,8 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import TypeVar
 
+from pydantic import ValidationError
+
 from uq_llm_integrations.records import Result
 
 Error = TypeVar("Error", bound="UncertaintyError")
@@ -214,7 +216,13 @@ class EngineBusyError(EngineError, ConnectionError):
 
 
 def reason(error: BaseException) -> str:
-    """Return what an error says, or its cause, or else its name: never nothing."""
+    """Return what an error says, or its cause, or else its name: never nothing.
+
+    Of pydantic's, what is wrong where, without the values, which may be secrets.
+    """
+    if isinstance(error, ValidationError):
+        found = error.errors(include_url=False, include_input=False)
+        return "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in found)
     if text := str(error).strip():
         return text
     return reason(error.__cause__) if error.__cause__ else type(error).__name__
