@@ -50,7 +50,8 @@ class ModelFace(Settings):
     backend: Backend | None = Field(default=None, exclude=True, repr=False)
     """A ready backend, in place of `model`."""
     engine_args: BackendArguments = Field(default_factory=dict)
-    """Arguments of the backend; they can also be given as arguments."""
+    """Arguments of the backend; they can also be given as arguments. Secrets among them are
+    `SecretStr`."""
     max_n: int = MAX_N
 
     refused: ClassVar[frozenset[str]] = frozenset()

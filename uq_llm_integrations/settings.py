@@ -156,11 +156,14 @@ class Settings(BaseModel):
     def __init__(self, **options: object) -> None:
         try:
             super().__init__(**self._sealed(options))
+            return
         except ValidationError as error:
             # Pydantic wraps what its validators raise; callers are promised our own errors.
             causes = (one.get("ctx", {}).get("error") for one in error.errors())
             own = next((cause for cause in causes if isinstance(cause, UncertaintyError)), None)
-            raise own or ConfigurationError(validation_text(error)) from (None if own else error)
+            if own is None:
+                raise ConfigurationError(validation_text(error)) from error
+        raise own  # here, where it has no context with all options in it
 
     @classmethod
     def _sealed(cls, options: Mapping[str, Any]) -> JsonObject:
