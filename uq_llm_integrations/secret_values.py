@@ -113,10 +113,9 @@ def concealing(arguments: Mapping[str, Any], load: Callable[[], T]) -> T:
     try:
         return load()
     except Exception as error:
-        texts = _texts(arguments)
-        if not any(_reveals(one, texts) for one in _chain(error)):
+        hidden = _concealed(error, arguments)  # no value is left in this frame
+        if hidden is error:
             raise
-        hidden = _concealed(error, texts)
     raise hidden  # here, where it has no context
 
 
@@ -153,8 +152,14 @@ def _reveals(error: BaseException, texts: list[str]) -> bool:
     return is_cut or any(text in said for text in texts)
 
 
-def _concealed(error: Exception, texts: list[str]) -> UncertaintyError:
-    """Return the same error without secrets in its text; one of others is an EngineStartError."""
+def _concealed(error: Exception, arguments: Mapping[str, Any]) -> Exception:
+    """Return an error without secrets in its text, itself where there is none in its chain.
+
+    An error of somebody else becomes an EngineStartError.
+    """
+    texts = _texts(arguments)
+    if not any(_reveals(one, texts) for one in _chain(error)):
+        return error
     if not isinstance(error, UncertaintyError):
         return EngineStartError(f"{type(error).__name__}: {_masked(reason(error), texts)}")
     hidden = copy(error)
