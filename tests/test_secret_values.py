@@ -250,6 +250,23 @@ def test_a_start_that_fails_says_no_secret(failure, monkeypatch, caplog):
     assert SECRET not in of_error(raised.value) + caplog.text
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"hf_token": [SECRET]}, "hf_token"),
+        ({"hf_token": SECRET, "max_model_len": "many"}, "max_model_len: .* not 'many'"),
+        ({"hf_token": SECRET, "dtype": SECRET}, r"dtype.* not '\*{10}'"),
+    ],
+)
+def test_what_vllm_refuses_is_said_without_a_secret(arguments, message):
+    with (
+        VLLMEngineBackend("smollm2", **arguments) as backend,
+        pytest.raises(errors.ConfigurationError, match=message) as raised,
+    ):
+        backend.start()
+    assert SECRET not in of_error(raised.value)
+
+
 def test_transformers_is_given_the_token_and_its_error_has_none(monkeypatch):
     import transformers
 

@@ -218,14 +218,18 @@ class EngineBusyError(EngineError, ConnectionError):
 def reason(error: BaseException) -> str:
     """Return what an error says, or its cause, or else its name: never nothing.
 
-    Of pydantic's, what is wrong where, without the values, which may be secrets.
+    Of pydantic's, what is wrong where; not the mappings that it is in, with all their values.
     """
     if isinstance(error, ValidationError):
-        found = error.errors(include_url=False, include_input=False)
-        return "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in found)
+        return "; ".join(_wrong(**one) for one in error.errors(include_url=False))
     if text := str(error).strip():
         return text
     return reason(error.__cause__) if error.__cause__ else type(error).__name__
+
+
+def _wrong(loc: tuple[int | str, ...], msg: str, input: object, **others: object) -> str:
+    text = f"{'.'.join(map(str, loc))}: {msg}"
+    return f"{text}, not {input!r}" if isinstance(input, str | int | float) else text
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
