@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from pydantic import SecretStr
 from typer.testing import CliRunner
 
 from uq_llm_integrations import (
@@ -227,7 +228,7 @@ def test_a_secret_comes_from_the_environment(monkeypatch):
     monkeypatch.setenv("MY_TOKEN", "hf_1")
     generator = {"type": "vllm", "model": "m", "hf_token": "${MY_TOKEN}"}
     read = Configuration.read({"generator": generator})
-    assert read.generator.arguments()["engine_args"] == {"hf_token": "hf_1"}
+    assert read.generator.arguments()["engine_args"] == {"hf_token": SecretStr("hf_1")}
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 from uq_llm_integrations.backends.base import Backend
 from uq_llm_integrations.backends.huggingface.backend import HuggingFaceBackend
@@ -27,10 +27,8 @@ from uq_llm_integrations.backends.hybrid import Mode, hybrid_backend
 from uq_llm_integrations.backends.vllm.backend import VLLMEngineBackend
 from uq_llm_integrations.errors import ConfigurationError
 from uq_llm_integrations.records import JsonObject
+from uq_llm_integrations.secret_values import SECRETS, BackendArguments, is_secret_name
 from uq_llm_integrations.settings import Settings
-
-SECRETS = frozenset({"api_key", "hf_token", "token"})
-"""What may come from the environment, as `${NAME}`."""
 
 _REFERENCE = re.compile(r"\$\{(\w+)\}")
 
@@ -76,8 +74,8 @@ class HybridGenerator(BaseModel):
     model: str
     mode: Mode | None = None
     """By default `resident` with a `huggingface` section, else `shared`."""
-    vllm: JsonObject = Field(default_factory=dict)
-    huggingface: JsonObject = Field(default_factory=dict)
+    vllm: BackendArguments = Field(default_factory=dict)
+    huggingface: BackendArguments = Field(default_factory=dict)
 
     def arguments(self) -> JsonObject:
         """Return the arguments of the frameworks' classes."""
@@ -117,7 +115,8 @@ class Configuration(Settings):
     def read(cls, source: str | Path | Mapping[str, Any]) -> Configuration:
         """Read a YAML file or a dict; raise ConfigurationError that names what is wrong where."""
         if not isinstance(source, Mapping | str | Path):
-            raise ConfigurationError(f"{source!r} is neither the path of a file nor a mapping")
+            kind = type(source).__name__  # not its value, with a secret in it
+            raise ConfigurationError(f"{kind} is neither the path of a file nor a mapping")
         plain = source if isinstance(source, Mapping) else load_mapping(Path(source))
         if wrong := [name for name in plain if not isinstance(name, str)]:
             raise ConfigurationError(f"the name of an option is {wrong[0]!r}, not a text")
@@ -158,21 +157,31 @@ def with_secrets(value: Any, path: str = "") -> Any:
     return _secret(found.group(1), path) if found else value
 
 
-def _secret(variable: str, path: str) -> str:
-    if path.rsplit(".", 1)[-1] not in SECRETS:
+def _secret(variable: str, path: str) -> SecretStr:
+    if not is_secret_name(path.rsplit(".", 1)[-1]):
         allowed = ", ".join(sorted(SECRETS))
         raise ConfigurationError(f"{path}: only secrets come from the environment: {allowed}")
     if variable not in os.environ:
         raise ConfigurationError(f"{path}: the environment has no variable {variable}")
-    return os.environ[variable]
+    return SecretStr(os.environ[variable])
+
+
+def _without_lines(error: yaml.YAMLError) -> yaml.YAMLError:
+    """Return the error without the line of the file in its text, in which a secret may stand."""
+    for mark in (getattr(error, "problem_mark", None), getattr(error, "context_mark", None)):
+        if mark is not None:
+            mark.buffer = None
+    return error
 
 
 def load_mapping(path: Path) -> JsonObject:
     """Return what a YAML file says; raise ConfigurationError where it is no mapping."""
     try:
         loaded = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
+    except OSError as error:
         raise ConfigurationError(f"{path} cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"{path} cannot be read: {_without_lines(error)}") from error
     if not isinstance(loaded, dict):
         raise ConfigurationError(f"{path} is no mapping of names to values")
     return loaded

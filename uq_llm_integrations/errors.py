@@ -41,6 +41,8 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import TypeVar
 
+from pydantic import ValidationError
+
 from uq_llm_integrations.records import Result
 
 Error = TypeVar("Error", bound="UncertaintyError")
@@ -214,10 +216,20 @@ class EngineBusyError(EngineError, ConnectionError):
 
 
 def reason(error: BaseException) -> str:
-    """Return what an error says, or its cause, or else its name: never nothing."""
+    """Return what an error says, or its cause, or else its name: never nothing.
+
+    Of pydantic's, what is wrong where; not the mappings that it is in, with all their values.
+    """
+    if isinstance(error, ValidationError):
+        return "; ".join(_wrong(**one) for one in error.errors(include_url=False))
     if text := str(error).strip():
         return text
     return reason(error.__cause__) if error.__cause__ else type(error).__name__
+
+
+def _wrong(loc: tuple[int | str, ...], msg: str, input: object, **others: object) -> str:
+    text = f"{'.'.join(map(str, loc))}: {msg}"
+    return f"{text}, not {input!r}" if isinstance(input, str | int | float) else text
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

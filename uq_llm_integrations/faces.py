@@ -31,6 +31,7 @@ from uq_llm_integrations.saved import (
     saved_fields,
     without_process,
 )
+from uq_llm_integrations.secret_values import BackendArguments
 from uq_llm_integrations.settings import Settings, unknown_option
 
 
@@ -48,8 +49,9 @@ class ModelFace(Settings):
     """A bundled model ("smollm2"), a folder or a hub name."""
     backend: Backend | None = Field(default=None, exclude=True, repr=False)
     """A ready backend, in place of `model`."""
-    engine_args: JsonObject = Field(default_factory=dict)
-    """Arguments of the backend; they can also be given as arguments."""
+    engine_args: BackendArguments = Field(default_factory=dict)
+    """Arguments of the backend; they can also be given as arguments. Secrets among them are
+    `SecretStr`."""
     max_n: int = MAX_N
 
     refused: ClassVar[frozenset[str]] = frozenset()
@@ -130,13 +132,13 @@ class ModelFace(Settings):
         return UncertaintyModel(self.backend, self.updated({}))
 
     def __setattr__(self, name: str, value: Any) -> None:
-        super().__setattr__(name, value)
+        super().__setattr__(name, self._sealed({name: value})[name])
         if name in type(self).model_fields:
             self._forget()
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Return a copy with some fields changed, which shares the backend unless it is deep."""
-        copied = super().model_copy(update=update, deep=deep)
+        copied = super().model_copy(update=update and self._sealed(update), deep=deep)
         copied._forget()
         return copied
 
@@ -265,9 +267,9 @@ class HybridFace(ModelFace):
     """
 
     mode: Mode = "shared"
-    vllm: JsonObject = Field(default_factory=dict)
+    vllm: BackendArguments = Field(default_factory=dict)
     """Arguments of vLLM's engine."""
-    huggingface: JsonObject = Field(default_factory=dict)
+    huggingface: BackendArguments = Field(default_factory=dict)
     """Arguments of the `HuggingFaceBackend` that scores; none where the mode is `shared`."""
 
     generator_type: ClassVar[str] = "hybrid"

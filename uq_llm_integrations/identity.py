@@ -3,7 +3,8 @@
 Equal things have the same text in every process, whatever its hash seed, with every number in full.
 What is importable counts by its name; a function that is not (a lambda, one within another) by its
 code, its defaults, and what it takes from around it. What cannot be described exactly has a text
-that nothing else has: a cache may then miss, and never hits wrongly.
+that nothing else has: a cache may then miss, and never hits wrongly. All secrets have the same
+text: they change who is let in, and no answer.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from typing import Any, Protocol, runtime_checkable
 from uuid import uuid4
 
 import numpy as np
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretBytes, SecretStr
 
 from uq_llm_integrations.code_identity import (
     NAMED,
@@ -152,6 +153,8 @@ class _Writer:
                 return self._of_verbatim(value.value)
             case Itself():
                 return mark(value.value)
+            case SecretStr() | SecretBytes():
+                return "secret"
             case dict() | MappingProxyType() if type(value) in (dict, MappingProxyType):
                 keyed = [(self.text(key), one) for key, one in value.items()]
                 if not self._verbatim:

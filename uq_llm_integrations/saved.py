@@ -12,16 +12,14 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 from pydantic.errors import PydanticUserError
 
-from uq_llm_integrations.config import SECRETS
 from uq_llm_integrations.errors import ConfigurationError
 from uq_llm_integrations.identity import canonical, digest
 from uq_llm_integrations.records import JsonObject
+from uq_llm_integrations.secret_values import without_secrets
+from uq_llm_integrations.settings import BACKEND_OPTIONS
 
 PROCESS_BOUND = ("cache", "callbacks", "callback_manager", "rate_limiter")
 """Fields that serve the program rather than the model."""
-
-BACKEND_ARGUMENTS = ("engine_args", "vllm", "huggingface")
-"""Fields that may hold secrets."""
 
 _log = logging.getLogger(__name__)
 
@@ -46,7 +44,7 @@ def saved_fields(model: BaseModel, *, with_defaults: bool = False) -> SavedField
     saved = SavedFields()
     for name, one in type(model).model_fields.items():
         value = getattr(model, name)
-        value = _without_secrets(value) if name in BACKEND_ARGUMENTS else value
+        value = without_secrets(value) if name in BACKEND_OPTIONS else value
         is_default = _is_same(value, one.get_default(call_default_factory=True))
         if one.exclude or (is_default and not with_defaults):
             continue
@@ -56,10 +54,6 @@ def saved_fields(model: BaseModel, *, with_defaults: bool = False) -> SavedField
         else:
             saved.other[name] = value
     return saved
-
-
-def _without_secrets(arguments: JsonObject) -> JsonObject:
-    return {name: one for name, one in arguments.items() if name not in SECRETS}
 
 
 def _plain_form(kind: type[BaseModel], name: str, value: object) -> Any:

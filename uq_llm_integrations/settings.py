@@ -30,6 +30,7 @@ from uq_llm_integrations.errors import (
 from uq_llm_integrations.identity import Verbatim, canonical, digest
 from uq_llm_integrations.methods.registry import DEFAULT_METHODS, check_methods, foreign_methods
 from uq_llm_integrations.records import Conversation, EarlyStop, JsonObject
+from uq_llm_integrations.secret_values import is_secret_name, sealed
 from uq_llm_integrations.strategies.abstain import ABSTENTION, Action, Policy
 from uq_llm_integrations.strategies.base import Single, Strategy, why_no_grammar
 from uq_llm_integrations.strategies.condition_text import When, is_readable
@@ -41,6 +42,9 @@ ALL_AFFORDABLE = "all affordable"
 
 NO_PART_OF_ANSWERS = frozenset({"timeout", "max_retries"})
 """Options that change no answer and no score; a new one is taken to change them."""
+
+BACKEND_OPTIONS = frozenset({"engine_args", "vllm", "huggingface", "generator"})
+"""Options of classes and files that hold a backend's arguments, with secrets among them."""
 
 VERBATIM = frozenset({"chat_template_kwargs", "structured_outputs"})
 """Options of which the order of mappings and the types of numbers count, too."""
@@ -93,7 +97,9 @@ class Settings(BaseModel):
         {'top_p': 0.9}
     """
 
-    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid", frozen=True)
+    model_config = ConfigDict(
+        arbitrary_types_allowed=True, extra="forbid", frozen=True, hide_input_in_errors=True
+    )
 
     methods: Annotated[tuple[str, ...], BeforeValidator(_names)] = DEFAULT_METHODS
     """Uncertainty methods to score by, see `METHODS`; "all affordable" for all that need nothing
@@ -149,12 +155,24 @@ class Settings(BaseModel):
 
     def __init__(self, **options: object) -> None:
         try:
-            super().__init__(**options)
+            super().__init__(**self._sealed(options))
+            return
         except ValidationError as error:
             # Pydantic wraps what its validators raise; callers are promised our own errors.
             causes = (one.get("ctx", {}).get("error") for one in error.errors())
             own = next((cause for cause in causes if isinstance(cause, UncertaintyError)), None)
-            raise own or ConfigurationError(validation_text(error)) from (None if own else error)
+            if own is None:
+                raise ConfigurationError(validation_text(error)) from error
+        raise own  # here, where it has no context with all options in it
+
+    @classmethod
+    def _sealed(cls, options: Mapping[str, Any]) -> JsonObject:
+        """Return options with secrets as `SecretStr`, those within a backend's arguments too."""
+        plain = (cls.model_fields.keys() | SAMPLING_PARAMETERS) - BACKEND_OPTIONS
+        return {
+            name: one if name in plain and not is_secret_name(name) else sealed({name: one})[name]
+            for name, one in options.items()
+        }
 
     @model_validator(mode="before")
     @classmethod

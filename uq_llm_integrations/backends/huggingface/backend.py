@@ -42,6 +42,7 @@ from uq_llm_integrations.records import (
     StreamPiece,
     TokenTrace,
 )
+from uq_llm_integrations.secret_values import sealed, without_secrets
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -118,7 +119,7 @@ class HuggingFaceBackend(TokenizerBackend):
             gpu_memory_utilization=gpu_memory_utilization,
             expandable_segments=expandable_segments,
             tokenizer=tokenizer,
-            others=from_pretrained,
+            others=sealed(from_pretrained),
         )
         self._model = name
         self._max_n, self._one_by_one = max_n, sequential_generation
@@ -136,7 +137,8 @@ class HuggingFaceBackend(TokenizerBackend):
     def identity_parts(self) -> object:
         """Return what is loaded and how; what it may take of the memory changes no answer."""
         options, ready, _ = self._thread.settings
-        others = {name: one for name, one in options.others.items() if name not in _NO_PART}
+        arguments = without_secrets(options.others)
+        others = {name: one for name, one in arguments.items() if name not in _NO_PART}
         return replace(options, others=others), ready, self._one_by_one
 
     @property

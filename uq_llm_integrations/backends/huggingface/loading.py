@@ -22,6 +22,7 @@ from uq_llm_integrations.errors import (
     reason,
 )
 from uq_llm_integrations.identity import NO_PART
+from uq_llm_integrations.secret_values import concealing, opened
 
 if TYPE_CHECKING:
     from transformers import (
@@ -77,7 +78,8 @@ class ModelOptions:
     @property
     def shared(self) -> dict[str, object]:
         """The arguments that the configuration and the tokenizer are read with, too."""
-        return {name: value for name, value in self.others.items() if name in _SHARED}
+        values: dict[str, object] = opened(self.others)
+        return {name: value for name, value in values.items() if name in _SHARED}
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,10 @@ class Description:
         """Read tokenizer and configuration, the latter from a model that is loaded already."""
         if ready is None:
             resolve_model(options.name).prepare()
+        return concealing(options.others, lambda: cls._read(options, ready))
+
+    @classmethod
+    def _read(cls, options: ModelOptions, ready: PreTrainedModel | None) -> Description:
         with _loading(options.path):
             from transformers import AutoConfig
 
@@ -124,13 +130,17 @@ def load_weights(options: ModelOptions) -> PreTrainedModel:
     """Return the model in evaluation mode, on its device."""
     if options.expandable_segments:
         _expand_segments()
+    return concealing(options.others, lambda: _weights(options))
+
+
+def _weights(options: ModelOptions) -> PreTrainedModel:
     with _loading(options.path):
         import torch
         from transformers import AutoModelForCausalLM
 
         _hold_memory(options.gpu_memory_utilization)
         device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        arguments = dict(options.others)
+        arguments = opened(options.others)
         if options.quantization:
             arguments["quantization_config"] = _quantization(options.quantization, device)
             arguments.setdefault("device_map", {"": device})

@@ -40,6 +40,7 @@ from uq_llm_integrations.records import (
     SampleMonitor,
     StreamPiece,
 )
+from uq_llm_integrations.secret_values import sealed, without_secrets
 
 if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
@@ -110,7 +111,8 @@ class VLLMEngineBackend(TokenizerBackend):
         if (model is None) == (engine is None):
             raise ConfigurationError("give either a model's name or a ready engine")
         if engine is not None and engine_args:
-            raise ConfigurationError(f"a ready engine takes no engine arguments: {engine_args}")
+            raise ConfigurationError(f"a ready engine takes no engine arguments: {[*engine_args]}")
+        engine_args = sealed(engine_args)
         _check_restarts(restart_engine)
         self._max_n, self._deadline, self._restarts = max_n, deadline, restart_engine
         self._engine_args = engine_args
@@ -348,7 +350,8 @@ class VLLMEngineBackend(TokenizerBackend):
         """Return the arguments that change answers; a ready engine is like nothing but itself."""
         if self._engine is not None:
             return Itself(self._engine)
-        return {name: one for name, one in self._arguments.items() if name not in _NO_PART}
+        arguments = without_secrets(self._arguments)
+        return {name: one for name, one in arguments.items() if name not in _NO_PART}
 
     def __copy__(self) -> Self:
         return self.__deepcopy__({})

@@ -27,6 +27,7 @@ from uq_llm_integrations.errors import (
     reason,
     suggestion,
 )
+from uq_llm_integrations.secret_values import concealing, opened
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -124,6 +125,12 @@ def start_async_llm(
     Returns the engine and, where the probe cannot be had, the reason. Starts may not overlap.
     """
     spawned.check()
+    return concealing(arguments, lambda: _started(arguments, spawned))
+
+
+def _started(
+    arguments: Mapping[str, object], spawned: SpawnedProcesses
+) -> tuple[AsyncLLM, str | None]:
     config = _engine_config(arguments)
     why_no_probe = _install_probe(config)
     with _environment(_worker_environment(config)), own_main_module(spawned), children_allowed():
@@ -134,7 +141,7 @@ def start_async_llm(
         except EngineStartError:
             raise
         except Exception as error:
-            raise EngineStartError(f"vLLM did not start: {error or type(error)}") from error
+            raise EngineStartError(f"vLLM did not start: {reason(error)}") from error
     return engine, why_no_probe
 
 
@@ -213,7 +220,7 @@ def _engine_config(arguments: Mapping[str, object]) -> VllmConfig:
     check_engine_arguments(arguments)
     check_unread_version()
     try:
-        return client_compat.create_engine_config({**_platform_defaults(), **arguments})
+        return client_compat.create_engine_config({**_platform_defaults(), **opened(arguments)})
     except OSError as error:
         raise ModelNotFoundError(f"cannot load {arguments['model']!r}: {reason(error)}") from error
     except (ValueError, TypeError, NotImplementedError) as error:

@@ -10,7 +10,9 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from functools import partial
+from hashlib import blake2b
 from multiprocessing.util import Finalize
+from secrets import token_bytes
 from typing import TYPE_CHECKING
 from weakref import WeakSet
 
@@ -30,6 +32,7 @@ from uq_llm_integrations.errors import (
     EngineStartError,
 )
 from uq_llm_integrations.identity import canonical
+from uq_llm_integrations.secret_values import opened
 
 if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
@@ -297,9 +300,13 @@ def _lost(engine: EngineProcess | None, restarts: int) -> EngineLostError | None
     )
 
 
+_KEY = token_bytes()
+"""What keys of engines are made with: in this process, and of no use to guess a secret by."""
+
+
 def engine_key(arguments: Arguments) -> str:
-    """Return what is the same for the same arguments: such engines are shared."""
-    return canonical(dict(arguments))
+    """Return what is the same for the same arguments, secrets too: such engines are shared."""
+    return blake2b(canonical(opened(arguments)).encode(), key=_KEY).hexdigest()
 
 
 POOL = EnginePool()
