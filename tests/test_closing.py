@@ -1,8 +1,11 @@
 """`close()` while others are calling, and after it; streams that are closed while they are read."""
 
 import asyncio
+import gc
+import os
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,6 +14,7 @@ from llama_index.core.llms import ChatMessage
 import uq_llm_integrations as uq
 from tests.conftest import eventually
 from uq_llm_integrations import langchain, llama_index
+from uq_llm_integrations.backends.work_thread import WorkThread
 
 MESSAGES = [ChatMessage(content="?")]
 
@@ -88,6 +92,45 @@ async def test_an_async_call_ends_with_our_error_when_it_is_closed(call):
     backend.close()
     with pytest.raises(uq.EngineClosedError, match="is closed"):
         await call(backend)
+
+
+def held() -> tuple[set[threading.Thread], int]:
+    """The threads of this process, and how many handles it has."""
+    return set(threading.enumerate()), len(os.listdir("/proc/self/fd"))
+
+
+@pytest.mark.parametrize("is_closed", [True, False], ids=["closed", "collected"])
+async def test_a_backend_gives_back_its_threads_and_handles(is_closed):
+    gc.collect()
+    before = held()
+    backend = uq.ScriptedBackend(["Paris"])
+    stream = backend.iterate(backend.stream(uq.Request((65,))))
+    next(stream)
+    assert held() != before
+    if is_closed:
+        backend.close()
+    del backend, stream
+
+    def is_given_back() -> bool:
+        gc.collect()
+        threads, handles = held()
+        return threads <= before[0] and handles <= before[1]
+
+    await eventually(is_given_back)
+
+
+def test_a_threads_jobs_are_done_in_order_and_it_ends_when_nobody_has_it():
+    before = set(threading.enumerate())
+    worker = WorkThread("of the test")
+    jobs = [worker.submit(partial(str, number)) for number in range(3)]
+    failing = worker.submit(partial(int, "x"))
+    assert [job.result() for job in jobs] == ["0", "1", "2"]
+    assert isinstance(failing.exception(), ValueError)
+    (thread,) = set(threading.enumerate()) - before
+    del worker
+    gc.collect()
+    thread.join(60)
+    assert not thread.is_alive()
 
 
 async def test_both_sides_of_a_hybrid_backend_end_their_calls():

@@ -191,4 +191,4 @@ def test_a_program_on_an_engine_ends(face, kind, way, code):
 def test_ctrl_c_within_a_call_ends_a_program_and_its_engine():
     ended = end("langchain", "vllm", "keep_asking", sent=signal.SIGINT, to_group=True)
     assert ended.code in AT_CTRL_C and not ended.left
-    assert ended.errors.endswith("\nKeyboardInterrupt\n")
+    assert "\nKeyboardInterrupt\n" in ended.errors  # the engine's processes were interrupted, too

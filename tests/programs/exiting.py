@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import uq_llm_integrations as uq
@@ -21,7 +22,9 @@ BACKENDS: dict[str, Callable[[], uq.Backend]] = {
     "scripted": lambda: uq.ScriptedBackend(["Paris"]),
     "huggingface": lambda: uq.HuggingFaceBackend("smollm2"),
     "vllm": lambda: uq.VLLMEngineBackend("smollm2", **ENGINE),
-    "hybrid": lambda: uq.hybrid_backend("smollm2", "resident", vllm=ENGINE),
+    "hybrid": lambda: uq.HybridBackend(
+        uq.VLLMEngineBackend("smollm2", **ENGINE), uq.HuggingFaceBackend("smollm2")
+    ),
 }
 
 
@@ -146,7 +149,12 @@ def start_only(name: str, kind: str) -> Any:
     import psutil
 
     backend = BACKENDS[kind]()
-    threading.Thread(target=backend.start, daemon=True).start()
+
+    def start() -> None:
+        with suppress(uq.EngineStartError):  # the program's end interrupts it
+            backend.start()
+
+    threading.Thread(target=start, daemon=True).start()
     while len(psutil.Process().children()) < 2:  # the other is Python's resource tracker
         time.sleep(0.05)
     return FACES[name](backend)
