@@ -94,12 +94,28 @@ class SpawnedProcesses:
 
     @property
     def _alive(self) -> list[BaseProcess]:
-        new = set(multiprocessing.active_children()) - self._before
-        return [process for process in new if process.name in self._names]
+        return [one for one in _alive(self._names) if one not in self._before]
 
 
 _names: set[str] = set()
 """The names of all processes that were spawned here."""
+
+
+def _alive(names: set[str]) -> list[BaseProcess]:
+    """Return the children with these names that still run.
+
+    Of a child for which somebody else has waited, multiprocessing never learns that it has ended.
+    """
+    named = [one for one in multiprocessing.active_children() if one.name in names]
+    return [one for one in named if one.pid and _is_there(one.pid)]
+
+
+def _is_there(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def end_processes(seconds: float) -> None:
@@ -108,7 +124,7 @@ def end_processes(seconds: float) -> None:
     Also those of which nobody knows any more, since an interrupt came into their shutdown.
     """
     begun = time.monotonic()
-    while processes := [one for one in multiprocessing.active_children() if one.name in _names]:
+    while processes := _alive(_names):
         for process in processes:
             if time.monotonic() - begun < seconds:
                 process.terminate()
