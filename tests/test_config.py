@@ -25,6 +25,7 @@ from uq_llm_integrations import (
     Retry,
     Single,
     Stepwise,
+    UncertaintyError,
     VLLMEngineBackend,
     VLLMStepGenerator,
     VLLMUncertaintyLLM,
@@ -246,3 +247,34 @@ def test_nothing_else_does(generator, message):
 def test_the_json_schema_is_printed():
     schema = json.loads(CliRunner().invoke(app, ["schema"]).output)
     assert {"generator", "scorer", "method_options", "strategy"} <= schema["properties"].keys()
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("generator: {model: m}\nmax_tokens: ten", 2),
+        ("generator: {model: m}\nsampling:\n  top_k: 3\n  max_tokens: ten", 4),
+        ("generator: {model: m}\nsampling:\n  top_k: 3\n  trust_remote_code: true", 4),
+        ("generator: {model: m}\n\nuncertain_when: worst_window(entropy) > 3", 3),
+        ("generator: {model: m}\nstrategy:\n  type: best_of_n\n  n: null", 4),
+        ("generator: {model: m}\nscorer:\n  type:\n  - entropie", 3),
+        ("generator: {model: m}\n\ntop_p: " + "9" * 400, 3),
+        ("generator:\n  model: ${HOME}", 2),
+        ("generator: {model: m}\nnonsense: 1", 2),
+        ("generator: {model: m}\nn: 2\nn: 3", 3),
+        ("generator: {model: m}\nn: 2020-99-99", 2),
+        ("generator: {model: m}\n\nn: " + "9" * 5000, 3),
+    ],
+)
+def test_a_mistake_in_a_file_is_named_with_path_and_line(tmp_path, text, line):
+    path = written(tmp_path, text)
+    with pytest.raises(UncertaintyError, match=rf"(?s)uncertainty\.yaml.*line {line}\b"):
+        Configuration.read(path)
+
+
+def test_files_that_are_none_are_refused(tmp_path):
+    latin = tmp_path / "latin.yaml"
+    latin.write_bytes("generator: {model: café}".encode("latin-1"))
+    for source, message in ((latin, "not written in UTF-8"), ("a\0b", "no file"), (tmp_path, "no")):
+        with pytest.raises(ConfigurationError, match=message):
+            Configuration.read(source)

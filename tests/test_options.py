@@ -47,6 +47,7 @@ VALUES: dict[str, Any] = {
 WITH = {
     "on_high_uncertainty": {"uncertain_when": VALUES["uncertain_when"]},
     "strategy": {"temperature": 0.5},
+    "stop_if": {"n": 1},
 }
 """What else an option needs to make sense."""
 

@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import Annotated, TextIO
 
 import typer
-import yaml
 from rich.console import Console
+from rich.text import Text
 
 from uq_llm_integrations.backends.token_texts import candidate_texts
 from uq_llm_integrations.checkpoints import cache_folder
 from uq_llm_integrations.config import Configuration, load_mapping
-from uq_llm_integrations.errors import EngineStartError, UncertaintyError
+from uq_llm_integrations.errors import ConfigurationError, EngineStartError, UncertaintyError
 from uq_llm_integrations.model import UncertaintyModel
+from uq_llm_integrations.plain_data import load_yaml
 from uq_llm_integrations.records import Result
 from uq_llm_integrations.report.metadata import result_metadata
 from uq_llm_integrations.report.methods import as_data, chosen, lacking, markdown, print_table
@@ -132,7 +133,7 @@ def methods(
     else:
         print_table(Console(), backends)
         for name, why in lacking(backends).items():
-            Console().print(f"{name} needs {why}", style="dim", highlight=False, soft_wrap=True)
+            Console().print(Text(f"{name} needs {why}", "dim"), soft_wrap=True)
 
 
 @app.command()
@@ -149,7 +150,7 @@ def _model(
     compile_model: bool,
     options: dict[str, str | None],
 ) -> UncertaintyModel:
-    given = {key: yaml.safe_load(text) for key, text in options.items() if text is not None}
+    given = {name: _value(name, text) for name, text in options.items() if text is not None}
     given |= {"methods": method} if method else {}
     given |= {"chat_template": False} if raw else {}
     if config is not None:
@@ -160,6 +161,13 @@ def _model(
     engine = {"model": name or "smollm2", "enforce_eager": not compile_model}
     usual = {**_DEFAULTS, "chat_template": True}
     return UncertaintyModel.from_config({"generator": engine, **combined(usual, given)})
+
+
+def _value(name: str, text: str) -> object:
+    try:
+        return load_yaml(text)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{name} cannot be read: {error}") from error
 
 
 def _show(result: Result, core: UncertaintyModel, as_json: bool, stdout: TextIO) -> None:
@@ -207,7 +215,7 @@ def _running(core: UncertaintyModel, verbose: bool) -> Iterator[None]:
     with nullcontext(Console(stderr=True)) if verbose else _logged_stderr() as console:
         with console.status(f"Loading {name} ..."):
             core.backend.run(core.backend.encode("?"))  # any use starts it
-        console.print(f"Loaded {name} in {time.perf_counter() - started:.0f} s", style="dim")
+        console.print(Text(f"Loaded {name} in {time.perf_counter() - started:.0f} s", "dim"))
     with core:
         yield
 
@@ -228,7 +236,7 @@ def _logged_stderr() -> Iterator[Console]:
     try:
         yield console
     except EngineStartError:
-        console.print(f"The engine's log is in {path}", style="red", highlight=False)
+        console.print(Text(f"The engine's log is in {path}", "red"))
         raise
     finally:
         os.dup2(terminal, 2)

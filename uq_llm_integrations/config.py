@@ -18,14 +18,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
 from uq_llm_integrations.backends.base import Backend
 from uq_llm_integrations.backends.huggingface.backend import HuggingFaceBackend
 from uq_llm_integrations.backends.hybrid import Mode, hybrid_backend
 from uq_llm_integrations.backends.vllm.backend import VLLMEngineBackend
-from uq_llm_integrations.errors import ConfigurationError
+from uq_llm_integrations.config_places import Place, with_line
+from uq_llm_integrations.errors import ConfigurationError, UncertaintyError
+from uq_llm_integrations.plain_data import load_yaml, read_text
 from uq_llm_integrations.records import JsonObject
 from uq_llm_integrations.secret_values import SECRETS, BackendArguments, is_secret_name
 from uq_llm_integrations.settings import Settings
@@ -117,10 +118,36 @@ class Configuration(Settings):
         if not isinstance(source, Mapping | str | Path):
             kind = type(source).__name__  # not its value, with a secret in it
             raise ConfigurationError(f"{kind} is neither the path of a file nor a mapping")
-        plain = source if isinstance(source, Mapping) else load_mapping(Path(source))
+        if isinstance(source, Mapping):
+            return cls._of(source)
+        plain = load_mapping(path := Path(source))
+        try:
+            return cls._of(plain)
+        except UncertaintyError as error:
+            with_line(error, path, cls._place(plain))
+            raise
+
+    @classmethod
+    def _of(cls, plain: Mapping[Any, Any]) -> Configuration:
         if wrong := [name for name in plain if not isinstance(name, str)]:
             raise ConfigurationError(f"the name of an option is {wrong[0]!r}, not a text")
-        return cls(**_with_methods(with_secrets(plain)))
+        try:
+            return cls(**_with_methods(with_secrets(plain)))
+        except RecursionError as error:
+            raise ConfigurationError("a value stands too deep, or contains itself") from error
+
+    @classmethod
+    def _place(cls, plain: Mapping[str, Any]) -> Place:
+        """Return where the first thing is that pydantic finds wrong, () where it does not know."""
+        try:
+            BaseModel.__init__(cls.__new__(cls), **_with_methods(with_secrets(plain)))
+        except ValidationError as error:
+            place = error.errors(include_url=False, include_input=False)[0]["loc"]
+            in_scorer = place[:1] == ("methods",) and "scorer" in plain
+            return ("scorer", "type", *place[1:]) if in_scorer else place
+        except (UncertaintyError, TypeError):  # found before pydantic reads anything
+            return ()
+        return ()
 
     @property
     def given(self) -> JsonObject:
@@ -166,22 +193,13 @@ def _secret(variable: str, path: str) -> SecretStr:
     return SecretStr(os.environ[variable])
 
 
-def _without_lines(error: yaml.YAMLError) -> yaml.YAMLError:
-    """Return the error without the line of the file in its text, in which a secret may stand."""
-    for mark in (getattr(error, "problem_mark", None), getattr(error, "context_mark", None)):
-        if mark is not None:
-            mark.buffer = None
-    return error
-
-
 def load_mapping(path: Path) -> JsonObject:
     """Return what a YAML file says; raise ConfigurationError where it is no mapping."""
+    text = read_text(path)
     try:
-        loaded = yaml.safe_load(path.read_text())
-    except OSError as error:
+        loaded = load_yaml(text)
+    except ConfigurationError as error:
         raise ConfigurationError(f"{path} cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        raise ConfigurationError(f"{path} cannot be read: {_without_lines(error)}") from error
     if not isinstance(loaded, dict):
         raise ConfigurationError(f"{path} is no mapping of names to values")
     return loaded

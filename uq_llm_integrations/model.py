@@ -40,7 +40,7 @@ from uq_llm_integrations.strategies.base import (
     completed,
     run_strategies,
 )  # fmt: skip  # a list of names
-from uq_llm_integrations.strategies.streaming import check_stream, stream_strategy
+from uq_llm_integrations.strategies.streaming import EndedBy, check_stream, stream_strategy
 from uq_llm_integrations.truncation import (
     GivenText,
     Ids,
@@ -111,6 +111,8 @@ class UncertaintyModel:
             self.method_options,
             settings.stop_if,
         )
+        if settings.stop_if is not None:
+            self.strategy = EndedBy(self.strategy, settings.stop_if)
         self._capabilities = capabilities
 
     @cached_property

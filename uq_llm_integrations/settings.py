@@ -119,8 +119,7 @@ class Settings(BaseModel):
     early_stop: EarlyStop | None = None
     """Ends a sample inside the engine once it is too uncertain."""
     stop_if: When | None = None
-    """Ends a stream once it holds of the tokens so far; answers that are not streamed are not
-    touched by it."""
+    """Ends an answer, streamed or not, once it holds of the tokens so far."""
     n: Annotated[int, _counted("n", 1)] = 1
     """How many samples there are, where the strategy leaves it open."""
     top_logprobs: Annotated[int, _counted("top_logprobs", -1)] = 0

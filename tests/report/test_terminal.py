@@ -45,3 +45,14 @@ def test_no_name_of_a_method_is_cut_in_a_narrow_terminal():
     console = Console(record=True, width=30)
     console.print(score_table([("semantic_entropy_empirical", Score("m", reason="far " * 20))]))
     assert "…" not in console.export_text()
+
+
+def test_what_a_model_says_is_neither_markup_nor_a_command_to_the_terminal():
+    text = "[red]a[/] [/b] \x1b[31mb\x9b2J \u202ec"
+    result = UncertaintyModel(ScriptedBackend([text])).generate("?")
+    table = score_table([("token_ccp", Score("token_ccp", reason="[bold]why[/] \x1b[1m"))])
+    console = Console(record=True, width=200, force_terminal=True, color_system=None)
+    console.print(render(result, [list(text)]))
+    console.print(table)
+    shown = console.export_text(styles=False)
+    assert "[red]a[/] [/b] ␛[31mb�2J �c" in shown and "[bold]why[/] ␛[1m" in shown

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.fuzzing import fuzz
 from uq_llm_integrations import (
     Abstain,
     ConfigurationError,
@@ -11,6 +12,7 @@ from uq_llm_integrations import (
     Retry,
     Single,
     Stepwise,
+    UncertaintyError,
     agreement,
     score,
     token_max,
@@ -109,3 +111,60 @@ def test_text_is_accepted_wherever_a_condition_is():
 def test_wrong_text_is_refused_at_construction(construct):
     with pytest.raises(ConfigurationError, match="wanted a comparison"):
         construct()
+
+
+NAMES = "entropy > <= 1.5 - inf and or not ( ) worst_window( , 8 agreement calibrated( 1e400 True"
+WORDS = st.sampled_from([*NAMES.split(), *"'\"\\\n\0é", "9" * 400])
+
+
+@fuzz()
+@given(st.lists(WORDS, max_size=20).map(" ".join) | st.text(max_size=30))
+def test_any_text_is_a_condition_that_is_read_again_or_refused(text):
+    try:
+        condition = parse_condition(text)
+    except UncertaintyError as error:
+        assert str(error)
+        return
+    assert parse_condition(repr(condition)) == condition
+
+
+@pytest.mark.parametrize("unit", ["(", "not ", "-", "((entropy > 1) or ", "[", " ", "9", "'"])
+def test_no_text_takes_long_to_refuse(unit):
+    with pytest.raises(ConfigurationError):
+        parse_condition(unit * (15_000 // len(unit)))
+
+
+@pytest.mark.parametrize("levels", [20, 33])
+def test_brackets_have_a_limit(levels):
+    text = "(" * levels + "entropy > 1" + ")" * levels
+    if levels <= 32:
+        assert parse_condition(text) == (score("entropy") > 1)
+    else:
+        with pytest.raises(ConfigurationError, match="32 brackets"):
+            parse_condition(text)
+
+
+@pytest.mark.parametrize("numbers", [18, 200])
+def test_the_ways_in_which_a_condition_can_hold_have_a_limit(numbers):
+    parts = [f"(entropy > {i + 1} or maxprob > {i + 1})" for i in range(numbers)]
+    with pytest.raises(ConfigurationError, match=r"ways to be met|comparisons"):
+        parse_condition(" and ".join(parts))
+    with pytest.raises(ConfigurationError, match=r"ways to be met|comparisons"):
+        condition = parse_condition(parts[0])
+        for part in parts[1:]:
+            condition = condition & parse_condition(part)
+
+
+@pytest.mark.parametrize("threshold", ["9" * 400, "1e400", "True", "-1e999"])
+def test_a_threshold_is_a_number_that_a_float_can_hold(threshold):
+    with pytest.raises(ConfigurationError, match="wanted a number"):
+        parse_condition(f"entropy > {threshold}")
+    with pytest.raises(ConfigurationError, match="must be a number"):
+        score("entropy") > 10**400  # noqa: B015  # it is refused
+    assert parse_condition("entropy < inf and maxprob > 1").literals()
+
+
+@pytest.mark.parametrize("given", [None, b"entropy > 1", 3])
+def test_a_condition_is_a_text(given):
+    with pytest.raises(ConfigurationError, match="text"):
+        parse_condition(given)

@@ -25,6 +25,7 @@ from uq_llm_integrations import (
     ScriptedLine,
     Single,
     Stepwise,
+    UncertaintyModel,
     agreement,
     score,
     token_max,
@@ -294,3 +295,15 @@ async def test_a_whole_stream_is_not_reported_as_closed():
     pieces = [await anext(stream) for _ in "Paris."]
     await stream.aclose()
     assert pieces[-1].result.text == "Paris." and drawn == []
+
+
+@pytest.mark.parametrize("stop_if", [DOUBTFUL, worst_window("entropy", 4) > 2])
+def test_an_answer_that_is_not_streamed_ends_where_its_stream_does(stop_if):
+    model = UncertaintyModel(
+        ScriptedBackend([UNSURE] * 3), stop_if=stop_if, uncertain_when=DOUBTFUL
+    )
+    *_, last = model.stream([{"role": "user", "content": "?"}])
+    for result in (model.generate("?"), model.chat([{"role": "user", "content": "?"}]).result):
+        assert result.text == last.result.text == "l"
+        assert result.sampling_end.kind == "stopped_early"
+        assert result.decision.is_uncertain

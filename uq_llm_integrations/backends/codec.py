@@ -246,7 +246,7 @@ def _call(call: Message) -> dict[str, object]:
     arguments = function.get("arguments") or {}
     try:
         parsed = json.loads(arguments) if isinstance(arguments, str) else arguments
-    except ValueError:
+    except (ValueError, RecursionError):
         parsed = arguments
     return {"name": function.get("name"), "arguments": parsed}
 

@@ -227,7 +227,7 @@ def _object(edit: HumanDecision, action: Action, place: str) -> Any:
         return TypeAdapter(kind).validate_python(data)
     except ValidationError as error:
         wrong = validation_text(error)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         wrong = str(error)
     given = f"{place}.args is {edit.args!r}"
     raise InvalidRequestError(f"{given}, which is no {kind.__name__}: {wrong}")

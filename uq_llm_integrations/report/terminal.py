@@ -16,6 +16,12 @@ SCALE = ((0.25, "green3"), (0.75, "chartreuse3"), (1.5, "gold3"), (3.0, "dark_or
 
 _ABOVE = "red3"
 
+_SIGNS: dict[int, int | str] = {
+    **{code: 0x2400 + code for code in range(0x20) if chr(code) not in "\n\t"},
+    **dict.fromkeys([*range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)], "\ufffd"),
+}
+"""Signs for control characters, and for those that turn the direction of a text."""
+
 
 def render(result: Result, texts: Sequence[Sequence[str]]) -> RenderableType:
     """Return all candidates with their scores, and what they cost."""
@@ -30,14 +36,19 @@ def heat_text(candidate: Candidate, texts: Sequence[str]) -> Text:
 
     Tokens that the answer leaves out, such as the end of text, are shown dimmed as symbols.
     """
-    trace, text, shown = candidate.trace, Text(), 0
+    trace, text, length = candidate.trace, Text(), 0
     entropies = trace.entropy if trace.entropy is not None else trace.entropy_upper
     for i, piece in enumerate(texts):
         colour = colour_of(float(entropies[i])) if entropies is not None else "default"
-        is_shown = shown < len(candidate.text)
-        shown += len(piece)
-        text.append(piece if is_shown else "⏎", Style(color=colour, dim=not is_shown))
+        is_shown = length < len(candidate.text)
+        length += len(piece)
+        text.append(shown(piece) if is_shown else "⏎", Style(color=colour, dim=not is_shown))
     return text
+
+
+def shown(text: str) -> str:
+    """Return a text with signs in place of control characters, which a terminal would follow."""
+    return text.translate(_SIGNS)
 
 
 def colour_of(entropy: float) -> str:
@@ -51,7 +62,8 @@ def score_table(scores: Sequence[tuple[str, Score]]) -> Table:
     for column in ("method", "score", "note"):
         table.add_column(column, overflow="fold")  # rather than cut
     for name, score in scores:
-        table.add_row(name, _number(score), score.reason or "", style=None)
+        cells = (name, _number(score), score.reason or "")
+        table.add_row(*(Text(shown(cell)) for cell in cells))  # no markup, whatever they say
     return table
 
 

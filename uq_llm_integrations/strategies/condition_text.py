@@ -7,15 +7,15 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 
-from uq_llm_integrations.errors import ConfigurationError, UncertaintyError
+from uq_llm_integrations.errors import ConfigurationError, UncertaintyError, reason
 from uq_llm_integrations.strategies import quantities
+from uq_llm_integrations.strategies.condition_grammar import read_condition, shown
 from uq_llm_integrations.strategies.conditions import (
-    And,
     Comparison,
     Condition,
     Operator,
-    Or,
     Quantity,
+    is_finite,
 )
 
 _OPERATORS: dict[type[ast.cmpop], Operator] = {
@@ -24,6 +24,8 @@ _OPERATORS: dict[type[ast.cmpop], Operator] = {
     ast.Lt: "<",
     ast.LtE: "<=",
 }
+_COMPARISON = "a comparison such as `entropy > 1.5`"
+_LONGEST, _MOST_BRACKETS = 5000, 4
 _WINDOWS: dict[str, Callable[..., Quantity]] = {
     "token_mean": quantities.token_mean,
     "token_max": quantities.token_max,
@@ -67,31 +69,32 @@ def parse_condition(text: str) -> Condition:
 
     A comparison has a method's name, `agreement`, or a window such as `worst_window(entropy, 8)` on
     its left, and on its right a number, or `calibrated("file.json", "name")`. `and`, `or`, `not`
-    and brackets compose them. Raises ConfigurationError for anything else.
+    and brackets compose them. Raises ConfigurationError for anything else, and for more than 20,000
+    characters, 32 brackets and `not` around each other, or 100 comparisons.
 
     Example:
         >>> parse_condition("worst_window(entropy, 8) > 3")
         worst_window(entropy, 8) > 3
     """
+    if not isinstance(text, str):
+        raise ConfigurationError(f"a condition is a text, not {type(text).__name__}")
+    return read_condition(text, _comparison)
+
+
+def _comparison(text: str) -> Condition:
+    """Return what the text of one comparison says, which has few brackets and no deep parts."""
+    if len(text) > _LONGEST or text.count("(") > _MOST_BRACKETS:
+        raise ConfigurationError(f"{shown(text)} cannot be read; wanted {_COMPARISON}")
     try:
-        tree = ast.parse(text.strip(), mode="eval")
-    except SyntaxError as error:
-        raise ConfigurationError(f"the condition {text!r} cannot be read: {error.msg}") from error
-    return _condition(tree.body, text)
-
-
-def _condition(node: ast.expr, text: str) -> Condition:
+        node = ast.parse(text, mode="eval").body
+    except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
+        why = getattr(error, "msg", None) or reason(error)
+        raise ConfigurationError(f"the condition {shown(text)} cannot be read: {why}") from error
     match node:
-        case ast.BoolOp(op=ast.And(), values=values):
-            return And(*(_condition(value, text) for value in values))
-        case ast.BoolOp(op=ast.Or(), values=values):
-            return Or(*(_condition(value, text) for value in values))
-        case ast.UnaryOp(op=ast.Not(), operand=operand):
-            return ~_condition(operand, text)
         case ast.Compare(left=left, ops=[sign], comparators=[right]):
             if operator := _OPERATORS.get(type(sign)):
                 return Comparison(_quantity(left, text), operator, _threshold(right, text))
-    raise _unreadable(node, text, "a comparison such as `entropy > 1.5`")
+    raise _unreadable(node, text, _COMPARISON)
 
 
 def _quantity(node: ast.expr, text: str) -> Quantity:
@@ -109,16 +112,18 @@ def _quantity(node: ast.expr, text: str) -> Quantity:
 
 def _size(node: ast.expr, text: str) -> int:
     match node:
-        case ast.Constant(value=int(size)):
+        case ast.Constant(value=int(size)) if not isinstance(size, bool):
             return size
     raise _unreadable(node, text, "a number of tokens")
 
 
 def _threshold(node: ast.expr, text: str) -> float:
     match node:
-        case ast.Constant(value=int() | float() as number):
+        case ast.Constant(value=int() | float() as number) if _is_number(number):
             return float(number)
-        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as number)):
+        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as number)) if (
+            _is_number(number)
+        ):
             return -float(number)
         case ast.Name(id="inf"):
             return math.inf
@@ -132,6 +137,11 @@ def _threshold(node: ast.expr, text: str) -> float:
     raise _unreadable(node, text, 'a number or `calibrated("file.json", "name")`')
 
 
+def _is_number(value: float) -> bool:
+    return not isinstance(value, bool) and is_finite(value)
+
+
 def _unreadable(node: ast.expr, text: str, wanted: str) -> ConfigurationError:
-    part = ast.get_source_segment(text.strip(), node) or text
-    return ConfigurationError(f"{part!r} in the condition {text!r} cannot be read; wanted {wanted}")
+    part = ast.get_source_segment(text, node) or text
+    why = f"{shown(part)} in the condition {shown(text)} cannot be read; wanted {wanted}"
+    return ConfigurationError(why)

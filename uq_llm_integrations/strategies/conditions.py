@@ -11,11 +11,12 @@ answer (`Scored`).
 from __future__ import annotations
 
 import math
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import product
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Literal, NamedTuple, Protocol
 
 from uq_llm_integrations.backends.base import Capabilities
 from uq_llm_integrations.errors import ConfigurationError, InvalidRequestError
@@ -25,6 +26,21 @@ from uq_llm_integrations.records import NOT_REQUESTED, Result, Score, TokenTrace
 
 Operator = Literal[">", ">=", "<", "<="]
 _OPPOSITE: dict[Operator, Operator] = {">": "<=", "<=": ">", "<": ">=", ">=": "<"}
+
+MOST_LEVELS = 32
+"""How deep conditions may be composed of others."""
+
+MOST_COMPARISONS = 100
+"""How many simple conditions one may be made of."""
+
+MOST_CLAUSES = 1000
+"""How many ways to hold, or not to, a condition may have: the size of its normal forms."""
+
+
+def is_finite(value: float) -> bool:
+    """Whether a number is one that a float can hold."""
+    return abs(value) <= sys.float_info.max
+
 
 Interval = tuple[float, float]
 """The lower and the upper end of what is known; equal where it is exact."""
@@ -147,7 +163,7 @@ class Comparison(Condition):
 
     def __post_init__(self) -> None:
         is_number = isinstance(self.threshold, int | float) and not isinstance(self.threshold, bool)
-        if not is_number or math.isnan(self.threshold):
+        if not is_number or not (is_finite(self.threshold) or abs(self.threshold) == math.inf):
             raise ConfigurationError(
                 f"the threshold of {self.quantity!r} is {self.threshold!r}; it must be a number"
             )
@@ -215,10 +231,21 @@ class _Composed(Condition):
             if not isinstance(part, Condition):
                 raise ConfigurationError(f"{part!r} is not a condition")
         self.parts = tuple(self._flat(parts))
+        self._check_size()
         if not any(map(_can_hold, self.clauses(negated=False))):
             raise ConfigurationError(f"{self!r} can never hold")
         if not any(map(_can_hold, self.clauses(negated=True))):
             raise ConfigurationError(f"{self!r} always holds")
+
+    def _check_size(self) -> None:
+        size = _size(self)
+        for count, most, of in (
+            (size.levels, MOST_LEVELS, "levels of brackets and `not`"),
+            (size.literals, MOST_COMPARISONS, "comparisons"),
+            (max(size.held, size.denied), MOST_CLAUSES, "ways to be met or not"),
+        ):
+            if count > most:
+                raise ConfigurationError(f"a condition has {count} {of}; allowed are {most}")
 
     def _flat(self, parts: Iterable[Condition]) -> Iterator[Condition]:
         """Yield the parts; (a and b) and c is a and b and c, as in text."""
@@ -325,6 +352,30 @@ def _holds(value: float, operator: Operator, threshold: float) -> bool:
             return value < threshold
         case "<=":
             return value <= threshold
+
+
+class _Size(NamedTuple):
+    """How large a condition is, and how many clauses its two normal forms have."""
+
+    levels: int = 0
+    literals: int = 1
+    held: int = 1
+    denied: int = 1
+
+
+def _size(condition: Condition) -> _Size:
+    """Return a size without building the normal forms; parts were measured before."""
+    if not isinstance(condition, _Composed):
+        return _Size()
+    parts = [_size(one) for one in condition.parts]
+    levels = 1 + max((one.levels for one in parts), default=0)
+    literals = sum(one.literals for one in parts)
+    held, denied = [one.held for one in parts], [one.denied for one in parts]
+    if isinstance(condition, And):
+        return _Size(levels, literals, math.prod(held), sum(denied))
+    if isinstance(condition, Or):
+        return _Size(levels, literals, sum(held), math.prod(denied))
+    return _Size(levels, literals, sum(denied), sum(held))
 
 
 def _can_hold(clause: list[Signed]) -> bool:

@@ -1,6 +1,7 @@
 """What conditions compare: scores, windows over tokens, and how far the samples agree."""
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -10,6 +11,7 @@ import numpy as np
 from uq_llm_integrations.errors import ConfigurationError, suggestion
 from uq_llm_integrations.methods.registry import find_method
 from uq_llm_integrations.methods.scoring import token_values
+from uq_llm_integrations.plain_data import read_text
 from uq_llm_integrations.records import Floats, Result
 from uq_llm_integrations.strategies.answers import Answer, normalised_answer
 from uq_llm_integrations.strategies.conditions import Interval, Quantity, Scored, score_of
@@ -175,15 +177,16 @@ def load_threshold(path: str | Path, name: str) -> float:
         uncertain = score("entropy") > load_threshold("calibration.json", "entropy")
     """
     try:
-        thresholds = json.loads(Path(path).read_text())["thresholds"]
+        thresholds = json.loads(read_text(path))["thresholds"]
         value = thresholds[name]
-    except (OSError, ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise ConfigurationError(f"{path} is no calibration file: {error}") from error
     except KeyError as error:
         if error.args == ("thresholds",):
             raise ConfigurationError(f"{path} has no 'thresholds'") from error
         near = suggestion(name, thresholds)
         raise ConfigurationError(f"{path} has no threshold {name!r}{near}") from error
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not abs(value) < math.inf:
         raise ConfigurationError(f"the threshold {name!r} in {path} is {value!r}, not a number")
     return float(value)

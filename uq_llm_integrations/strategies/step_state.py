@@ -111,7 +111,7 @@ class StepState:
             plain |= {name: tuple(plain[name]) for name in ("prompt_ids", "token_ids")}
             plain |= {"usage": Usage(**plain["usage"]), "trace": _trace(plain["trace"])}
             return cls(**plain, steps=tuple(steps))
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ConfigurationError(f"this is no saved state: {error!r}") from error
 
 

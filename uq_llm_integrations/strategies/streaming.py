@@ -75,6 +75,28 @@ async def stream_strategy(
             yield piece
 
 
+@dataclass(frozen=True)
+class EndedBy(Strategy):
+    """Ends an answer that nobody sees before where its stream would be ended by a condition."""
+
+    strategy: Strategy
+    stop_if: Condition | str
+
+    async def __call__(self, run: Run) -> Result:
+        """Return the result that the stream ends with."""
+        if run.request.n != 1:
+            raise InvalidRequestError(
+                f"stop_if ends one answer; n is {run.request.n}, allowed is 1"
+            )
+        async with closed_at_end(stream_strategy(self.strategy, run, self.stop_if)) as pieces:
+            results = [piece.result async for piece in pieces if piece.result]
+        return results[-1]
+
+    def samples(self, request: Request) -> int:
+        """Return the strategy's."""
+        return self.strategy.samples(request)
+
+
 async def _one_piece(
     strategy: Strategy, run: Run, stop_if: Condition | None
 ) -> AsyncGenerator[AnswerPiece, None]:

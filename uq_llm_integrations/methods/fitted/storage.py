@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uq_llm_integrations.errors import ConfigurationError, MissingDependencyError, reason
+from uq_llm_integrations.plain_data import read_text
 from uq_llm_integrations.records import Layer
 
 FORMAT = 1
@@ -50,9 +51,9 @@ def load_fit(folder: Path | str, kind: str, *, model: str, layer: Layer) -> Arra
     """Return the arrays that `save_fit` wrote; refuse those of another model, layer or format."""
     folder = Path(folder)
     try:
-        description = json.loads((folder / f"{kind}.json").read_text("utf-8"))
+        description = json.loads(read_text(folder / f"{kind}.json"))
         content = (folder / f"{kind}.safetensors").read_bytes()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError, ConfigurationError) as error:
         raise ConfigurationError(f"there is no {kind} fit in {folder}: {reason(error)}") from error
     description = description if isinstance(description, dict) else {}
     _check_description(description, kind, model, layer)
