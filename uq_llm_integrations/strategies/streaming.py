@@ -86,7 +86,7 @@ class EndedBy(Strategy):
         """Return the result that the stream ends with."""
         if run.request.n != 1:
             raise InvalidRequestError(
-                f"stop_if ends one answer; n is {run.request.n}, allowed is 1"
+                f"stop_if ends one answer, n is {run.request.n}; allowed is 1"
             )
         async with closed_at_end(stream_strategy(self.strategy, run, self.stop_if)) as pieces:
             results = [piece.result async for piece in pieces if piece.result]
