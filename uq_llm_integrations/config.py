@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -25,7 +26,7 @@ from uq_llm_integrations.backends.huggingface.backend import HuggingFaceBackend
 from uq_llm_integrations.backends.hybrid import Mode, hybrid_backend
 from uq_llm_integrations.backends.vllm.backend import VLLMEngineBackend
 from uq_llm_integrations.config_places import Place, with_line
-from uq_llm_integrations.errors import ConfigurationError, UncertaintyError
+from uq_llm_integrations.errors import ConfigurationError, InvalidRequestError, UncertaintyError
 from uq_llm_integrations.plain_data import load_yaml, read_text
 from uq_llm_integrations.records import JsonObject
 from uq_llm_integrations.secret_values import SECRETS, BackendArguments, is_secret_name
@@ -99,6 +100,15 @@ Generator = Annotated[
 ]
 
 
+@contextmanager
+def configured() -> Iterator[None]:
+    """Make what no request may have a mistake of the configuration that it stands in."""
+    try:
+        yield
+    except InvalidRequestError as error:
+        raise ConfigurationError(str(error)) from error
+
+
 class Configuration(Settings):
     """A whole configuration file: the options of `Settings`, and where tokens come from.
 
@@ -132,7 +142,8 @@ class Configuration(Settings):
         if wrong := [name for name in plain if not isinstance(name, str)]:
             raise ConfigurationError(f"the name of an option is {wrong[0]!r}, not a text")
         try:
-            return cls(**_with_methods(with_secrets(plain)))
+            with configured():
+                return cls(**_with_methods(with_secrets(plain)))
         except RecursionError as error:
             raise ConfigurationError("a value stands too deep, or contains itself") from error
 

@@ -20,7 +20,7 @@ from uq_llm_integrations.backends.huggingface.backend import HuggingFaceBackend
 from uq_llm_integrations.backends.hybrid import Mode, hybrid_backend
 from uq_llm_integrations.backends.prompts import encode_given
 from uq_llm_integrations.backends.vllm.backend import COMMON_ARGUMENTS, VLLMEngineBackend
-from uq_llm_integrations.config import Configuration
+from uq_llm_integrations.config import Configuration, configured
 from uq_llm_integrations.errors import ConfigurationError
 from uq_llm_integrations.model import UncertaintyModel
 from uq_llm_integrations.records import JsonObject
@@ -64,6 +64,7 @@ class ModelFace(Settings):
         """Return the backend that the arguments describe; nothing is loaded yet."""
 
     @classmethod
+    @configured()
     def from_config(cls, source: str | Path | Mapping[str, Any]) -> Self:
         """Return the model that a YAML file or a dict describes (see `Configuration`)."""
         configuration = Configuration.read(source)
@@ -76,6 +77,8 @@ class ModelFace(Settings):
 
     @classmethod
     def _with_other(cls, own: JsonObject, other: JsonObject) -> JsonObject:
+        if not isinstance(own.get("engine_args") or {}, Mapping):
+            raise ConfigurationError(f"engine_args is no mapping, but {own['engine_args']!r}")
         for name in other.keys() - COMMON_ARGUMENTS:
             if get_close_matches(name, {*cls.model_fields, *SAMPLING_PARAMETERS}, cutoff=0.85):
                 raise ConfigurationError(unknown_option(name, cls.model_fields))

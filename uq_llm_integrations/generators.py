@@ -9,7 +9,7 @@ from typing import Any, Self, TypedDict
 
 from uq_llm_integrations.backends.base import Backend
 from uq_llm_integrations.backends.hybrid import Mode, hybrid_backend
-from uq_llm_integrations.config import Configuration
+from uq_llm_integrations.config import Configuration, configured
 from uq_llm_integrations.errors import ConfigurationError
 from uq_llm_integrations.methods.registry import DEFAULT_METHODS
 from uq_llm_integrations.model import UncertaintyModel
@@ -65,6 +65,7 @@ class VLLMStepGenerator:
         self._generated: list[Candidate] = []
 
     @classmethod
+    @configured()
     def from_config(cls, source: str | Path | Mapping[str, Any]) -> Self:
         """Return the generator that a YAML file or a dict describes; its strategy is stepwise."""
         configuration = Configuration.read(source)
@@ -248,6 +249,7 @@ class HybridUncertaintyGenerator:
         self.model = UncertaintyModel(backend, **combined(defaults, options))
 
     @classmethod
+    @configured()
     def from_config(cls, source: str | Path | Mapping[str, Any]) -> Self:
         """Return the generator that a YAML file or a dict describes."""
         configuration = Configuration.read(source)

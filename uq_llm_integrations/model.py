@@ -21,7 +21,7 @@ from uq_llm_integrations.chat.counting import count_tokens
 from uq_llm_integrations.chat.exchange import Exchange
 from uq_llm_integrations.chat.reply import ChatResult, ReplyPiece, Turn
 from uq_llm_integrations.chat.turns import Messages, turn_of
-from uq_llm_integrations.config import Configuration
+from uq_llm_integrations.config import Configuration, configured
 from uq_llm_integrations.errors import (
     ConfigurationError,
     EngineTimeoutError,
@@ -80,6 +80,7 @@ class UncertaintyModel:
         self._prepare()
 
     @classmethod
+    @configured()
     def from_config(cls, source: str | Path | Mapping[str, Any]) -> Self:
         """Return the model that a YAML file or a dict describes (see `Configuration`)."""
         configuration = Configuration.read(source)
@@ -170,8 +171,8 @@ class UncertaintyModel:
     ) -> list[Result]:
         """Return what `generate_all` does; `stop` has further stop strings, or is one."""
         model = self.with_options(**options)
-        if isinstance(prompts, str):
-            raise InvalidRequestError(f"the prompts are one text, {prompts!r}; give a list of them")
+        if isinstance(prompts, str) or not isinstance(prompts, Sequence):
+            raise InvalidRequestError(f"the prompts are {prompts!r}; give a list of texts")
         stops = stop_strings(stop)
         requests = [await model._request_or_error(prompt, stops) for prompt in prompts]
         model._refresh()

@@ -156,6 +156,8 @@ class Settings(BaseModel):
         try:
             super().__init__(**self._sealed(options))
             return
+        except RecursionError:
+            raise ConfigurationError("an option stands too deep, or contains itself") from None
         except ValidationError as error:
             # Pydantic wraps what its validators raise; callers are promised our own errors.
             causes = (one.get("ctx", {}).get("error") for one in error.errors())

@@ -1,6 +1,7 @@
 """What a backend can serve, and checks of a request that need no engine."""
 
 import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -9,7 +10,12 @@ from uq_llm_integrations.backends.sampling_values import (
 )
 from uq_llm_integrations.backends.sampling_values import SAMPLING_PARAMETERS as SAMPLING_PARAMETERS
 from uq_llm_integrations.backends.sampling_values import check_sampling, token_ids
-from uq_llm_integrations.errors import EmptyPromptError, InvalidRequestError, PromptTooLongError
+from uq_llm_integrations.errors import (
+    ConfigurationError,
+    EmptyPromptError,
+    InvalidRequestError,
+    PromptTooLongError,
+)
 from uq_llm_integrations.records import EarlyStop, JsonObject, Request
 
 MAX_N = 128
@@ -147,6 +153,15 @@ def check_early_stop(rule: EarlyStop, sampling: Mapping[str, object]) -> None:
     for name in ("structured_outputs", "min_tokens"):
         if sampling.get(name):
             raise InvalidRequestError(f"an early stop cannot end a sample under {name}")
+
+
+def check_limits(max_n: int, deadline: float = 1.0) -> None:
+    """Raise ConfigurationError for a `max_n` or a `deadline` that no backend can keep to."""
+    if isinstance(max_n, bool) or not isinstance(max_n, int) or max_n < 1:
+        raise ConfigurationError(f"max_n is {max_n!r}; allowed are whole numbers from 1")
+    is_number = isinstance(deadline, int | float) and not isinstance(deadline, bool)
+    if not is_number or not 0 < deadline <= sys.float_info.max:
+        raise ConfigurationError(f"deadline is {deadline!r}; allowed are seconds above 0")
 
 
 def check_n(n: int, max_n: int) -> None:

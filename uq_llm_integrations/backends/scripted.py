@@ -209,7 +209,7 @@ class ScriptedBackend(Backend):
 
 
 def _check(probability: float) -> None:
-    if not 0 < probability <= 1:
+    if not isinstance(probability, int | float) or not 0 < probability <= 1:
         raise ConfigurationError(
             f"probability is {probability!r}; allowed are numbers above 0 up to 1"
         )

@@ -115,6 +115,8 @@ class MethodOptions:
             )
         if self.stated_confidence is not None:
             _check_pattern(self.stated_confidence)
+        if not isinstance(self.hedges, Mapping):
+            raise ConfigurationError(f"hedges is {self.hedges!r}; it must be a mapping to numbers")
         for expression, confidence in self.hedges.items():
             _check_hedge(expression, confidence)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import math
+import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -364,7 +364,8 @@ def check_count(name: str, value: int, least: int = 1) -> None:
 
 def check_number(name: str, value: float) -> None:
     """Raise ConfigurationError unless the value is a finite number from 0."""
-    if not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not 0 <= value <= sys.float_info.max:
         raise ConfigurationError(f"{name} is {value!r}; it must be a number from 0")
 
 

@@ -72,6 +72,8 @@ class BestOfN(Strategy):
 
     def __post_init__(self) -> None:
         check_count("n", self.n)
+        if not isinstance(self.by, str):
+            raise ConfigurationError(f"by is {self.by!r}; it is a method's name or a vote's")
         check_orders(self._method)
         check_number("power", self.power)
         if self.wave is not None:

@@ -62,9 +62,10 @@ class Retry(Strategy):
         object.__setattr__(self, "when", as_condition(self.when))
         check_count("attempts", self.attempts)
         given = self.temperatures
-        object.__setattr__(
-            self, "temperatures", (given,) if isinstance(given, float) else (*given,)
-        )
+        given = (given,) if isinstance(given, int | float) else given
+        if not isinstance(given, list | tuple):
+            raise ConfigurationError(f"temperatures is {given!r}; it must be a tuple of numbers")
+        object.__setattr__(self, "temperatures", tuple(given))
         for value in self.temperatures:
             check_number("a temperature", value)
 

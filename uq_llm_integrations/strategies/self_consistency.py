@@ -56,6 +56,9 @@ class SelfConsistency(Strategy):
         check_count("n", self.n)
         check_count("wave", self.wave)
         check_orders(self.method)
+        for name, share in (("settle", self.settle), ("give_up", self.give_up)):
+            if not isinstance(share, int | float | None):
+                raise ConfigurationError(f"{name} is {share!r}; it must be a number or None")
         if self.settle is not None and not 0.5 < self.settle <= 1.0:
             raise ConfigurationError(
                 f"settle is {self.settle!r}; allowed are None and numbers above 0.5, up to 1"

@@ -55,8 +55,11 @@ class Boundary:
     thinking: tuple[str, str] | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.strings, str):
-            raise ConfigurationError(f"strings is {self.strings!r}; it must be a tuple of strings")
+        for name, given in (("strings", self.strings), ("thinking", self.thinking or ())):
+            if not isinstance(given, list | tuple):
+                raise ConfigurationError(f"{name} is {given!r}; it must be a tuple of strings")
+        if not isinstance(self.pattern, str | None):
+            raise ConfigurationError(f"pattern is {self.pattern!r}; it must be a text")
         if not all(isinstance(s, str) and s for s in self.stop_strings):
             raise ConfigurationError("a boundary string is empty; it would end every step at once")
         if self.max_tokens is not None:

@@ -15,6 +15,7 @@ from uq_llm_integrations.backends.batching import in_batches
 from uq_llm_integrations.backends.capabilities import (
     MAX_N,
     Capabilities,
+    check_limits,
     check_request,
     check_text,
 )
@@ -121,6 +122,7 @@ class HuggingFaceBackend(TokenizerBackend):
             tokenizer=tokenizer,
             others=sealed(from_pretrained),
         )
+        check_limits(max_n)
         self._model = name
         self._max_n, self._one_by_one = max_n, sequential_generation
         self._thread = ModelThread(options, ready, empty_cache_after_step)

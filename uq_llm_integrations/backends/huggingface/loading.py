@@ -67,7 +67,7 @@ class ModelOptions:
         if self.quantization and find_spec("bitsandbytes") is None:
             raise MissingDependencyError("bitsandbytes", "hf")
         share = self.gpu_memory_utilization
-        if share is not None and not 0 < share <= 1:
+        if share is not None and not (isinstance(share, int | float) and 0 < share <= 1):
             raise ConfigurationError(
                 f"gpu_memory_utilization is {share!r}; allowed are fractions above 0 and up to 1"
             )

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from uq_llm_integrations.backends.base import Backend, Capabilities
-from uq_llm_integrations.backends.capabilities import MAX_N, check_request
+from uq_llm_integrations.backends.capabilities import MAX_N, check_limits, check_request
 from uq_llm_integrations.backends.codec import Tokenizer, TokenizerBackend
 from uq_llm_integrations.backends.event_loop import LoopThread
 from uq_llm_integrations.backends.sampling_values import token_ids
@@ -113,6 +113,7 @@ class VLLMEngineBackend(TokenizerBackend):
         if engine is not None and engine_args:
             raise ConfigurationError(f"a ready engine takes no engine arguments: {[*engine_args]}")
         engine_args = sealed(engine_args)
+        check_limits(max_n, deadline)
         _check_restarts(restart_engine)
         self._max_n, self._deadline, self._restarts = max_n, deadline, restart_engine
         self._engine_args = engine_args
