@@ -48,6 +48,9 @@ def values(score) -> list[float]:
         ("巴黎。罗马！", ["巴黎。", "罗马！"]),
         (" \n ", []),
         ("", []),
+        ("Wait... what?!...", ["Wait...", "what?!..."]),
+        ("a" + "." * 50_000 + "b", ["a" + "." * 50_000 + "b"]),
+        ("a" + "?!" * 25_000 + "b.", ["a" + "?!" * 25_000 + "b."]),
     ],
 )
 def test_sentences_end_with_stops_and_lines(text, expected):

@@ -17,7 +17,12 @@ Span = tuple[int, int]
 
 Spans = Callable[[str], Sequence[Span]]
 
-_SENTENCE = re.compile(r"""\S.*?(?:[。？！]+|[.?!…]+(?=["'”’)\]]*(?:\s|$))|(?=\n)|$)["'”’)\]]*""")
+# A run of stops is looked at once: where it ends no sentence, no shorter part of it does.
+_ENDS = r"""(?=["'”’)\]]*(?:\s|$))"""
+_SENTENCE = re.compile(
+    rf"""(?:[.?!…]{{2,}}+{_ENDS}"""
+    rf"""|\S.*?(?:[。？！]+|(?<![.?!…])[.?!…]++{_ENDS}|(?=\n)|$))["'”’)\]]*"""
+)
 
 
 def sentences(text: str) -> list[Span]:
