@@ -75,3 +75,23 @@ def test_a_wrong_sampling_parameter_in_a_configuration_is_its_mistake():
     for options in ({"max_tokens": "ten"}, {"n": 10**6}, {"sampling": {"top_k": "x"}}):
         with pytest.raises(ConfigurationError):
             uq.UncertaintyModel.from_config({"generator": {"model": "smollm2"}, **options})
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        {"methods": ["entropy"]},
+        {"model": "m"},
+        {"sampling": {}},
+        {"trust_remote_code": True},
+        [],
+        None,
+    ],
+    ids=str,
+)
+def test_sampling_sets_sampling_parameters_alone(sampling):
+    for make in (uq.Settings, chat):
+        with pytest.raises(ValueError, match="sampling"):
+            make(sampling=sampling)
+    with pytest.raises(ConfigurationError, match="sampling"):
+        uq.Configuration.read({"generator": {"model": "smollm2"}, "sampling": sampling})

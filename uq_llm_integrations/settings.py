@@ -40,6 +40,9 @@ from uq_llm_integrations.strategies.retry import RetryErrors
 ALL_AFFORDABLE = "all affordable"
 """In place of names: all methods that the backend can serve and that need nothing fitted."""
 
+HOISTED = frozenset({"temperature", "max_tokens", "stop", "n"})
+"""Options that may also stand among the sampling parameters, which they are for vLLM."""
+
 NO_PART_OF_ANSWERS = frozenset({"timeout", "max_retries"})
 """Options that change no answer and no score; a new one is taken to change them."""
 
@@ -257,14 +260,14 @@ class Settings(BaseModel):
 
 
 def hoisted(options: Mapping[str, Any]) -> JsonObject:
-    """Return options with those fields as options of their own that stand in their `sampling`.
+    """Return options with those as options of their own that may stand in their `sampling`.
 
     Where one stands in both places, the option counts.
     """
-    sampling = options.get("sampling") or {}
+    sampling = options.get("sampling", {})
     if not isinstance(sampling, Mapping):
         raise ConfigurationError(f"sampling is {sampling!r}; it maps parameters to their values")
-    fields = {name: one for name, one in sampling.items() if name in Settings.model_fields}
+    fields = {name: one for name, one in sampling.items() if name in HOISTED}
     rest = {name: one for name, one in sampling.items() if name not in fields}
     return {**fields, **options, "sampling": rest}
 
