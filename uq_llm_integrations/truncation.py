@@ -9,8 +9,13 @@ from uq_llm_integrations.backends.event_loop import together
 from uq_llm_integrations.backends.metering import MeteredBackend
 from uq_llm_integrations.backends.prompts import encode_given
 from uq_llm_integrations.backends.row_checks import sound_candidate
+from uq_llm_integrations.backends.sampling_values import token_ids
 from uq_llm_integrations.backends.token_texts import candidate_texts
-from uq_llm_integrations.errors import ConfigurationError, HighUncertaintyError
+from uq_llm_integrations.errors import (
+    ConfigurationError,
+    HighUncertaintyError,
+    InvalidRequestError,
+)
 from uq_llm_integrations.methods.options import MethodOptions
 from uq_llm_integrations.methods.registry import DEFAULT_METHODS, check_available
 from uq_llm_integrations.records import Candidate, Decision, Request, Result, Score, Usage
@@ -113,6 +118,7 @@ async def score_truncated_texts(
     Example:
         scores = await score_truncated_texts(backend, request, ["Par", "Paris"], [candidate])
     """
+    _check_given(texts, generated)
     policy = policy or Policy()
     methods = tuple(dict.fromkeys([*methods, *policy.methods]))
     check_available(methods, backend.capabilities, options)
@@ -143,6 +149,13 @@ async def score_truncated_texts(
         found.append(run.assess(_counted(result, cut)))
     decided = _decided(policy, await together(found))
     return [_truncated_score(result, cut) for result, cut in zip(decided, cuts, strict=True)]
+
+
+def _check_given(texts: object, generated: object) -> None:
+    if isinstance(texts, str) or not isinstance(texts, Sequence):
+        raise InvalidRequestError(f"the texts are {texts!r}; give a list of texts or token ids")
+    if not isinstance(generated, Sequence) or not all(isinstance(g, Candidate) for g in generated):
+        raise InvalidRequestError(f"generated is {generated!r}; give a list of candidates")
 
 
 async def _passes(backend: Backend, request: Request, texts: Sequence[Ids]) -> list[Candidate]:
@@ -214,7 +227,7 @@ async def _cut(
     is_data: bool,
 ) -> _Cut:
     if not isinstance(text, str):
-        ids = tuple(text)
+        ids = tuple(token_ids("a text", text))
         for one, pieces in generated:
             if one.token_ids[: len(ids)] == ids:
                 return _Cut(ids, one, "".join(pieces[: len(ids)]))

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
-from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
+from typing import Any, Literal, Protocol, TypeVar, get_args, runtime_checkable
 
 from uq_llm_integrations.backends.base import Backend, Shared
 from uq_llm_integrations.backends.capabilities import MAX_N, Capabilities
@@ -50,6 +50,11 @@ def hybrid_backend(
     Example:
         backend = hybrid_backend("smollm2", "resident", huggingface={"quantization": "int8"})
     """
+    if mode not in get_args(Mode):
+        raise ConfigurationError(f"mode is {mode!r}; allowed are {', '.join(get_args(Mode))}")
+    for name, given in (("vllm", vllm), ("huggingface", huggingface)):
+        if not isinstance(given, Mapping | None):
+            raise ConfigurationError(f"{name} is {given!r}; it maps arguments to their values")
     engine = {"max_n": max_n, **(vllm or {})}
     if mode == "shared":
         if huggingface:
@@ -166,8 +171,9 @@ class HybridBackend(Backend):
 
     async def encode_data(self, text: str, *, continues: bool = False) -> tuple[int, ...]:
         """Return the token ids of a text in which names of control tokens are text."""
-        await self._check_tokens()
-        return await self._pair.codec.encode_data(text, continues=continues)
+        with self.open_calls.call():
+            await self._check_tokens()
+            return await self._pair.codec.encode_data(text, continues=continues)
 
     async def decode(self, token_ids: Sequence[int]) -> str:
         """Return the text of tokens, without special ones."""
