@@ -18,6 +18,7 @@ from uq_llm_integrations.report.metadata import Metadata
 from uq_llm_integrations.settings import combined
 from uq_llm_integrations.strategies.base import Run, Strategy
 from uq_llm_integrations.strategies.condition_text import as_condition
+from uq_llm_integrations.strategies.conditions import Condition
 from uq_llm_integrations.strategies.step_state import Step, StepState
 from uq_llm_integrations.strategies.stepwise import Stepwise
 from uq_llm_integrations.strategies.streaming import stopped_state
@@ -116,10 +117,9 @@ class VLLMStepGenerator:
         """
         model = self.model.with_options(**options)
         stepwise, run = _stepwise_of(model), model.run_of(model.request(state.prompt_ids))
-        stop_if = model.settings.stop_if
-        condition = None if stop_if is None else as_condition(stop_if)
+        stop_if = _stop_condition(model)
         while not state.is_finished:
-            state = stopped_state(await stepwise.advance(run, state), condition, run.request)
+            state = stopped_state(await stepwise.advance(run, state), stop_if, run.request)
             self._remember(state.candidate())
             yield state
 
@@ -169,7 +169,8 @@ class VLLMStepGenerator:
         self, model: UncertaintyModel, state: StepState, prompt: str | None = None
     ) -> Result:
         request = model.request(state.prompt_ids, prompt)
-        result = await model.answer(request, _Resumed(_stepwise_of(model), state))
+        resumed = _Resumed(_stepwise_of(model), state, _stop_condition(model))
+        result = await model.answer(request, resumed)
         self._remember(result.candidate)
         return result
 
@@ -189,6 +190,11 @@ def _stepwise_of(model: UncertaintyModel) -> Stepwise:
     return strategy
 
 
+def _stop_condition(model: UncertaintyModel) -> Condition | None:
+    stop_if = model.settings.stop_if
+    return None if stop_if is None else as_condition(stop_if)
+
+
 def _abstained(result: Result, state: StepState) -> tuple[Step, ...]:
     """Return an abstention as one step, nothing where the answer is accepted."""
     text = result.decision.text
@@ -199,15 +205,19 @@ def _abstained(result: Result, state: StepState) -> tuple[Step, ...]:
 
 @dataclass(frozen=True)
 class _Resumed(Strategy):
-    """Goes on from a state."""
+    """Goes on from a state, until a step is the last or the condition holds of the steps."""
 
     takes_steps = True
 
     stepwise: Stepwise
     state: StepState
+    stop_if: Condition | None
 
     async def __call__(self, run: Run) -> Result:
-        return await self.stepwise.finish(run, self.state)
+        state = self.state
+        while not state.is_finished:
+            state = stopped_state(await self.stepwise.step(run, state), self.stop_if, run.request)
+        return await self.stepwise.finish(run, state)
 
     def samples(self, request: Request) -> int:
         return self.stepwise.samples(request)
