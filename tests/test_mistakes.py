@@ -6,6 +6,7 @@ import pytest
 
 import uq_llm_integrations as uq
 from uq_llm_integrations import ConfigurationError, langchain
+from uq_llm_integrations.backends.hybrid import hybrid_backend
 
 SELF = {}
 SELF["a"] = SELF
@@ -48,6 +49,9 @@ def chat(**given):
             ["", [], 2],
         ),
         (chat, "engine_args", [True, "x"]),
+        (lambda **given: hybrid_backend("smollm2", **given), "mode", ["resident ", 3, None]),
+        (lambda **given: hybrid_backend("smollm2", **given), "vllm", [3, "x"]),
+        (lambda **given: hybrid_backend("smollm2", **given), "huggingface", [3]),
     ],
     ids=str,
 )
@@ -55,6 +59,24 @@ def test_a_value_of_a_wrong_kind_is_refused_by_its_name(make, name, values):
     for value in values:
         with pytest.raises(ConfigurationError, match=name.removesuffix("s")):
             make(**{name: value})
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"texts": None},
+        {"texts": "Paris"},
+        {"texts": [None]},
+        {"texts": [(1, "a")]},
+        {"texts": [(10**30,)]},
+        {"texts": ["P"], "generated": [3]},
+        {"texts": ["P"], "generated": None},
+    ],
+    ids=str,
+)
+def test_truncated_texts_are_texts_or_token_ids(given):
+    with pytest.raises(uq.InvalidRequestError):
+        uq.UncertaintyModel(backend()).score_truncated("?", **given)
 
 
 def test_an_option_that_contains_itself_is_refused():
