@@ -19,7 +19,7 @@ from uq_llm_integrations.langchain.chat import (
     ChatHybridUncertainty,
     ChatVLLMUncertainty,
 )
-from uq_llm_integrations.langchain.closed_streams import ScoredStreamHandler
+from uq_llm_integrations.langchain.closed_streams import CollectedCall, ScoredStreamHandler
 from uq_llm_integrations.langchain.gate import UncertaintyGate
 from uq_llm_integrations.langchain.llm import (
     HuggingFaceUncertaintyLLM,
@@ -35,6 +35,7 @@ __all__ = [
     "ChatHuggingFaceUncertainty",
     "ChatHybridUncertainty",
     "ChatVLLMUncertainty",
+    "CollectedCall",
     "HuggingFaceUncertaintyLLM",
     "HybridUncertaintyLLM",
     "LangSmithFeedbackHandler",

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
 
@@ -11,18 +10,7 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.outputs import LLMResult
 
 from uq_llm_integrations.errors import MissingDependencyError
-from uq_llm_integrations.langchain.closed_streams import ScoredStreamHandler
-
-
-@dataclass(frozen=True)
-class CollectedCall:
-    """One answer of a model within a run."""
-
-    run_id: UUID
-    parent_run_id: UUID | None
-    tags: tuple[str, ...]
-    text: str
-    uncertainty: dict[str, Any]
+from uq_llm_integrations.langchain.closed_streams import CollectedCall, ScoredStreamHandler
 
 
 class UncertaintyCallbackHandler(ScoredStreamHandler):
@@ -53,17 +41,9 @@ class UncertaintyCallbackHandler(ScoredStreamHandler):
                     )
                 )
 
-    def on_stream_closed(
-        self,
-        text: str,
-        uncertainty: dict[str, Any],
-        *,
-        run_id: UUID,
-        parent_run_id: UUID | None = None,
-        tags: Sequence[str] = (),
-    ) -> None:
+    def on_stream_closed(self, call: CollectedCall) -> None:
         """Keep what was drawn of a stream that was closed early."""
-        self.calls.append(CollectedCall(run_id, parent_run_id, tuple(tags), text, uncertainty))
+        self.calls.append(call)
 
 
 class LangSmithFeedbackHandler(ScoredStreamHandler):
@@ -80,17 +60,9 @@ class LangSmithFeedbackHandler(ScoredStreamHandler):
         for metadata in _first_answers(response):
             self._send(run_id, metadata)
 
-    def on_stream_closed(
-        self,
-        text: str,
-        uncertainty: dict[str, Any],
-        *,
-        run_id: UUID,
-        parent_run_id: UUID | None = None,
-        tags: Sequence[str] = (),
-    ) -> None:
+    def on_stream_closed(self, call: CollectedCall) -> None:
         """Send the scores of what was drawn of a stream that was closed early."""
-        self._send(run_id, uncertainty)
+        self._send(call.run_id, call.uncertainty)
 
     def _send(self, run_id: UUID, metadata: dict[str, Any]) -> None:
         for name, value in metadata["scores"].items():

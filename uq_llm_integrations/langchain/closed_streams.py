@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 from uuid import UUID, uuid4
 
@@ -27,20 +28,23 @@ T = TypeVar("T")
 Report = Callable[[Result], None]
 
 
+@dataclass(frozen=True)
+class CollectedCall:
+    """One answer of a model within a run, with the metadata of its scores and its usage."""
+
+    run_id: UUID
+    parent_run_id: UUID | None
+    tags: tuple[str, ...]
+    text: str
+    uncertainty: dict[str, Any]
+
+
 class ScoredStreamHandler(BaseCallbackHandler, ABC):
     """A handler that also hears what was drawn of a stream which nobody reads to its end."""
 
     @abstractmethod
-    def on_stream_closed(
-        self,
-        text: str,
-        uncertainty: dict[str, Any],
-        *,
-        run_id: UUID,
-        parent_run_id: UUID | None = None,
-        tags: Sequence[str] = (),
-    ) -> None:
-        """Take the text that was drawn, and the metadata of its scores and its usage."""
+    def on_stream_closed(self, call: CollectedCall) -> None:
+        """Take what was drawn."""
 
 
 def closed_reporter(run_manager: BaseRunManager | None) -> Report | None:
@@ -58,8 +62,8 @@ def _reporter(
 
     def report(result: Result) -> None:
         for one in handlers:
-            metadata, ids = uncertainty_metadata(result), {"parent_run_id": parent_run_id}
-            one.on_stream_closed(result.text, metadata, run_id=run_id, tags=tuple(tags), **ids)
+            given = run_id, parent_run_id, tuple(tags), result.text
+            one.on_stream_closed(CollectedCall(*given, uncertainty_metadata(result)))
 
     return report if handlers else None
 
