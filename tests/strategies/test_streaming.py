@@ -288,6 +288,17 @@ async def test_what_was_drawn_of_a_cancelled_stream_is_handed_on():
     assert [result.text for result in drawn] == ["P"]
 
 
+async def test_a_report_that_fails_is_logged_and_does_not_keep_a_stream_open(caplog):
+    def fail(result):
+        raise RuntimeError("nobody is there")
+
+    run = Run(MeteredBackend(ScriptedBackend(["Paris."])), Request((63,)), on_closed=fail)
+    stream = stream_strategy(Single(), run)
+    await anext(stream)
+    await stream.aclose()
+    assert "nobody is there" in caplog.text
+
+
 async def test_a_whole_stream_is_not_reported_as_closed():
     drawn = []
     run = Run(MeteredBackend(ScriptedBackend(["Paris."])), Request((63,)), on_closed=drawn.append)

@@ -1,6 +1,7 @@
 """Streaming a strategy's answer: the strategy is the same, its one sample comes piece by piece."""
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, replace
@@ -31,6 +32,8 @@ from uq_llm_integrations.strategies.condition_text import as_condition
 from uq_llm_integrations.strategies.conditions import Condition, check_condition
 from uq_llm_integrations.strategies.results import concluded, scored_result
 from uq_llm_integrations.strategies.step_state import StepState
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,7 +220,14 @@ def _report_closed(run: Run, candidate: Candidate | None, started: float) -> Non
     """Hand on what was drawn of an answer that nobody reads any more."""
     if run.on_closed is None or candidate is None:
         return
-    drawn, seconds = replace(candidate, finish_reason="abort"), time.perf_counter() - started
+    try:
+        run.on_closed(_closed_result(run, candidate, time.perf_counter() - started))
+    except Exception:  # it would take the place of the cancellation that the reader waits for
+        logger.exception("what was drawn of a closed stream could not be reported")
+
+
+def _closed_result(run: Run, candidate: Candidate, seconds: float) -> Result:
+    drawn = replace(candidate, finish_reason="abort")
     result = scored_result([drawn], run.methods, seconds, run.request)
     unknown = Score("", reason="the stream was closed before the answer's end")
     missing = {
@@ -226,8 +236,7 @@ def _report_closed(run: Run, candidate: Candidate | None, started: float) -> Non
         if name not in result.scores[0]
     }
     usage = result.usage.at_least(run.backend.usage)
-    whole = replace(result, scores=({**result.scores[0], **missing},), usage=usage)
-    run.on_closed(concluded(whole))
+    return concluded(replace(result, scores=({**result.scores[0], **missing},), usage=usage))
 
 
 def _is_met(stop_if: Condition | None, candidate: Candidate, request: Request) -> bool:
