@@ -13,6 +13,7 @@ from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
+from uq_llm_integrations.backends.interruption import closed_before, closed_meanwhile
 from uq_llm_integrations.backends.streams import close_stream
 from uq_llm_integrations.errors import EngineClosedError, EngineError
 
@@ -61,7 +62,7 @@ class _Call(Generic[T]):
         if self._task and self._task.done() and not self._task.cancelled():
             return self._task.result()
         if self._calls.are_ending:
-            raise EngineClosedError("the backend was closed while this call was under way")
+            raise closed_meanwhile()
         raise CancelledError
 
     def _note_end(self, task: asyncio.Task[T]) -> None:
@@ -88,7 +89,7 @@ class _Calls:
         except RuntimeError as error:
             self.are_ending = True
             call.end()
-            raise EngineClosedError("the backend is closed; make a new one") from error
+            raise closed_before() from error
 
     def forget(self, call: _Call[T]) -> None:
         """Note that a call has ended."""

@@ -58,7 +58,7 @@ class OpenCalls:
     def check(self) -> None:
         """Raise EngineClosedError once it is closed."""
         if self.is_closed:
-            raise EngineClosedError("the backend is closed; make a new one for further calls")
+            raise closed_before()
 
     def close(self) -> None:
         """Let all calls that are under way raise EngineClosedError, and all later ones."""
@@ -75,7 +75,7 @@ class OpenCalls:
         loop, interruption = asyncio.get_running_loop(), Interruption()
 
         def end() -> None:
-            loop.call_soon_threadsafe(interruption.interrupt, _ended())
+            loop.call_soon_threadsafe(interruption.interrupt, closed_meanwhile())
 
         with self._noted(end), interruption:
             yield
@@ -89,7 +89,7 @@ class OpenCalls:
             except CancelledError as error:
                 if not self.is_closed:
                     raise
-                raise _ended() from error
+                raise closed_meanwhile() from error
 
     @contextmanager
     def _noted(self, end: Callable[[], object]) -> Iterator[None]:
@@ -104,5 +104,11 @@ class OpenCalls:
                 del self._ends[call]
 
 
-def _ended() -> EngineClosedError:
+def closed_before() -> EngineClosedError:
+    """Return the error of a call that comes too late."""
+    return EngineClosedError("the backend is closed; make a new one for further calls")
+
+
+def closed_meanwhile() -> EngineClosedError:
+    """Return the error of a call that was under way."""
     return EngineClosedError("the backend was closed while this call was under way")
