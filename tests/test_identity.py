@@ -9,7 +9,7 @@ from threading import Lock
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.test_options import VALUES, WITH
@@ -55,6 +55,7 @@ numbers = st.floats(allow_nan=False) | st.integers(-(2**60), 2**60)
 
 
 @given(numbers, numbers)
+@example(0.0, -0.0)
 def test_thresholds_share_a_key_only_where_they_are_equal(one, other):
     keys = [key(uncertain_when=score("entropy") > number) for number in (one, other)]
     assert (keys[0] == keys[1]) == (one == other)

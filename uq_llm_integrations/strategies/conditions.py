@@ -188,7 +188,8 @@ class Comparison(Condition):
         return [[(opposite, True)]]
 
     def __repr__(self) -> str:
-        threshold = float(self.threshold)  # numpy's would be written with their type
+        # Numpy's would be written with their type, and -0.0 is 0.
+        threshold = float(self.threshold) + 0.0
         short = f"{threshold:g}"
         number = short if float(short) == threshold else repr(threshold)
         return f"{self.quantity!r} {self.operator} {number}"
