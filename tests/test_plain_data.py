@@ -9,6 +9,13 @@ from tests.fuzzing import fuzz
 from uq_llm_integrations import Configuration, ConfigurationError, UncertaintyError
 from uq_llm_integrations.plain_data import MOST_BYTES, MOST_LEVELS, load_yaml, read_text
 
+
+class _DatesAsTexts(yaml.SafeLoader):
+    """PyYAML's own reading, but for dates."""
+
+
+_DatesAsTexts.add_constructor("tag:yaml.org,2002:timestamp", yaml.SafeLoader.construct_yaml_str)
+
 WORDS = "!!int !!set 1:1:1 2020-99-99 .nan generator model n entropy>1 strategy type - &x *x <<:"
 SIGNS = st.sampled_from([*WORDS.split(), *"[]{},|#%~?:'\"\n\t\0\ud800 ", "0x", ": ", "- ", "  "])
 
@@ -21,7 +28,7 @@ def test_any_text_is_read_as_yaml_reads_it_or_refused(text):
     except ConfigurationError as error:
         assert str(error)
         return
-    assert repr(found) == repr(yaml.safe_load(text))
+    assert repr(found) == repr(yaml.load(text, _DatesAsTexts))
 
 
 KEYS = st.text(max_size=4)
@@ -62,8 +69,10 @@ def test_any_mapping_is_a_configuration_or_refused(plain):
         "a: " + "[" * (MOST_LEVELS + 1) + "]" * (MOST_LEVELS + 1),
         "n: 1" + ":1" * 50_000,
         "n: " + "9" * 5_000,
-        "n: 2020-99-99",
         "n: !!int x",
+        "n: !!set {a, b}",
+        "n: !!binary aGk=",
+        "n: !!python/name:os.system",
         " " * 300_000,
         "n: 1\nn: 2",
     ],
@@ -77,8 +86,10 @@ def test_any_mapping_is_a_configuration_or_refused(plain):
         "depth",
         "sexagesimal",
         "digits",
-        "day",
         "type",
+        "set",
+        "bytes",
+        "python",
         "length",
         "twice",
     ],
@@ -86,6 +97,19 @@ def test_any_mapping_is_a_configuration_or_refused(plain):
 def test_what_would_unfold_or_take_long_is_refused(text):
     with pytest.raises(ConfigurationError):
         load_yaml(text)
+
+
+@pytest.mark.parametrize("date", ["2020-01-31", "2020-99-99", "2001-12-14t21:59:43.10-05:00"])
+def test_a_date_is_the_text_that_is_written(date):
+    assert load_yaml(f"model: {date}") == {"model": date}
+
+
+def test_what_others_do_to_the_loaders_of_yaml_changes_nothing(monkeypatch):
+    for tag in ("int", "map", "str", "timestamp"):
+        monkeypatch.setitem(
+            yaml.SafeLoader.yaml_constructors, f"tag:yaml.org,2002:{tag}", lambda *_: "theirs"
+        )
+    assert load_yaml("n: 3\nwords: [a, 2020-01-31]") == {"n": 3, "words": ["a", "2020-01-31"]}
 
 
 def test_only_a_file_of_a_limited_size_is_read(tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
@@ -68,7 +68,20 @@ def load_yaml(text: str) -> Any:
 
 
 class _BoundedLoader(yaml.SafeLoader):  # type: ignore[misc]  # it has no types
-    """Reads plain YAML of a limited size; what is wrong is on a line."""
+    """Reads plain YAML of a limited size; what is wrong is on a line.
+
+    It has its own table: other packages change the one that all of PyYAML's loaders share.
+    A date is the text that is written there: no setting is a date.
+    """
+
+    yaml_constructors: ClassVar[dict[str | None, Any]] = {
+        **{
+            f"tag:yaml.org,2002:{kind}": getattr(yaml.SafeLoader, f"construct_yaml_{kind}")
+            for kind in ("null", "bool", "int", "float", "str", "seq", "map")
+        },
+        "tag:yaml.org,2002:timestamp": yaml.SafeLoader.construct_yaml_str,
+        None: yaml.SafeLoader.construct_undefined,
+    }
 
     def get_single_node(self) -> yaml.Node | None:
         """Return the tree of the text."""
