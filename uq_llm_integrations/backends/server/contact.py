@@ -124,9 +124,7 @@ class Contact:
         version = await self._ask("/version")
         stated = self._object(version).get("version") if version.status == 200 else None
         size, most = await self._limits(model)
-        return Facts(
-            model, None, stated and str(stated), size, context, most, WHY_NO_PLUGIN
-        )
+        return Facts(model, None, stated and str(stated), size, context, most, WHY_NO_PLUGIN)
 
     async def _by_completions(self) -> Facts:
         model = str(self._model)
