@@ -1,4 +1,4 @@
-"""Texts and conversations to tokens and back by the plugin's routes, as the embedded engine does."""
+"""Texts and conversations to tokens and back by the plugin, as the embedded engine does it."""
 
 from __future__ import annotations
 
