@@ -254,7 +254,9 @@ class ScriptedServer:
         choice = self._part(body, ids, 0) | {"index": index}
         choice["finish_reason"] = "stop" if ids == line else "length"
         prompt = body["prompt"]
-        choice["prompt_token_ids"] = list(prompt.encode()) if isinstance(prompt, str) else prompt
+        choice["prompt_token_ids"] = (
+            list(_encoded({}, prompt)) if isinstance(prompt, str) else prompt
+        )
         first = body.get("uncertainty_from")
         if self.plugin and first is not None:
             choice["prompt_uncertainty"] = self._uncertainty(prompt[first:], first)
