@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from uq_llm_integrations.backends.token_statistics import COLUMNS
+from uq_llm_integrations.backends.token_texts import split_text
 
 SIZE = 256
 END = 0
@@ -354,7 +355,7 @@ def _text(ids) -> str:
 
 
 def _texts(ids) -> list[str]:
-    return [chr(one) if one else "" for one in ids]
+    return split_text(_text, ids)
 
 
 async def _send(writer, status, body, headers=None) -> None:
