@@ -10,13 +10,12 @@ from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TypeVar
 
-from uq_llm_integrations.backends.server.contact import Contact, Facts, check_alike
+from uq_llm_integrations.backends.server.contact import VERSIONS, Contact, Facts, check_alike
 from uq_llm_integrations.backends.server.http_errors import ElsewhereError
 from uq_llm_integrations.backends.server.routing import Server, Servers
 from uq_llm_integrations.backends.server.wire import Answer, Json, Wire
 from uq_llm_integrations.backends.streams import close_stream
 from uq_llm_integrations.errors import (
-    ConfigurationError,
     EngineBusyError,
     EngineDeadError,
     EngineTimeoutError,
@@ -94,15 +93,14 @@ class Fleet:
 
     async def met(self) -> Facts:
         """Return what all servers serve, after the first contact with those that can be reached."""
-        async with self._meeting:
-            if self.facts is None:
-                self.facts = await self._meet_all()
+        if self.facts is None:
+            async with self._meeting:
+                self.facts = self.facts or await self._meet_all()
         return self.facts
 
     async def _meet_all(self) -> Facts:
         meetings = (self._meet(one) for one in self.servers.all)
-        async with _in_time_at(_now() + self.limits.deadline, "no server answered"):
-            outcomes = await asyncio.gather(*meetings, return_exceptions=True)
+        outcomes = await asyncio.gather(*meetings, return_exceptions=True)
         for one in outcomes:
             if isinstance(one, BaseException) and not isinstance(one, ElsewhereError):
                 raise one
@@ -125,15 +123,23 @@ class Fleet:
 
         contact = Contact(server.url, ask, self._wire.refuse, self._model)
         try:
-            server.facts = await contact.facts(only_completions=self._only_completions)
+            async with asyncio.timeout(self.limits.first_token_timeout):
+                facts = await contact.facts(only_completions=self._only_completions)
         except ElsewhereError as failure:
             self.servers.note_failure(server, failure.retry_after)
             raise
-        try:
-            check_alike([(one.url, one.facts) for one in self.servers.all if one.facts])
-        except ConfigurationError:
-            server.facts = None
-            raise
+        except TimeoutError:
+            self.servers.note_failure(server, None)
+            raise ElsewhereError(EngineTimeoutError(f"{server.url} does not answer")) from None
+        self._check(server, facts)
+        server.facts = facts
+
+    def _check(self, server: Server, facts: Facts) -> None:
+        """Compare a server with all others, and with what was served at the first contact."""
+        others = [(one.url, one.facts) for one in self.servers.all if one.facts]
+        check_alike([*others, (server.url, facts)])
+        if self.facts is not None:  # a server may be renewed, and still serve the same
+            check_alike([("before it", self.facts), (server.url, facts)], but=VERSIONS)
 
     async def answer(
         self, path: str, body: Mapping[str, object], key: bytes = b"", *, waits: bool = True
@@ -196,6 +202,8 @@ class Fleet:
             found = await attempt(server)
         except ElsewhereError as failure:
             self.servers.note_failure(server, failure.retry_after)
+            if not isinstance(failure.error, EngineBusyError):
+                server.facts = None  # it may come back as another one
             raise
         finally:
             server.in_flight -= 1
