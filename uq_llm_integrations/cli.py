@@ -12,9 +12,14 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, TextIO
 
-import typer
-from rich.console import Console
-from rich.text import Text
+from uq_llm_integrations.errors import MissingDependencyError
+
+try:
+    import typer
+    from rich.console import Console
+    from rich.text import Text
+except ImportError as error:
+    raise MissingDependencyError("typer with rich", "cli") from error
 
 from uq_llm_integrations.backends.token_texts import candidate_texts
 from uq_llm_integrations.checkpoints import cache_folder

@@ -149,7 +149,7 @@ def _started(
 ) -> tuple[AsyncLLM, str | None]:
     config = _engine_config(arguments)
     why_no_probe = _install_probe(config)
-    with _environment(_worker_environment(config)), own_main_module(spawned), children_allowed():
+    with _environment(_environment_of(config)), own_main_module(spawned), children_allowed():
         try:
             engine = client_compat.start_async_llm(
                 config, disable_log_stats=bool(arguments.get("disable_log_stats", True))
@@ -233,17 +233,18 @@ def _why_no_probe(config: VllmConfig) -> str | None:
 
 
 def _engine_config(arguments: Mapping[str, object]) -> VllmConfig:
+    client_compat.engine_arguments_class()  # without vLLM, that says how it is installed
     check_engine_arguments(arguments)
     check_unread_version()
     try:
-        return client_compat.create_engine_config({**_platform_defaults(), **opened(arguments)})
+        return client_compat.create_engine_config({**platform_defaults(), **opened(arguments)})
     except OSError as error:
         raise ModelNotFoundError(f"cannot load {arguments['model']!r}: {reason(error)}") from error
     except (ValueError, TypeError, NotImplementedError) as error:
         raise ConfigurationError(f"vLLM refuses its engine arguments: {reason(error)}") from error
 
 
-def _platform_defaults() -> dict[str, object]:
+def platform_defaults() -> dict[str, object]:
     """Return engine arguments that keep vLLM alive on the CPU.
 
     With chunked prefill, a seeded request whose prompt is cut into chunks kills the engine: it
@@ -261,21 +262,23 @@ def _platform_defaults() -> dict[str, object]:
     return defaults
 
 
-def _worker_environment(config: VllmConfig) -> dict[str, str]:
-    """Return what the engine's processes need in their environment.
-
-    On the CPU vLLM keeps one core free for a server, which an embedded engine has not: on two cores
-    that is half of its speed. And it compiles a helper of its log-probabilities even with
-    `enforce_eager`, which takes seconds and a compiler; there, eager means eager.
-    """
-    environment = {"VLLM_WORKER_MULTIPROC_METHOD": "spawn"}
+def _environment_of(config: VllmConfig) -> dict[str, str]:
+    spawned = {"VLLM_WORKER_MULTIPROC_METHOD": "spawn"}
     if config.device_config.device_type != "cpu":
-        return environment
-    if RESERVED_CORES not in os.environ:
-        environment[RESERVED_CORES] = "0"
-    if config.model_config.enforce_eager:
-        environment["TORCHDYNAMO_DISABLE"] = "1"
-    return environment
+        return spawned
+    return spawned | cpu_environment(is_eager=config.model_config.enforce_eager)
+
+
+def cpu_environment(*, is_eager: bool) -> dict[str, str]:
+    """Return what an engine's processes need in their environment on the CPU.
+
+    vLLM keeps one core free there for a server, which an embedded engine has not, and which has
+    little to do: on two cores that is half of its speed. And it compiles a helper of its
+    log-probabilities even with `enforce_eager`, which takes seconds and a compiler; here, eager
+    means eager.
+    """
+    environment = {} if RESERVED_CORES in os.environ else {RESERVED_CORES: "0"}
+    return environment | ({"TORCHDYNAMO_DISABLE": "1"} if is_eager else {})
 
 
 @contextmanager
