@@ -38,8 +38,9 @@ def installed(name: str, extras: frozenset[str], seen: set[str]) -> Iterator[Dis
 
 
 def size(found: Distribution) -> int:
-    """The bytes of its files that are there."""
-    paths = [found.locate_file(one) for one in found.files or ()]
+    """The bytes of its files that are there, without the bytecode that pip may compile of them."""
+    shipped = [one for one in found.files or () if "__pycache__" not in one.parts]
+    paths = [found.locate_file(one) for one in shipped]
     return sum(os.path.getsize(path) for path in paths if os.path.isfile(path))
 
 

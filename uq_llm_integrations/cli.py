@@ -21,6 +21,7 @@ try:
 except ImportError as error:
     raise MissingDependencyError("typer with rich", "cli") from error
 
+from uq_llm_integrations.backends.server import launcher
 from uq_llm_integrations.backends.token_texts import candidate_texts
 from uq_llm_integrations.checkpoints import cache_folder
 from uq_llm_integrations.config import Configuration, load_mapping
@@ -139,6 +140,28 @@ def methods(
         print_table(Console(), backends)
         for name, why in lacking(backends).items():
             Console().print(Text(f"{name} needs {why}", "dim"), soft_wrap=True)
+
+
+@app.command(
+    add_help_option=False,
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+)
+def serve(
+    context: typer.Context,
+    arguments: Annotated[
+        list[str] | None, typer.Argument(metavar="MODEL [VLLM'S OWN FLAGS]", show_default=False)
+    ] = None,
+) -> None:
+    """Run `vllm serve`, with exact uncertainty in every answer.
+
+    MODEL is "smollm2", a model folder or a hub name; every further flag is one of `vllm serve`:
+    `uq-llm serve --help=all` lists them, `--help=port` those about a word.
+    """
+    if not arguments or arguments in (["--help"], ["-h"]):
+        print(context.get_help())
+        return
+    with _errors_in_words():
+        launcher.serve(arguments)
 
 
 @app.command()
