@@ -228,7 +228,7 @@ def reason(error: BaseException) -> str:
 
 
 def _wrong(loc: tuple[int | str, ...], msg: str, input: object, **others: object) -> str:
-    text = f"{'.'.join(map(str, loc))}: {msg}"
+    text = f"{'.'.join(map(str, loc))}: {msg}" if loc else msg
     return f"{text}, not {input!r}" if isinstance(input, str | int | float) else text
 
 

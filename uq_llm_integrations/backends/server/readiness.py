@@ -86,11 +86,11 @@ class _SocketConnection(HTTPConnection):
         self.sock.connect(self._path)
 
 
-def report_readiness(address: Address, model: str) -> None:
-    """Say on stderr, from a thread of its own, that the model loads, and when it is served.
+def report_readiness(address: Address, model: str) -> threading.Thread:
+    """Say on stderr, from the returned thread, that the model loads, and when it is served.
 
-    Raises ConfigurationError where somebody listens at the address: vLLM would share the port with
-    it, and each would get some of the requests.
+    Raises ConfigurationError where somebody listens at the address: several API servers of
+    vLLM would share the port with it, and each would get some of the requests.
     """
     if address.is_taken:
         raise ConfigurationError(
@@ -98,6 +98,7 @@ def report_readiness(address: Address, model: str) -> None:
         )
     waiting = threading.Thread(target=_report, args=(address, model), daemon=True)
     waiting.start()
+    return waiting
 
 
 def _report(address: Address, model: str) -> None:

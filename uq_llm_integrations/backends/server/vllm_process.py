@@ -67,15 +67,16 @@ def flags(arguments: Mapping[str, object]) -> list[str]:
 
 def main() -> None:
     """Serve what the command line names; what goes wrong is the last line on stderr."""
+    arguments = sys.argv[1:]
     try:
-        serve(sys.argv[1:])
+        serve(arguments)
     except UncertaintyError as error:
         sys.exit(f"Error: {error}")
     except (OSError, ValueError) as error:
-        sys.exit(f"Error: vLLM refuses to start: {reason(error)}")
+        sys.exit(f"Error: vLLM cannot serve {arguments[0]!r}: {reason(error)}")
     except Exception as error:
         traceback.print_exc()
-        sys.exit(f"Error: vLLM did not start, or ended: {reason(error)}")
+        sys.exit(f"Error: vLLM cannot serve {arguments[0]!r}: {reason(error)}")
 
 
 if __name__ == "__main__":
