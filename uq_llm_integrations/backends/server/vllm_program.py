@@ -47,7 +47,7 @@ def run(command: Sequence[str]) -> None:
         except importlib.metadata.PackageNotFoundError:
             if distribution_name != _DISTRIBUTION:
                 raise
-            return __version__
+            return str(__version__)
 
     importlib.metadata.version = version
     sys.argv = [_DISTRIBUTION, "serve", *command]
