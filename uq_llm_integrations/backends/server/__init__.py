@@ -1,1 +1,1 @@
-"""Models that a server runs: the client, what the server itself runs, and its start."""
+"""Servers of vLLM: one or many, reached over HTTP, and the start of one."""
