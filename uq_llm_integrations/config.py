@@ -24,12 +24,13 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, V
 from uq_llm_integrations.backends.base import Backend
 from uq_llm_integrations.backends.huggingface.backend import HuggingFaceBackend
 from uq_llm_integrations.backends.hybrid import Mode, hybrid_backend
+from uq_llm_integrations.backends.server.arguments import server_backend
 from uq_llm_integrations.backends.vllm.backend import VLLMEngineBackend
 from uq_llm_integrations.config_places import Place, with_line
 from uq_llm_integrations.errors import ConfigurationError, InvalidRequestError, UncertaintyError
 from uq_llm_integrations.plain_data import load_yaml, read_text
 from uq_llm_integrations.records import JsonObject
-from uq_llm_integrations.secret_values import SECRETS, BackendArguments, is_secret_name
+from uq_llm_integrations.secret_values import SECRETS, BackendArguments, is_secret_name, sealed
 from uq_llm_integrations.settings import Settings
 
 _REFERENCE = re.compile(r"\$\{(\w+)\}")
@@ -55,6 +56,28 @@ class VLLMGenerator(_Generator):
     def backend(self) -> Backend:
         """Return the backend; nothing is loaded yet."""
         return VLLMEngineBackend(self.model, **dict(self.model_extra or {}))
+
+
+class ServerGenerator(BaseModel):
+    """Servers of vLLM; every further option is an argument of `VLLMServerBackend`."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: Literal["vllm_server"]
+    base_url: str | tuple[str, ...]
+    """The address of a server, or a list of them."""
+    model: str | None = None
+    """The name that they serve the model by; what they serve where it is left out."""
+    api_key: SecretStr | None = None
+
+    def arguments(self) -> JsonObject:
+        """Return the arguments of the frameworks' classes."""
+        own = {"base_url": self.base_url, "model": self.model, "api_key": self.api_key}
+        return {**own, **sealed(dict(self.model_extra or {}))}
+
+    def backend(self) -> Backend:
+        """Return the backend; no server is asked yet."""
+        return server_backend(self.arguments())
 
 
 class HuggingFaceGenerator(_Generator):
@@ -95,7 +118,10 @@ def _with_type(value: object) -> object:
 
 
 Generator = Annotated[
-    Annotated[VLLMGenerator | HuggingFaceGenerator | HybridGenerator, Field(discriminator="type")],
+    Annotated[
+        VLLMGenerator | ServerGenerator | HuggingFaceGenerator | HybridGenerator,
+        Field(discriminator="type"),
+    ],
     BeforeValidator(_with_type),
 ]
 
@@ -196,7 +222,7 @@ def with_secrets(value: Any, path: str = "") -> Any:
 
 
 def _secret(variable: str, path: str) -> SecretStr:
-    if not is_secret_name(path.rsplit(".", 1)[-1]):
+    if not any(map(is_secret_name, path.split("."))):
         allowed = ", ".join(sorted(SECRETS))
         raise ConfigurationError(f"{path}: only secrets come from the environment: {allowed}")
     if variable not in os.environ:

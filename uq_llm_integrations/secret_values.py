@@ -17,13 +17,17 @@ from uq_llm_integrations.records import JsonObject
 
 T = TypeVar("T")
 
-SECRETS = frozenset({"api_key", "hf_token", "token"})
-"""The usual names; all that `is_secret_name` holds for are secrets, too."""
+SECRETS = frozenset({"api_key", "headers", "hf_token", "token"})
+"""The usual names; all that `is_secret_name` holds for are secrets, too.
+
+Of HTTP's headers any may be one: a cookie, the key of a gateway.
+"""
 
 # Not every `..._token` is one: `pad_token` and the like are tokens of the model's.
 _NAME = re.compile(
     r"(?:(?:\w+[_-])?(?:hf|hub|hugging_?face|github|gitlab|auth|access|session|bearer|refresh|private|id|api)[_-])?token"
     r"|(?:[\w-]+[_-])?(?:api|access|secret|private)[_-]?key(?:[_-]id)?"
+    r"|(?:\w+_)?headers"
     r"|(?:[\w-]+[_-])?(?:secret|password|passwd|passphrase|credentials?|authorization)",
     re.IGNORECASE,
 )
