@@ -86,7 +86,9 @@ def _check_header(name: object, value: Any) -> None:
     text = value.get_secret_value() if isinstance(value, SecretStr) else value
     is_name = isinstance(name, str) and name.replace("-", "").replace("_", "").isalnum()
     if not is_name or not str(name).isascii():
-        raise ConfigurationError(f"headers has the name {described(name)}, which no header can have")
+        raise ConfigurationError(
+            f"headers has the name {described(name)}, which no header can have"
+        )
     if str(name).lower() in _OWN_HEADERS:
         raise ConfigurationError(f"headers has {name!r}, which the backend sets; see api_key")
     if not isinstance(text, str) or not _is_header(text):

@@ -105,7 +105,6 @@ class Contact:
             )
         served = self._text(found, "model")
         model = served if self._model in (None, served) else (await self._listed())[0]
-        reason = found.get("reason") or "the server gave no reason"
         return Facts(
             model,
             self._text(found, "package_version"),
@@ -113,7 +112,7 @@ class Contact:
             self._whole(found, "vocabulary_size", 1, _MOST_TOKENS),
             self._whole(found, "context_length", 1, _MOST_CONTEXT),
             self._whole(found, "max_logprobs", -1, _MOST_CONTEXT),
-            None if found.get("exact") is True else str(reason),
+            _why_inexact(found),
             tokenizer=str(found.get("tokenizer")),
             has_chat_template=found.get("has_chat_template") is not False,
             block_size=self._whole({"block_size": 16, **found}, "block_size", 1, _MOST_CONTEXT),
@@ -124,9 +123,7 @@ class Contact:
         version = await self._ask("/version")
         stated = self._object(version).get("version") if version.status == 200 else None
         size, most = await self._limits(model)
-        return Facts(
-            model, None, stated and str(stated), size, context, most, WHY_NO_PLUGIN
-        )
+        return Facts(model, None, stated and str(stated), size, context, most, WHY_NO_PLUGIN)
 
     async def _by_completions(self) -> Facts:
         model = str(self._model)
@@ -145,7 +142,7 @@ class Contact:
                 f"{self._url} has a plugin of version {described(plugin.get('version'))}; this "
                 f"package reads version {VERSION}"
             )
-        why = WHY_NO_PLUGIN if plugin is None else None
+        why = WHY_NO_PLUGIN if plugin is None else _why_inexact(plugin)
         return Facts(model, None if plugin is None else "", None, size, context, most, why)
 
     async def _listed(self) -> tuple[str, int | None]:
@@ -207,6 +204,12 @@ class Contact:
                 f"{self._url} gave {name} {described(value)}; allowed are {low} to {high}"
             )
         return value
+
+
+def _why_inexact(found: Mapping[str, Any]) -> str | None:
+    if found.get("exact") is True:
+        return None
+    return str(found.get("reason") or "the server gave no reason")[:600]
 
 
 def check_alike(met: Sequence[tuple[str, Facts]]) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -20,7 +20,9 @@ from uq_llm_integrations.errors import (
     EngineBusyError,
     EngineDeadError,
     EngineTimeoutError,
+    InvalidRequestError,
     UncertaintyError,
+    reason,
 )
 
 T = TypeVar("T")
@@ -99,7 +101,7 @@ class Fleet:
 
     async def _meet_all(self) -> Facts:
         meetings = (self._meet(one) for one in self.servers.all)
-        async with _in_time(self.limits.deadline, "no server answered"):
+        async with _in_time_at(_now() + self.limits.deadline, "no server answered"):
             outcomes = await asyncio.gather(*meetings, return_exceptions=True)
         for one in outcomes:
             if isinstance(one, BaseException) and not isinstance(one, ElsewhereError):
@@ -133,14 +135,20 @@ class Fleet:
             server.facts = None
             raise
 
-    async def answer(self, path: str, body: Mapping[str, object], key: bytes) -> Json:
-        """Return one server's whole answer; where one cannot answer, another one is asked."""
+    async def answer(
+        self, path: str, body: Mapping[str, object], key: bytes = b"", *, waits: bool = True
+    ) -> Json:
+        """Return one server's whole answer; where one cannot answer, another one is asked.
+
+        `waits` says whether it waits for its turn: not what a call needs that has one already.
+        """
         content, ends = _json(body), _now() + self.limits.deadline
 
         async def whole(server: Server) -> Json:
             return await self._wire.answer(server.url, path, content)
 
-        async with self._turns.taken(ends), _in_time_at(ends, "no answer within the deadline"):
+        turn = self._turns.taken(ends) if waits else nullcontext()
+        async with turn, _in_time_at(ends, "no answer within the deadline"):
             return await self._somewhere(key, ends, whole)
 
     async def events(
@@ -213,21 +221,25 @@ class _Opened:
 
     def __init__(self, server: Server, events: AsyncGenerator[Json, None]) -> None:
         self._server, self._events = server, events
-        self._early: list[Json | None] = []
+        self._first: Json | None = None
         server.in_flight += 1
 
     async def open(self, ends: float) -> None:
         try:
             async with _in_time_at(ends, "no first token within first_token_timeout"):
-                while not self._early or not _has_tokens(self._early[-1]):
-                    self._early.append(await anext(self._events, None))
+                while self._first is None:
+                    event = await anext(self._events, None)
+                    if event is None:
+                        raise ElsewhereError(EngineDeadError("a stream ended before it began"))
+                    self._first = event if _has_tokens(event) else None
         except BaseException:
             await self.close()
             raise
 
     async def next(self, ends: float) -> Json | None:
-        if self._early:
-            return self._early.pop(0)
+        if self._first is not None:
+            first, self._first = self._first, None
+            return first
         try:
             async with _in_time_at(ends, "the stream did not end within the deadline"):
                 return await anext(self._events, None)
@@ -239,14 +251,13 @@ class _Opened:
         await close_stream(self._events)
 
 
-def _has_tokens(event: Json | None) -> bool:
-    if event is None:
-        return True
+def _has_tokens(event: Json) -> bool:
+    """Return whether an event has tokens, or is such that whoever reads it will not take it."""
     choices = event.get("choices")
     if not isinstance(choices, list):
-        return True  # whoever reads it will say what is wrong
-    return any(not isinstance(one, dict) or one.get("token_ids") or one.get("text")
-               or one.get("finish_reason") for one in choices)
+        return True
+    names = ("token_ids", "text", "finish_reason")
+    return any(not isinstance(one, dict) or any(map(one.get, names)) for one in choices)
 
 
 @asynccontextmanager
@@ -259,13 +270,13 @@ async def _in_time_at(ends: float, why: str) -> AsyncGenerator[None, None]:
         raise EngineTimeoutError(why) from None
 
 
-def _in_time(seconds: float, why: str):  # type: ignore[no-untyped-def]
-    return _in_time_at(_now() + seconds, why)
-
-
 def _now() -> float:
     return asyncio.get_running_loop().time()
 
 
 def _json(body: Mapping[str, object]) -> bytes:
-    return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+    try:
+        text = json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        return text.encode()
+    except (TypeError, ValueError) as error:  # bytes, NaN
+        raise InvalidRequestError(f"the request cannot be sent: {reason(error)}") from error

@@ -62,7 +62,9 @@ class Reader:
     def _part(self, choice: Mapping[str, Any], first: Mapping[int, int]) -> Part:
         index, text, ids = choice.get("index", 0), choice.get("text"), choice.get("token_ids")
         if type(index) is not int or index not in first:
-            raise EngineError(f"the server gave a choice {described(index)}, which nobody asked for")
+            raise EngineError(
+                f"the server gave a choice {described(index)}, which nobody asked for"
+            )
         if not isinstance(text, str):
             raise EngineError(f"the server gave a text of type {type(text).__name__}")
         found = self._token_ids(ids, first[index])
@@ -109,7 +111,7 @@ class Reader:
             return TokenTable(np.zeros((0, 1)), np.zeros((0, 1), np.int64), np.zeros(0, np.int64))
         if self.k is not None:
             table = top_table(logprobs, ids, self.k, self.facts.size)
-            return table if rows is None else _with_rows(table, rows)
+            return table if rows is None else with_rows(table, rows)
         if rows is None:
             raise EngineError(why or "there are none")
         return TokenTable.of_rows(rows, ids)
@@ -144,7 +146,7 @@ def _check_rows(rows: Floats, ids: Ids) -> None:
         raise EngineError(f"token {int(np.argmin(np.isfinite(sums).all(-1)))} has none")
 
 
-def _with_rows(table: TokenTable, rows: Floats) -> TokenTable:
+def with_rows(table: TokenTable, rows: Floats) -> TokenTable:
     """Return a table with the exact log-probabilities and ranks of the tokens themselves."""
     table.logprob, table.rank = column(rows, "logprob"), column(rows, "rank").astype(np.int64)
     return table

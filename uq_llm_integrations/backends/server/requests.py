@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
-from typing import Any
 
 from uq_llm_integrations.backends.sampling_values import described, sampling_value
 from uq_llm_integrations.backends.server.contact import Facts
+from uq_llm_integrations.backends.server.grammar_requests import (
+    server_options,
+    structured_outputs,
+)
 from uq_llm_integrations.errors import InvalidRequestError
 from uq_llm_integrations.records import Request
 
@@ -80,16 +82,11 @@ def _server_values(request: Request, index: int) -> dict[str, object]:
         values["logit_bias"] = {str(key): one for key, one in values["logit_bias"].items()}
     if extra := values.pop("extra_args", None):
         values["vllm_xargs"] = _xargs(extra)
-    for name in ("structured_outputs", "repetition_detection"):
-        if name in values:
-            values[name] = _options(values[name])
+    if "structured_outputs" in values:
+        values["structured_outputs"] = structured_outputs(values["structured_outputs"])
+    if "repetition_detection" in values:
+        values["repetition_detection"] = server_options(values["repetition_detection"])
     return values
-
-
-def _options(value: Any) -> dict[str, object]:
-    """Return options as a mapping, where they are vLLM's own object."""
-    found = dict(value) if isinstance(value, Mapping) else asdict(value)
-    return {name: one for name, one in found.items() if one is not None and name[0] != "_"}
 
 
 def _xargs(extra: Mapping[str, object]) -> dict[str, object]:

@@ -6,7 +6,7 @@ Nothing that a server says is trusted for sizes: bodies and lines have limits.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -62,9 +62,7 @@ class Wire:
         self.client = httpx.AsyncClient(
             headers={**headers, "Content-Type": "application/json"},
             timeout=httpx.Timeout(None, connect=connect_timeout),
-            limits=httpx.Limits(
-                max_connections=None, max_keepalive_connections=_KEPT_CONNECTIONS
-            ),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=_KEPT_CONNECTIONS),
             follow_redirects=False,  # secrets go nowhere else
         )
         self._secrets = [one for one in _secrets(headers) if one]
@@ -114,9 +112,7 @@ class Wire:
         error = status_error(url, answer.status, self._masked(said_in(answer.data)))
         self._raise(answer.status, error, answer.retry_after)
 
-    def _raise(
-        self, status: int, error: UncertaintyError, after: float | None = None
-    ) -> NoReturn:
+    def _raise(self, status: int, error: UncertaintyError, after: float | None = None) -> NoReturn:
         error.args = tuple(self._masked(one) for one in error.args)
         if status in ELSEWHERE:
             raise ElsewhereError(error, after if status in (429, 503) else None)
@@ -145,9 +141,7 @@ def _translated(url: str) -> Iterator[None]:
         if isinstance(error, httpx.UnsupportedProtocol | httpx.LocalProtocolError):
             raise ConfigurationError(f"{url} cannot be asked: {reason(error)}") from None
         # Without what caused it: that has the request in it, with its secrets.
-        raise ElsewhereError(
-            EngineDeadError(f"{url} cannot be reached: {_why(error)}")
-        ) from None
+        raise ElsewhereError(EngineDeadError(f"{url} cannot be reached: {_why(error)}")) from None
     except httpx.InvalidURL as error:
         raise ConfigurationError(f"{url} is no address: {reason(error)}") from None
     except (httpx.HTTPError, httpx.StreamError) as error:
@@ -175,9 +169,7 @@ async def _read(url: str, response: httpx.Response, most: int | None = None) -> 
     return Answer(response.status_code, bytes(found), after)
 
 
-async def event_data(
-    url: str, parts: AsyncGenerator[bytes, None]
-) -> AsyncGenerator[bytes, None]:
+async def event_data(url: str, parts: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
     """Yield the data of each event of a stream (server-sent events), until `[DONE]`.
 
     Lines end with a line feed: a JSON text may have any other line separator in it.
@@ -196,9 +188,9 @@ async def event_data(
                     return
                 if data:
                     yield data
-    if data := _data(rest):  # the last line may have no end
-        if data != b"[DONE]":
-            yield data
+    data = _data(rest)  # the last line may have no end
+    if data and data != b"[DONE]":
+        yield data
 
 
 def _check_size(url: str, line: bytearray) -> None:
