@@ -47,7 +47,8 @@ def hybrid_backend(
     `shared` runs the Hugging Face definition on the engine's own weights: one copy in memory.
     `resident` loads a second copy, which `huggingface` may have quantised (`quantization="int8"`).
     `sequential` loads it while the engine sleeps. Nothing is loaded yet. With a `base_url` among
-    vLLM's arguments it generates on servers, and the second copy is `resident` here.
+    vLLM's arguments it generates on servers, which serve the model by the same name unless these
+    arguments have another `model`, and the second copy is `resident` here.
 
     Example:
         backend = hybrid_backend("smollm2", "resident", huggingface={"quantization": "int8"})
@@ -80,7 +81,8 @@ def _on_servers(model: str, mode: Mode, server: Arguments, huggingface: Argument
             f"mode is {mode!r}; with base_url it is 'resident': the weights of a server are not "
             "at hand here, nor does it sleep"
         )
-    return HybridBackend(server_backend(server), HuggingFaceBackend(model, **dict(huggingface)))
+    generator = server_backend({"model": model, **server})
+    return HybridBackend(generator, HuggingFaceBackend(model, **dict(huggingface)))
 
 
 def _has_sleep_mode() -> bool:
