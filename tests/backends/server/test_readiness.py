@@ -41,7 +41,6 @@ def test_where_vllm_will_listen_is_read_off_its_flags(given, shown):
     assert str(Address.of(Namespace(**GIVEN | given))) == shown
 
 
-@pytest.mark.subprocess
 def test_it_says_when_the_server_is_healthy(capsys):
     with socket.create_server(("127.0.0.1", 0)) as one:
         address = Address("127.0.0.1", one.getsockname()[1])
@@ -55,7 +54,6 @@ def test_it_says_when_the_server_is_healthy(capsys):
     assert last.startswith(f"uq-llm: org/name is served at {address} after ")
 
 
-@pytest.mark.subprocess
 def test_a_port_that_is_taken_is_refused():
     with HTTPServer(("127.0.0.1", 0), Loading) as server:
         port = server.server_port
