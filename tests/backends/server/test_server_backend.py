@@ -243,7 +243,7 @@ def test_a_server_shows_nothing_of_its_inside(serve, connect):
     with pytest.raises(MethodUnavailableError, match="hidden states"):
         backend.run(backend.inspect_all([(65,)], Inspection((-1,))))
     with pytest.raises(MethodUnavailableError):
-        UncertaintyModel(backend, methods=["saplma"])
+        UncertaintyModel(backend, methods=["rauq"])
 
 
 def test_copies_are_equal_and_the_last_one_closes(serve):
