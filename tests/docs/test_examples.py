@@ -2,7 +2,8 @@
 
 The blocks of a page run in their order, in one namespace. A block marked `python engine` needs a
 model; all of them run on the engine of the session, whatever engine they describe. One marked
-`python server` needs a server, wherever it says that it is: a scripted one. Where a block has lines `# > text`, they are what it prints.
+`python server` needs a server, and gets a scripted one, wherever it says that it is. Where a block
+has lines `# > text`, they are what it prints.
 """
 
 from __future__ import annotations
