@@ -41,7 +41,14 @@ def probability_rows(token_ids, probability: float) -> np.ndarray:
     rest = (1 - probability) / (SIZE - 1)
     p = np.array([probability] + [rest] * (SIZE - 1))
     logs = np.log(p)
-    sums = [(p * logs).sum(), (p * logs**2).sum(), logs.sum(), (p**0.5).sum(), (p**0.25).sum(), SIZE]
+    sums = [
+        (p * logs).sum(),
+        (p * logs**2).sum(),
+        logs.sum(),
+        (p**0.5).sum(),
+        (p**0.25).sum(),
+        SIZE,
+    ]
     rows = np.zeros((len(token_ids), len(COLUMNS)))
     rows[:, :6], rows[:, 7] = sums, token_ids
     rows[:, 8], rows[:, 9] = math.log(probability), 1
@@ -235,7 +242,9 @@ class ScriptedServer:
 
     def _whole(self, body) -> dict:
         if body.get("echo"):
-            return {"choices": [{"index": 0, "text": _text(body["prompt"]), "finish_reason": "length"}]}
+            return {
+                "choices": [{"index": 0, "text": _text(body["prompt"]), "finish_reason": "length"}]
+            }
         choices = [self._choice(body, index, self._line()) for index in range(body.get("n", 1))]
         usage = {"prompt_tokens_details": {"cached_tokens": 3}}
         return {"model": self.model, "choices": choices, "usage": usage}
@@ -245,7 +254,9 @@ class ScriptedServer:
         choice = self._part(body, ids, 0) | {"index": index}
         choice["finish_reason"] = "stop" if ids == line else "length"
         prompt = body["prompt"]
-        choice["prompt_token_ids"] = list(prompt.encode()) if isinstance(prompt, str) else prompt
+        choice["prompt_token_ids"] = (
+            list(_encoded({}, prompt)) if isinstance(prompt, str) else prompt
+        )
         first = body.get("uncertainty_from")
         if self.plugin and first is not None:
             choice["prompt_uncertainty"] = self._uncertainty(prompt[first:], first)
@@ -287,8 +298,10 @@ class ScriptedServer:
     async def _stream(self, body, fault, writer) -> None:
         line = self._line()
         ids = line[: body["max_tokens"]]
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
-                     b"Transfer-Encoding: chunked\r\n\r\n")
+        writer.write(
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n"
+        )
         for first in range(0, len(ids), self.chunk):
             if fault.drop_at is not None and first + self.chunk > fault.drop_at:
                 await writer.drain()
@@ -300,7 +313,9 @@ class ScriptedServer:
             event = {"choices": [part]}
             changed = fault.change(event) if fault.change else event
             await _send_event(writer, changed)
-        await _send_event(writer, {"choices": [], "usage": {"prompt_tokens_details": {"cached_tokens": 3}}})
+        await _send_event(
+            writer, {"choices": [], "usage": {"prompt_tokens_details": {"cached_tokens": 3}}}
+        )
         await _send_event(writer, b"[DONE]")
         writer.write(b"0\r\n\r\n")
         await writer.drain()

@@ -5,9 +5,10 @@ Nothing that a server says is trusted for sizes: bodies and lines have limits.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -40,6 +41,9 @@ MOST_BYTES = 2**29
 _ERROR_BYTES = 2**16
 
 _KEPT_CONNECTIONS = 512
+
+_END_SECONDS = 0.5
+"""How long the end of a body may take behind the end of its stream."""
 
 
 @dataclass(frozen=True)
@@ -185,12 +189,21 @@ async def event_data(url: str, parts: AsyncIterator[bytes]) -> AsyncGenerator[by
             rest = bytearray(last)
             for data in map(_data, lines):
                 if data == b"[DONE]":
+                    await _read_out(found)
                     return
                 if data:
                     yield data
     data = _data(rest)  # the last line may have no end
     if data and data != b"[DONE]":
         yield data
+
+
+async def _read_out(parts: AsyncIterator[bytes]) -> None:
+    """Read up to the end of a body, which is due, so that its connection can be used again."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_END_SECONDS):
+            async for _ in parts:
+                pass
 
 
 def _check_size(url: str, line: bytearray) -> None:
