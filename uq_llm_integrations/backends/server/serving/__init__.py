@@ -1,0 +1,1 @@
+"""The plugin of `vllm serve` that returns exact statistics with every answer."""

@@ -1,0 +1,181 @@
+"""The plugin's own routes, below `/v1`, so that an API key guards them."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from uq_llm_integrations.backends.control_tokens import ControlTokens
+from uq_llm_integrations.backends.server.serving import conversations
+from uq_llm_integrations.backends.server.serving.protocol import VERSION
+from uq_llm_integrations.backends.token_statistics import COLUMNS
+from uq_llm_integrations.errors import InvalidRequestError, UncertaintyError, reason
+from uq_llm_integrations.records import Conversation
+from uq_llm_integrations.version import __version__
+
+if TYPE_CHECKING:
+    from starlette.datastructures import State
+
+PREFIX = "/v1/uq"
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class TextBody(_Body):
+    """A text to be encoded."""
+
+    text: str
+    chat: bool = False
+    data: bool = False
+    continues: bool = False
+
+
+class MessagesBody(_Body):
+    """A conversation to be encoded."""
+
+    messages: list[dict[str, Any]]
+    tools: list[dict[str, Any]] = []
+    chat_template_kwargs: dict[str, Any] = {}
+    continues: bool = False
+    allow_special_tokens: bool = False
+
+
+class TokensBody(_Body):
+    """Tokens to be decoded."""
+
+    token_ids: list[int]
+
+
+def prepare(state: State, client: Any) -> None:
+    """Keep what the routes need in a server's state."""
+    tokenizer, config = client.get_tokenizer(), client.vllm_config
+    model = str(config.model_config.served_model_name or config.model_config.model)
+    codec = conversations.Codec(model, tokenizer)
+    state.uq_llm_codec = codec
+    state.uq_llm_capabilities = _capabilities(config, codec, model, tokenizer)
+
+
+def _capabilities(config: Any, codec: Any, model: str, tokenizer: Any) -> dict[str, Any]:
+    import vllm
+
+    return {
+        "version": VERSION,
+        "package_version": __version__,
+        "vllm_version": vllm.__version__,
+        "model": model,
+        "vocabulary_size": config.model_config.get_vocab_size(),
+        "context_length": config.model_config.max_model_len,
+        "max_logprobs": config.model_config.max_logprobs,
+        "columns": list(COLUMNS),
+        "exact": True,
+        "reason": None,
+        "inspect": False,
+        "tokenizer": tokenizer_digest(tokenizer),
+        "has_chat_template": bool(ControlTokens.of(tokenizer).template),
+        "block_size": config.cache_config.block_size,
+    }
+
+
+def tokenizer_digest(tokenizer: Any) -> str:
+    """Return what is the same for tokenizers with the same tokens and chat template."""
+    vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda item: (item[1], item[0]))
+    template = ControlTokens.of(tokenizer).template
+    return hashlib.sha256(repr((vocabulary, template)).encode()).hexdigest()[:32]
+
+
+async def encode(codec: conversations.Codec, body: dict[str, Any]) -> dict[str, Any]:
+    """Return the tokens of a text or a conversation, as the embedded backend's methods do."""
+    if "messages" in body:
+        given = MessagesBody.model_validate(body)
+        conversation = Conversation(
+            tuple(given.messages),
+            tuple(given.tools),
+            given.chat_template_kwargs,
+            continues=given.continues,
+            allow_special_tokens=given.allow_special_tokens,
+        )
+        return {"token_ids": await conversations.encoded(codec, conversation)}
+    text = TextBody.model_validate(body)
+    return {"token_ids": list(await _off_loop(_encoded_text(codec, text)))}
+
+
+async def _encoded_text(codec: conversations.Codec, body: TextBody) -> tuple[int, ...]:
+    if body.chat and (body.data or body.continues):
+        raise InvalidRequestError("chat is true; data and continues are then no options")
+    if body.data:
+        return await codec.encode_data(body.text, continues=body.continues)
+    if body.continues:
+        return await codec.encode_continuation(body.text)
+    return await codec.encode(body.text, chat=body.chat)
+
+
+async def decode(codec: conversations.Codec, body: dict[str, Any], size: int) -> dict[str, Any]:
+    """Return the text of tokens, and the text that each of them adds."""
+    ids = TokensBody.model_validate(body).token_ids
+    for one in ids:
+        if not 0 <= one < size:
+            raise InvalidRequestError(f"there is no token {one}; allowed are 0 to {size - 1}")
+    text, texts = await asyncio.gather(
+        _off_loop(codec.decode(ids)), _off_loop(codec.token_texts(ids))
+    )
+    return {"text": text, "texts": texts}
+
+
+async def _off_loop(coroutine: Any) -> Any:
+    return await asyncio.to_thread(conversations._finished, coroutine)
+
+
+@lru_cache(maxsize=1)
+def router() -> APIRouter:
+    """Return the routes."""
+    made = APIRouter(prefix=PREFIX)
+
+    @made.get("/capabilities")
+    async def capabilities(request: Request) -> JSONResponse:
+        return _json(request.app.state.uq_llm_capabilities)
+
+    @made.post("/encode")
+    async def encode_route(request: Request) -> JSONResponse:
+        body = await _body(request)
+        return await _answered(encode(request.app.state.uq_llm_codec, body), request)
+
+    @made.post("/decode")
+    async def decode_route(request: Request) -> JSONResponse:
+        state = request.app.state
+        size = state.uq_llm_capabilities["vocabulary_size"]
+        return await _answered(decode(state.uq_llm_codec, await _body(request), size), request)
+
+    return made
+
+
+async def _body(request: Request) -> dict[str, Any]:
+    try:
+        body = await request.json()
+    except ValueError:
+        return {"": "no JSON"}
+    return body if isinstance(body, dict) else {"": "no JSON object"}
+
+
+async def _answered(answer: Awaitable[dict[str, Any]], request: Request) -> JSONResponse:
+    try:
+        return _json(await answer)
+    except (UncertaintyError, ValidationError) as error:
+        return _refusal(reason(error))
+
+
+def _refusal(message: str) -> JSONResponse:
+    error = {"message": message, "type": "BadRequestError", "param": None, "code": 400}
+    return _json({"error": error}, status=400)
+
+
+def _json(content: object, status: int = 200) -> JSONResponse:
+    return JSONResponse(content, status_code=status)
