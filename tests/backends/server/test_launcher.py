@@ -92,6 +92,14 @@ def test_without_vllm_it_says_what_to_install(installed):
         launcher.serve(["org/name"])
 
 
+def test_the_front_end_without_plugins_is_refused(installed, monkeypatch):
+    started = installed(OURS)
+    monkeypatch.setenv("VLLM_USE_RUST_FRONTEND", "1")
+    with pytest.raises(ConfigurationError, match="VLLM_USE_RUST_FRONTEND is set"):
+        launcher.serve(["org/name"])
+    assert started == []
+
+
 def test_a_server_that_would_lack_the_plugin_is_not_started(installed):
     started = installed(*THEIRS)
     with pytest.raises(EngineStartError, match=r"plugin 'uq_llm'.*has to be installed"):

@@ -1,18 +1,18 @@
 """vLLM's own server, started by `uq-llm serve`."""
 
-import json
 import os
 import signal
 import socket
 import subprocess
 import sys
-import urllib.request
+import tomllib
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("vllm")
 
+from uq_llm_integrations import UncertaintyModel, VLLMServerBackend
 from uq_llm_integrations.backends.server import vllm_program
 from uq_llm_integrations.backends.server.vllm_process import flags, is_given
 
@@ -54,9 +54,11 @@ def plugin_folder(tmp_path):
     folder = tmp_path / "uq_llm_tested-0.dist-info"
     folder.mkdir()
     (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: uq-llm-tested\nVersion: 0\n")
-    (folder / "entry_points.txt").write_text(
-        "[vllm.general_plugins]\nuq_llm = uq_llm_integrations.version:__version__.__len__\n"
-    )
+    points = tomllib.loads((SOURCE / "pyproject.toml").read_text())["project"]["entry-points"]
+    lines = [
+        f"[{group}]\n{name} = {one}" for group in points for name, one in points[group].items()
+    ]
+    (folder / "entry_points.txt").write_text("\n".join(lines))
     return tmp_path
 
 
@@ -82,22 +84,12 @@ def test_it_serves_until_a_signal_ends_it(plugin_folder):
                 if line.startswith("uq-llm: smollm2 is served at"):
                     break
             assert server.poll() is None, "".join(seen)
-            assert "paris" in answer(port, "What is the capital of France?").lower()
+            with VLLMServerBackend(f"http://127.0.0.1:{port}", model="smollm2") as client:
+                model = UncertaintyModel(client, chat_template=True, temperature=0, max_tokens=16)
+                result = model.generate("What is the capital of France?")
+            assert "Paris" in result.text and result.candidate.trace.is_exact
             server.send_signal(signal.SIGTERM)
             server.stderr.read()
             assert server.wait(60) == 0
         finally:
             server.kill()
-
-
-def answer(port: int, question: str) -> str:
-    conversation = [{"role": "user", "content": question}]
-    body = {"model": "smollm2", "messages": conversation, "temperature": 0, "max_tokens": 16}
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{port}/v1/chat/completions",
-        json.dumps(body).encode(),
-        {"Content-Type": "application/json"},
-    )
-    with urllib.request.urlopen(request, timeout=120) as reply:
-        text: str = json.load(reply)["choices"][0]["message"]["content"]
-    return text

