@@ -285,6 +285,7 @@ def _running(core: UncertaintyModel, verbose: bool) -> Iterator[None]:
     with nullcontext(Console(stderr=True)) if verbose else _logged_stderr() as console:
         with console.status(f"Loading {name} ..."):
             core.backend.run(core.backend.encode("?"))  # any use starts it
+        name = core.backend.capabilities.model  # servers say theirs at the first contact
         console.print(Text(f"Loaded {name} in {time.perf_counter() - started:.0f} s", "dim"))
     with core:
         yield
