@@ -6,6 +6,7 @@ from .backends.hybrid import HybridBackend as HybridBackend
 from .backends.scripted import ScriptedBackend as ScriptedBackend, ScriptedLine as ScriptedLine
 from .backends.vllm.backend import VLLMEngineBackend as VLLMEngineBackend
 from .config import Configuration as Configuration
+from .early_stop import EarlyStop as EarlyStop
 from .errors import (
     ConfigurationError as ConfigurationError, EmptyPromptError as EmptyPromptError,
     EngineBusyError as EngineBusyError, EngineClosedError as EngineClosedError,
@@ -52,7 +53,7 @@ from .methods.registry import (
 from .model import UncertaintyModel as UncertaintyModel
 from .records import (
     Activations as Activations, Candidate as Candidate, Claim as Claim,
-    Conversation as Conversation, Decision as Decision, EarlyStop as EarlyStop,
+    Conversation as Conversation, Decision as Decision,
     Inspection as Inspection, Request as Request, Result as Result, SampleMonitor as SampleMonitor,
     SamplingEnd as SamplingEnd, Score as Score, TokenTrace as TokenTrace, Usage as Usage,
 )

@@ -33,7 +33,7 @@ from uq_llm_integrations.chat.parsers import continued, flag_of, tool_choice_of
 from uq_llm_integrations.chat.reply import ChatResult as Answer
 from uq_llm_integrations.chat.reply import ReplyPiece, ScoredReply, Turn
 from uq_llm_integrations.chat.tool_specs import tool_specs
-from uq_llm_integrations.errors import InvalidAnswerError, InvalidRequestError
+from uq_llm_integrations.errors import InvalidAnswerError, InvalidRequestError, described
 from uq_llm_integrations.langchain.chunks import Calls, ReplyChunk
 from uq_llm_integrations.langchain.object_schema import openai_tool
 from uq_llm_integrations.records import Conversation, JsonObject, Result, Usage
@@ -96,7 +96,9 @@ def _without_content(message: BaseMessage) -> JsonObject:
     try:
         converted = convert_to_openai_messages(message.model_copy(update={"content": ""}))
     except ValueError as error:
-        raise InvalidRequestError(f"{message!r} is no message of a conversation") from error
+        raise InvalidRequestError(
+            f"{described(message)} is no message of a conversation"
+        ) from error
     assert isinstance(converted, dict)
     return converted
 
@@ -147,7 +149,8 @@ def schema_of(response_format: Mapping[str, Any]) -> Mapping[str, Any] | None:
         case {"type": "json_schema", "json_schema": {"schema": dict(schema)}}:
             return schema
     raise InvalidRequestError(
-        f"response_format is {response_format!r}; allowed are the types 'text', 'json_object' and "
+        f"response_format is {described(response_format)}; allowed are the types 'text', "
+        "'json_object' and "
         "'json_schema' with its 'json_schema'"
     )
 

@@ -20,7 +20,7 @@ from uq_llm_integrations.chat.schemas import (
     parameters_of,
     with_plain_root,
 )  # fmt: skip  # a list of names
-from uq_llm_integrations.errors import ConfigurationError
+from uq_llm_integrations.errors import ConfigurationError, described
 from uq_llm_integrations.records import JsonObject
 
 
@@ -80,7 +80,7 @@ def _plain(schema: JsonObject | type) -> JsonObject:
     try:
         return convert_to_json_schema(schema)
     except ValueError as error:
-        raise ConfigurationError(f"{schema!r} is no schema: {error}") from error
+        raise ConfigurationError(f"{described(schema)} is no schema: {error}") from error
 
 
 def _unwrapped(schema: JsonObject) -> JsonObject:

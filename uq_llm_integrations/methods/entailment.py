@@ -18,6 +18,7 @@ from uq_llm_integrations.errors import (
     ConfigurationError,
     MissingDependencyError,
     ModelNotFoundError,
+    described,
     reason,
 )
 from uq_llm_integrations.records import Floats, Inspection, Singles
@@ -172,9 +173,11 @@ class Classifier:
         """Refuse what can never be loaded; whether the hub has a model shows on first use."""
         folder = Path(self.model).expanduser()
         if self.model.startswith((".", "/", "~")) and not folder.is_dir():
-            raise ModelNotFoundError(f"there is no classifier in the folder {self.model!r}")
+            raise ModelNotFoundError(
+                f"there is no classifier in the folder {described(self.model)}"
+            )
         if folder.is_dir() and not (folder / "config.json").is_file():
-            raise ModelNotFoundError(f"the folder {self.model!r} holds no config.json")
+            raise ModelNotFoundError(f"the folder {described(self.model)} holds no config.json")
         for package in ("transformers", "torch"):
             if find_spec(package) is None:
                 raise MissingDependencyError(package, "hf")
@@ -226,5 +229,5 @@ class Classifier:
             return tokenizer, AutoModelForSequenceClassification.from_pretrained(source).eval()
         except (OSError, ValueError) as error:
             raise ConfigurationError(
-                f"cannot load the classifier {self.model!r}: {reason(error)}"
+                f"cannot load the classifier {described(self.model)}: {reason(error)}"
             ) from error
