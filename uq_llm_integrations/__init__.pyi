@@ -6,7 +6,6 @@ from .backends.hybrid import HybridBackend as HybridBackend
 from .backends.scripted import ScriptedBackend as ScriptedBackend, ScriptedLine as ScriptedLine
 from .backends.vllm.backend import VLLMEngineBackend as VLLMEngineBackend
 from .config import Configuration as Configuration
-from .early_stop import EarlyStop as EarlyStop
 from .errors import (
     ConfigurationError as ConfigurationError, EmptyPromptError as EmptyPromptError,
     EngineBusyError as EngineBusyError, EngineClosedError as EngineClosedError,
@@ -58,6 +57,7 @@ from .records import (
     SamplingEnd as SamplingEnd, Score as Score, TokenTrace as TokenTrace, Usage as Usage,
 )
 from .settings import Settings as Settings
+from .stop_rule import EarlyStop as EarlyStop
 from .strategies.abstain import Abstain as Abstain, Policy as Policy
 from .strategies.answers import (
     normalised_answer as normalised_answer, squad_answer as squad_answer,

@@ -21,7 +21,6 @@ from uq_llm_integrations.backends.sampling_values import (
 )
 from uq_llm_integrations.backends.unicode_text import check_unicode
 from uq_llm_integrations.coercion import Options, validation_text
-from uq_llm_integrations.early_stop import EarlyStop
 from uq_llm_integrations.errors import (
     ConfigurationError,
     InvalidRequestError,
@@ -33,6 +32,7 @@ from uq_llm_integrations.identity import Verbatim, canonical, digest
 from uq_llm_integrations.methods.registry import DEFAULT_METHODS, check_methods, foreign_methods
 from uq_llm_integrations.records import Conversation, JsonObject
 from uq_llm_integrations.secret_names import is_secret_name, sealed
+from uq_llm_integrations.stop_rule import EarlyStop
 from uq_llm_integrations.strategies.abstain import ABSTENTION, Action, Policy
 from uq_llm_integrations.strategies.base import Single, Strategy, why_no_grammar
 from uq_llm_integrations.strategies.condition_text import When, is_readable

@@ -9,7 +9,6 @@ from uq_llm_integrations.backends.sampling_values import (
 )
 from uq_llm_integrations.backends.sampling_values import SAMPLING_PARAMETERS as SAMPLING_PARAMETERS
 from uq_llm_integrations.backends.sampling_values import check_sampling, token_ids
-from uq_llm_integrations.early_stop import EarlyStop
 from uq_llm_integrations.errors import (
     ConfigurationError,
     EmptyPromptError,
@@ -18,6 +17,7 @@ from uq_llm_integrations.errors import (
     described,
 )
 from uq_llm_integrations.records import JsonObject, Request, StopRule
+from uq_llm_integrations.stop_rule import EarlyStop
 
 MAX_N = 128
 """The most candidates that one request may ask for, unless the backend is given another cap."""
