@@ -8,6 +8,11 @@ import uq_llm_integrations as uq
 from uq_llm_integrations import ConfigurationError, langchain
 from uq_llm_integrations.backends.hybrid import hybrid_backend
 
+
+def scripted_chat():
+    return langchain.ChatVLLMUncertainty(backend=backend())
+
+
 SELF = {}
 SELF["a"] = SELF
 
@@ -120,6 +125,12 @@ def test_a_value_of_a_wrong_kind_is_refused_by_its_name(make, name, values):
         lambda value: uq.Retry(value, "entropy > 1"),
         lambda value: uq.score("entropy") > [value],
         lambda value: chat(engine_args=[value]),
+        lambda value: scripted_chat().bind_tools([value]),
+        lambda value: scripted_chat().invoke("?", tools=value),
+        lambda value: scripted_chat().with_structured_output([value]),
+        lambda value: uq.load_threshold([value], "entropy"),
+        lambda value: uq.load_threshold("no.json", [value]),
+        lambda value: uq.HybridBackend(backend(), [value]),
         lambda value: hybrid_backend("smollm2", mode=[value]),
     ],
 )

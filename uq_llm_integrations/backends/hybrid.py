@@ -303,6 +303,9 @@ class _Pair(Shared):
 
 
 def _check_parts(generator: Backend, scorer: Backend, *, sequential: bool) -> None:
+    for name, part in (("generator", generator), ("scorer", scorer)):
+        if not isinstance(part, Backend):
+            raise ConfigurationError(f"{name} is {described(part)}; it must be a backend")
     why_not = scorer.capabilities.why_no_activations
     if why_not:
         raise ConfigurationError(

@@ -25,6 +25,7 @@ from langchain_core.outputs import (
     GenerationChunk,
     LLMResult,
 )
+from langchain_core.tools import BaseTool
 
 from uq_llm_integrations.backends.content_blocks import Message, plain_messages
 from uq_llm_integrations.backends.sampling_values import stop_strings
@@ -58,7 +59,7 @@ def turn_of(
     InvalidRequestError for pictures, sound and files, and for tools that are no functions.
     """
     plain = tuple(part for one in messages for part in _plain(one))
-    conversation = Conversation(plain, openai_tools(tools) if tools else ())
+    conversation = Conversation(plain, () if tools is None else openai_tools(tools))
     if continue_final_message is not None:
         conversation = continued(conversation, continue_final_message)
     schema = None if response_format is None else schema_of(response_format)
@@ -124,11 +125,13 @@ def openai_tools(tools: Iterable[Any], strict: bool | None = None) -> tuple[Mapp
 
     Raises InvalidRequestError for what is no function, such as a provider's own tool.
     """
+    if not isinstance(tools, Iterable) or isinstance(tools, Mapping | str):
+        raise InvalidRequestError(f"tools is {described(tools)}; allowed is a list of tools")
     try:
         return tool_specs([_openai_tool(one, strict) for one in tools])
     except InvalidRequestError:
         raise
-    except (ValueError, TypeError, KeyError) as error:
+    except Exception as error:  # LangChain's message has what a tool says of itself
         raise InvalidRequestError(f"there are tools that are no functions: {error}") from error
 
 
@@ -136,6 +139,10 @@ def _openai_tool(tool: Any, strict: bool | None) -> Any:
     is_given = isinstance(tool, Mapping) and tool.get("type") not in (None, "object")
     if is_given and "input_schema" not in tool:  # which Anthropic's functions have
         return tool
+    if not isinstance(tool, Mapping | BaseTool) and not callable(tool):
+        raise InvalidRequestError(
+            f"a tool is {described(tool)}; allowed are functions, classes, tools and dicts"
+        )
     return openai_tool(tool, strict)
 
 

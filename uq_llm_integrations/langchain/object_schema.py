@@ -77,9 +77,11 @@ def _plain(schema: JsonObject | type) -> JsonObject:
         return with_plain_root(schema.schema())
     if is_typeddict(schema):
         return _typed_dict(schema)
+    if not callable(schema):
+        raise ConfigurationError(f"{described(schema)} is no schema; allowed are dicts and classes")
     try:
         return convert_to_json_schema(schema)
-    except ValueError as error:
+    except Exception as error:  # LangChain's message has what the schema says of itself
         raise ConfigurationError(f"{described(schema)} is no schema: {error}") from error
 
 

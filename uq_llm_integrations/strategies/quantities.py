@@ -181,6 +181,11 @@ def load_threshold(path: str | Path, name: str) -> float:
     Example:
         uncertain = score("entropy") > load_threshold("calibration.json", "entropy")
     """
+    if not isinstance(path, str | Path) or not isinstance(name, str):
+        wrong = name if isinstance(path, str | Path) else path
+        raise ConfigurationError(
+            f"a threshold is read by a path and a name, and {described(wrong)} is none"
+        )
     try:
         thresholds = json.loads(read_text(path))["thresholds"]
         value = thresholds[name]
