@@ -60,7 +60,7 @@ class VLLMStepGenerator:
         **options: Any,
     ) -> None:
         options = combined({**_DEFAULTS, "chat_template": chat}, options)
-        chosen = strategy or Stepwise()
+        chosen = Stepwise() if strategy is None else strategy
         self.model = UncertaintyModel(backend, strategy=chosen, methods=methods, **options)
         _stepwise_of(self.model)
         self._generated: list[Candidate] = []

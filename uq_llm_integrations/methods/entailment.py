@@ -83,6 +83,11 @@ class ServedJudge:
         "Do both answers mean the same? Reply with one word: Yes or No."
     )
 
+    def __post_init__(self) -> None:
+        for name in ("name", "entails", "same"):
+            if not isinstance(value := getattr(self, name), str):
+                raise ConfigurationError(f"{name} is {described(value)}; it must be a text")
+
     async def entailments(self, pairs: Pairs, question: str, backend: MeteredBackend) -> Floats:
         """Return [pairs, 3] probabilities of Yes, Unknown and No."""
         replies = ("Yes", "Unknown", "No")
@@ -128,6 +133,10 @@ class EmbeddingSimilarity:
 
     layer: int = -1
 
+    def __post_init__(self) -> None:
+        if isinstance(self.layer, bool) or not isinstance(self.layer, int):
+            raise ConfigurationError(f"layer is {described(self.layer)}; it must be a whole number")
+
     @property
     def name(self) -> str:
         """Say which layer the hidden states are of."""
@@ -171,6 +180,13 @@ class Classifier:
 
     def __post_init__(self) -> None:
         """Refuse what can never be loaded; whether the hub has a model shows on first use."""
+        if not isinstance(self.model, str):
+            raise ConfigurationError(f"model is {described(self.model)}; it must be a name or path")
+        size = self.batch_size
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise ConfigurationError(
+                f"batch_size is {described(size)}; allowed are whole numbers from 1"
+            )
         folder = Path(self.model).expanduser()
         if self.model.startswith((".", "/", "~")) and not folder.is_dir():
             raise ModelNotFoundError(

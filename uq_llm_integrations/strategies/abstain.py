@@ -88,6 +88,10 @@ class Policy:
     def __post_init__(self) -> None:
         object.__setattr__(self, "uncertain_when", self.condition)
         check_action(self.on_high_uncertainty, "on_high_uncertainty")
+        if not isinstance(self.abstention_text, str):
+            raise ConfigurationError(
+                f"abstention_text is {described(self.abstention_text)}; it must be a text"
+            )
         if self.condition is None and self.on_high_uncertainty != "annotate":
             raise ConfigurationError(
                 f"on_high_uncertainty={described(self.on_high_uncertainty)} needs `uncertain_when`"

@@ -76,6 +76,12 @@ class BestOfN(Strategy):
             raise ConfigurationError(
                 f"by is {described(self.by)}; it is a method's name or a vote's"
             )
+        if not isinstance(self.method, str | None):
+            raise ConfigurationError(f"method is {described(self.method)}; it is a method's name")
+        if not isinstance(self.settle, bool):
+            raise ConfigurationError(
+                f"settle is {described(self.settle)}; allowed are True and False"
+            )
         check_orders(self._method)
         check_answer(self.answer)
         check_number("power", self.power)
