@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from uq_llm_integrations.backends.server.backend import VLLMServerBackend
 from uq_llm_integrations.errors import ConfigurationError, suggestion
-from uq_llm_integrations.secret_values import sealed
+from uq_llm_integrations.secret_names import sealed
 
 SERVER_ARGUMENTS = frozenset(inspect.signature(VLLMServerBackend).parameters)
 """The names of all arguments."""
