@@ -21,6 +21,7 @@ VLLM_READ_IN = ("0.32.0", "0.33.0")
 F = TypeVar("F", bound=Callable[..., object])
 
 _HOMES = (
+    "uq_llm_integrations.backends.server.vllm_program",
     "uq_llm_integrations.backends.vision_guard",
     "uq_llm_integrations.backends.vllm.client_compat",
     "uq_llm_integrations.backends.vllm.grammar_compat",

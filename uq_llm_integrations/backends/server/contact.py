@@ -8,10 +8,14 @@ from collections.abc import Awaitable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
-from uq_llm_integrations.backends.sampling_values import described
 from uq_llm_integrations.backends.server.wire import Answer
 from uq_llm_integrations.backends.token_statistics import COLUMNS
-from uq_llm_integrations.errors import ConfigurationError, EngineError, ModelNotFoundError
+from uq_llm_integrations.errors import (
+    ConfigurationError,
+    EngineError,
+    ModelNotFoundError,
+    described,
+)
 
 VERSION = 1
 """Of the contract between this client and the plugin."""

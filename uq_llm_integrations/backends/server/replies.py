@@ -16,11 +16,10 @@ from typing import Any
 import numpy as np
 
 from uq_llm_integrations.backends.row_checks import damaged_trace
-from uq_llm_integrations.backends.sampling_values import described
 from uq_llm_integrations.backends.server.contact import VERSION, Facts
 from uq_llm_integrations.backends.token_statistics import column, join_traces, read_rows
 from uq_llm_integrations.backends.token_table import TokenTable
-from uq_llm_integrations.errors import EngineError
+from uq_llm_integrations.errors import EngineError, described
 from uq_llm_integrations.records import Floats, TokenTrace
 
 Ids = tuple[int, ...]
