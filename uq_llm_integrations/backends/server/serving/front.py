@@ -179,9 +179,7 @@ def _see_chat(answers: Answers, result: Any, *, is_stream: bool) -> None:
         answers.see(output.index if is_stream else place, getattr(output, ROWS, None), None)
 
 
-def lines_of(
-    lines: AsyncGenerator[str, None], answers: Answers
-) -> AsyncGenerator[str, None]:
+def lines_of(lines: AsyncGenerator[str, None], answers: Answers) -> AsyncGenerator[str, None]:
     """Yield a stream's lines with the statistics in them."""
     from uq_llm_integrations.backends.server.serving.responses import with_statistics
 

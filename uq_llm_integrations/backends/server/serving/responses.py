@@ -16,9 +16,7 @@ _DATA = "data: "
 _END = "\n\n"
 
 
-async def watched(
-    outputs: AsyncIterator[T], see: Callable[[T], None]
-) -> AsyncGenerator[T, None]:
+async def watched(outputs: AsyncIterator[T], see: Callable[[T], None]) -> AsyncGenerator[T, None]:
     """Yield the engine's outputs once `see` has seen them; closing this closes them."""
     try:
         async for one in outputs:

@@ -14,9 +14,7 @@ def check_server(config: Any) -> None:
     """Raise ConfigurationError for a server with this VllmConfig, and say what must be changed."""
     for why in (_why_not_raw(config), _why_sharded(config), why_rust()):
         if why is not None:
-            raise ConfigurationError(
-                f"{why}; or start the server without uq_llm in VLLM_PLUGINS"
-            )
+            raise ConfigurationError(f"{why}; or start the server without uq_llm in VLLM_PLUGINS")
 
 
 def _why_not_raw(config: Any) -> str | None:
