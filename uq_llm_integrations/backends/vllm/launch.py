@@ -13,6 +13,7 @@ from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING
 
 from uq_llm_integrations.backends.reaches import check_unread_version
+from uq_llm_integrations.backends.server.serving.protocol import without_plugin
 from uq_llm_integrations.backends.vllm import client_compat
 from uq_llm_integrations.backends.vllm.worker.protocol import (
     CHILD_MODULE,
@@ -147,6 +148,14 @@ def start_async_llm(
 def _started(
     arguments: Mapping[str, object], spawned: SpawnedProcesses
 ) -> tuple[AsyncLLM, str | None]:
+    with _environment(without_plugin(os.environ)):
+        return _started_without_plugin(arguments, spawned)
+
+
+def _started_without_plugin(
+    arguments: Mapping[str, object], spawned: SpawnedProcesses
+) -> tuple[AsyncLLM, str | None]:
+    """Start an engine that the plugin for servers does not touch: it has a probe of its own."""
     config = _engine_config(arguments)
     why_no_probe = _install_probe(config)
     with _environment(_worker_environment(config)), own_main_module(spawned), children_allowed():

@@ -67,10 +67,14 @@ def gathered(
             return gather(logprobs, count, token_ids)
         found = gather(logprobs, count - WIDTH, token_ids)
         return with_columns(found, logprobs, has_forbidden=False)
-    found = gather(logprobs, count, token_ids)
+    return with_wanted(step, gather(logprobs, count, token_ids), logprobs)
+
+
+def with_wanted(step: Step, found: LogprobsTensors, scores: torch.Tensor) -> LogprobsTensors:
+    """Return a step's log-probabilities with the columns, if they are wanted."""
     if not step.samples.is_wanted:
         return found
-    return with_columns(found, logprobs, has_forbidden=step.samples.has_forbidden)
+    return with_columns(found, scores, has_forbidden=step.samples.has_forbidden)
 
 
 def with_columns(

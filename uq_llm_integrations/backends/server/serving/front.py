@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from uq_llm_integrations.backends.server.serving.observed import (
     NOTHING,
     WHOLE_VOCABULARY,
-    Observed,
     RequestRows,
     without_columns,
 )

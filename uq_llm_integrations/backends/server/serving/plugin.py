@@ -26,9 +26,9 @@ def register() -> None:
     """
     if not is_switched_on(os.environ.get(VARIABLE)):
         return
-    from uq_llm_integrations.backends.server.serving import hooks
+    from uq_llm_integrations.backends.server.serving import installation
 
-    hooks.install(hooks.ENGINE)
+    installation.install(installation.Place.ENGINE)
 
 
 class ServingPlugin:
@@ -39,9 +39,9 @@ class ServingPlugin:
 
     def attach_router(self, app: FastAPI) -> None:
         """Put the hooks of the API server in place, and add the routes."""
-        from uq_llm_integrations.backends.server.serving import hooks, routes
+        from uq_llm_integrations.backends.server.serving import installation, routes
 
-        hooks.install(hooks.API_SERVER)
+        installation.install(installation.Place.API_SERVER)
         app.include_router(routes.router())
 
     async def init_state(
