@@ -13,7 +13,7 @@ from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING
 
 from uq_llm_integrations.backends.reaches import check_unread_version
-from uq_llm_integrations.backends.server.serving.protocol import without_plugin
+from uq_llm_integrations.backends.server.serving.marks import without_plugin
 from uq_llm_integrations.backends.vllm import client_compat
 from uq_llm_integrations.backends.vllm.worker.protocol import (
     CHILD_MODULE,

@@ -12,7 +12,7 @@ from uq_llm_integrations.backends.server.serving.columns import (
     tokens_of,
     unknown_rows,
 )
-from uq_llm_integrations.backends.server.serving.protocol import WIDTH
+from uq_llm_integrations.backends.server.serving.marks import WIDTH
 from uq_llm_integrations.backends.token_statistics import SUMS, column
 
 VALUES = st.lists(

@@ -10,7 +10,7 @@ from vllm.v1.outputs import LogprobsTensors
 
 from uq_llm_integrations.backends.server.serving import engine
 from uq_llm_integrations.backends.server.serving.columns import has_columns, rows_of
-from uq_llm_integrations.backends.server.serving.protocol import MARK, WIDTH
+from uq_llm_integrations.backends.server.serving.marks import MARK, WIDTH
 from uq_llm_integrations.backends.token_statistics import (
     column,
     dense_rows,

@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 from vllm.v1.outputs import LogprobsLists, LogprobsTensors
 
 from uq_llm_integrations.backends.server.serving.columns import packed
+from uq_llm_integrations.backends.server.serving.marks import Mark
 from uq_llm_integrations.backends.server.serving.observed import (
     NO_COLUMNS,
     OTHER_TOKENS,
     RequestRows,
     without_columns,
 )
-from uq_llm_integrations.backends.server.serving.protocol import Mark
 from uq_llm_integrations.backends.token_statistics import column
 
 

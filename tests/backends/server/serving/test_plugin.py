@@ -11,7 +11,7 @@ from tests.vllm_server import end, free_port, start
 from uq_llm_integrations import EngineStartError
 from uq_llm_integrations.backends.reaches import Reach
 from uq_llm_integrations.backends.server.serving import installation
-from uq_llm_integrations.backends.server.serving.protocol import without_plugin
+from uq_llm_integrations.backends.server.serving.marks import without_plugin
 from uq_llm_integrations.backends.vllm import launch
 
 OFF = """

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from uq_llm_integrations.backends.server.serving.columns import Columns, packed
-from uq_llm_integrations.backends.server.serving.protocol import WIDTH, read_mark
+from uq_llm_integrations.backends.server.serving.marks import WIDTH, read_mark
 
 if TYPE_CHECKING:
     import torch

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from uq_llm_integrations.backends.server.serving.protocol import NAME, VARIABLE, is_switched_on
+from uq_llm_integrations.backends.server.serving.marks import NAME, VARIABLE, is_switched_on
 
 if TYPE_CHECKING:
     from argparse import Namespace
