@@ -26,6 +26,7 @@ from uq_llm_integrations import (
     Single,
     Stepwise,
     UncertaintyError,
+    UncertaintyModel,
     VLLMEngineBackend,
     VLLMStepGenerator,
     VLLMUncertaintyLLM,
@@ -264,12 +265,36 @@ def test_the_json_schema_is_printed():
         ("generator: {model: m}\nn: 2\nn: 3", 3),
         ("generator: {model: m}\nn: 2020-99-99", 2),
         ("generator: {model: m}\n\nn: " + "9" * 5000, 3),
+        ("generator: {model: m}\nearly_stop:\n  above: 1\n  window: 0", 4),
+        ("generator: {model: m}\nearly_stop:\n  window: 2\n  above: .nan", 4),
     ],
 )
 def test_a_mistake_in_a_file_is_named_with_path_and_line(tmp_path, text, line):
     path = written(tmp_path, text)
     with pytest.raises(UncertaintyError, match=rf"(?s)uncertainty\.yaml.*line {line}\b"):
         Configuration.read(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("generator: {model: m}\nn: 1000000", 2),
+        ("generator: {model: m}\nsampling:\n  n: 1000000", 3),
+        ("generator: {model: m}\nstrategy:\n  type: best_of_n\n  n: 1000000", 4),
+        ("generator: {model: m}\ntop_logprobs: 50", 2),
+        ("generator:\n  model: m\n  deadline: .nan", 3),
+        ("generator:\n  model: m\n  tensor_parallel_size: x", 3),
+    ],
+)
+@pytest.mark.parametrize(
+    "kind",
+    [UncertaintyModel, ChatVLLMUncertainty, HybridUncertaintyGenerator],
+    ids=lambda k: k.__name__,
+)
+def test_what_shows_once_a_file_was_read_has_its_path_and_line_too(tmp_path, kind, text, line):
+    path = written(tmp_path, text)
+    with pytest.raises(ConfigurationError, match=rf"uncertainty\.yaml, line {line}: "):
+        kind.from_config(path)
 
 
 def test_files_that_are_none_are_refused(tmp_path):

@@ -30,13 +30,8 @@ from uq_llm_integrations.backends.hybrid import hybrid_backend
 from uq_llm_integrations.backends.vllm import client_compat
 from uq_llm_integrations.cli import app
 from uq_llm_integrations.identity import canonical
-from uq_llm_integrations.secret_values import (
-    concealing,
-    is_secret_name,
-    opened,
-    sealed,
-    without_secrets,
-)
+from uq_llm_integrations.secret_names import is_secret_name, sealed
+from uq_llm_integrations.secret_values import concealing, opened, without_secrets
 
 SECRET = "hf_s3cretS3cretS3cret"
 NESTED = {"aws_secret_access_key": SECRET, "parts": [{"session_token": SECRET}]}

@@ -26,10 +26,17 @@ from uq_llm_integrations.backends.huggingface.backend import HuggingFaceBackend
 from uq_llm_integrations.backends.hybrid import Mode, hybrid_backend
 from uq_llm_integrations.backends.vllm.backend import VLLMEngineBackend
 from uq_llm_integrations.config_places import Place, with_line
-from uq_llm_integrations.errors import ConfigurationError, InvalidRequestError, UncertaintyError
+from uq_llm_integrations.errors import (
+    ConfigurationError,
+    InvalidRequestError,
+    MissingDependencyError,
+    UncertaintyError,
+    described,
+)
 from uq_llm_integrations.plain_data import load_yaml, read_text
 from uq_llm_integrations.records import JsonObject
-from uq_llm_integrations.secret_values import SECRETS, BackendArguments, is_secret_name
+from uq_llm_integrations.secret_names import SECRETS, is_secret_name
+from uq_llm_integrations.secret_values import BackendArguments
 from uq_llm_integrations.settings import Settings
 
 _REFERENCE = re.compile(r"\$\{(\w+)\}")
@@ -101,12 +108,24 @@ Generator = Annotated[
 
 
 @contextmanager
-def configured() -> Iterator[None]:
-    """Make what no request may have a mistake of the configuration that it stands in."""
+def configured(source: object = None) -> Iterator[None]:
+    """Make what no request may have a mistake of the configuration that it stands in.
+
+    Where the source is a file, its path and line are said, also of what shows after it was read.
+    """
     try:
         yield
-    except InvalidRequestError as error:
-        raise ConfigurationError(str(error)) from error
+    except MissingDependencyError:
+        raise  # the file is right
+    except (InvalidRequestError, ConfigurationError) as error:
+        wrong = error
+        if isinstance(error, InvalidRequestError):
+            wrong = ConfigurationError(str(error))
+        if isinstance(source, str | Path):
+            with_line(wrong, Path(source), ())
+        if wrong is error:
+            raise
+        raise wrong from error
 
 
 class Configuration(Settings):
@@ -140,7 +159,7 @@ class Configuration(Settings):
     @classmethod
     def _of(cls, plain: Mapping[Any, Any]) -> Configuration:
         if wrong := [name for name in plain if not isinstance(name, str)]:
-            raise ConfigurationError(f"the name of an option is {wrong[0]!r}, not a text")
+            raise ConfigurationError(f"the name of an option is {described(wrong[0])}, not a text")
         try:
             with configured():
                 return cls(**_with_methods(with_secrets(plain)))

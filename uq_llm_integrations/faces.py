@@ -21,7 +21,7 @@ from uq_llm_integrations.backends.hybrid import Mode, hybrid_backend
 from uq_llm_integrations.backends.prompts import encode_given
 from uq_llm_integrations.backends.vllm.backend import COMMON_ARGUMENTS, VLLMEngineBackend
 from uq_llm_integrations.config import Configuration, configured
-from uq_llm_integrations.errors import ConfigurationError
+from uq_llm_integrations.errors import ConfigurationError, described
 from uq_llm_integrations.model import UncertaintyModel
 from uq_llm_integrations.records import JsonObject
 from uq_llm_integrations.saved import (
@@ -64,21 +64,26 @@ class ModelFace(Settings):
         """Return the backend that the arguments describe; nothing is loaded yet."""
 
     @classmethod
-    @configured()
     def from_config(cls, source: str | Path | Mapping[str, Any]) -> Self:
         """Return the model that a YAML file or a dict describes (see `Configuration`)."""
         configuration = Configuration.read(source)
-        if configuration.generator.type != cls.generator_type:
+        with configured(source):
+            cls._check_generator(configuration.generator.type)
+            return cls(**configuration.generator.arguments(), **configuration.given)
+
+    @classmethod
+    def _check_generator(cls, kind: str) -> None:
+        if kind != cls.generator_type:
             raise ConfigurationError(
-                f"generator.type is {configuration.generator.type!r}; {cls.__name__} is for "
-                f"{cls.generator_type!r}"
+                f"generator.type is {kind!r}; {cls.__name__} is for {cls.generator_type!r}"
             )
-        return cls(**configuration.generator.arguments(), **configuration.given)
 
     @classmethod
     def _with_other(cls, own: JsonObject, other: JsonObject) -> JsonObject:
         if not isinstance(own.get("engine_args") or {}, Mapping):
-            raise ConfigurationError(f"engine_args is no mapping, but {own['engine_args']!r}")
+            raise ConfigurationError(
+                f"engine_args is no mapping, but {described(own['engine_args'])}"
+            )
         for name in other.keys() - COMMON_ARGUMENTS:
             if get_close_matches(name, {*cls.model_fields, *SAMPLING_PARAMETERS}, cutoff=0.85):
                 raise ConfigurationError(unknown_option(name, cls.model_fields))

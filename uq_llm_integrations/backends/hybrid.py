@@ -16,7 +16,7 @@ from uq_llm_integrations.backends.huggingface.backend import HuggingFaceBackend
 from uq_llm_integrations.backends.phase_lock import Phase, PhaseLock
 from uq_llm_integrations.backends.streams import closed_at_end, stream_of
 from uq_llm_integrations.backends.vllm.backend import VLLMEngineBackend
-from uq_llm_integrations.errors import ConfigurationError
+from uq_llm_integrations.errors import ConfigurationError, described
 from uq_llm_integrations.records import (
     Activations,
     Candidate,
@@ -51,10 +51,14 @@ def hybrid_backend(
         backend = hybrid_backend("smollm2", "resident", huggingface={"quantization": "int8"})
     """
     if mode not in get_args(Mode):
-        raise ConfigurationError(f"mode is {mode!r}; allowed are {', '.join(get_args(Mode))}")
+        raise ConfigurationError(
+            f"mode is {described(mode)}; allowed are {', '.join(get_args(Mode))}"
+        )
     for name, given in (("vllm", vllm), ("huggingface", huggingface)):
         if not isinstance(given, Mapping | None):
-            raise ConfigurationError(f"{name} is {given!r}; it maps arguments to their values")
+            raise ConfigurationError(
+                f"{name} is {described(given)}; it maps arguments to their values"
+            )
     engine = {"max_n": max_n, **(vllm or {})}
     if mode == "shared":
         if huggingface:
@@ -299,6 +303,9 @@ class _Pair(Shared):
 
 
 def _check_parts(generator: Backend, scorer: Backend, *, sequential: bool) -> None:
+    for name, part in (("generator", generator), ("scorer", scorer)):
+        if not isinstance(part, Backend):
+            raise ConfigurationError(f"{name} is {described(part)}; it must be a backend")
     why_not = scorer.capabilities.why_no_activations
     if why_not:
         raise ConfigurationError(

@@ -11,7 +11,7 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from uq_llm_integrations.backends.base import Capabilities
-from uq_llm_integrations.errors import ConfigurationError, suggestion
+from uq_llm_integrations.errors import ConfigurationError, described, suggestion
 from uq_llm_integrations.methods.base import Method
 from uq_llm_integrations.methods.comparability import varies_with
 from uq_llm_integrations.methods.registry import list_methods
@@ -133,5 +133,5 @@ def chosen(name: str | None) -> Mapping[str, Capabilities]:
     names = {backend.lower().replace(" ", ""): backend for backend in BACKENDS}
     key = name.lower().replace(" ", "").replace("_", "")
     if key not in names:
-        raise ConfigurationError(f"unknown backend {name!r}{suggestion(name, BACKENDS)}")
+        raise ConfigurationError(f"unknown backend {described(name)}{suggestion(name, BACKENDS)}")
     return {names[key]: BACKENDS[names[key]]}

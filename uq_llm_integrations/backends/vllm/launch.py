@@ -13,6 +13,7 @@ from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING
 
 from uq_llm_integrations.backends.reaches import check_unread_version
+from uq_llm_integrations.backends.sampling_values import Kind, whole
 from uq_llm_integrations.backends.server.serving.marks import without_plugin
 from uq_llm_integrations.backends.vllm import client_compat
 from uq_llm_integrations.backends.vllm.worker.protocol import (
@@ -23,8 +24,10 @@ from uq_llm_integrations.backends.vllm.worker.protocol import (
 from uq_llm_integrations.errors import (
     ConfigurationError,
     EngineStartError,
+    InvalidRequestError,
     MissingDependencyError,
     ModelNotFoundError,
+    described,
     reason,
     suggestion,
 )
@@ -55,7 +58,30 @@ def check_engine_arguments(arguments: Mapping[str, object]) -> None:
     for name in arguments:
         if name not in known:
             near = suggestion(name, known)
-            raise ConfigurationError(f"vLLM has no engine argument {name!r}{near}")
+            raise ConfigurationError(f"vLLM has no engine argument {described(name)}{near}")
+
+
+_VALUES: Mapping[str, Kind[object]] = {
+    "tensor_parallel_size": whole(1),
+    "pipeline_parallel_size": whole(1),
+    "data_parallel_size": whole(1),
+    "max_logprobs": whole(-1),
+}
+"""Arguments that are read here, too, before vLLM itself checks them."""
+
+
+def checked_values(arguments: Mapping[str, object]) -> dict[str, object]:
+    """Return arguments with exact values of those that are read before the engine starts.
+
+    Raises ConfigurationError for one that can never work.
+    """
+    try:
+        return {
+            name: _VALUES[name](name, value) if name in _VALUES else value
+            for name, value in arguments.items()
+        }
+    except InvalidRequestError as error:
+        raise ConfigurationError(str(error)) from None
 
 
 class SpawnedProcesses:
@@ -247,7 +273,9 @@ def _engine_config(arguments: Mapping[str, object]) -> VllmConfig:
     try:
         return client_compat.create_engine_config({**_platform_defaults(), **opened(arguments)})
     except OSError as error:
-        raise ModelNotFoundError(f"cannot load {arguments['model']!r}: {reason(error)}") from error
+        raise ModelNotFoundError(
+            f"cannot load {described(arguments['model'])}: {reason(error)}"
+        ) from error
     except (ValueError, TypeError, NotImplementedError) as error:
         raise ConfigurationError(f"vLLM refuses its engine arguments: {reason(error)}") from error
 
