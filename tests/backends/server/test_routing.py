@@ -62,6 +62,19 @@ class Clock:
         return self.now
 
 
+def test_a_pause_grows_with_failures_in_a_row_and_not_with_those_at_once():
+    clock = Clock()
+    servers = Servers(urls(1), clock)
+    (server,) = servers.all
+    pauses = []
+    for _ in range(9):
+        for _ in range(50):
+            servers.note_failure(server, None)
+        pauses.append(server.away_until - clock.now)
+        clock.now = server.away_until
+    assert pauses == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0]
+
+
 @given(st.integers(1, 60))
 def test_one_that_failed_is_set_aside_and_tried_again(failures):
     clock = Clock()
