@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from uq_llm_integrations import ConfigurationError
 from uq_llm_integrations.backends.server.routing import LOAD, Servers, prefix_key
 
-KEYS = [prefix_key((number, number * 7)) for number in range(2000)]
+KEYS = [prefix_key((number, number * 7)) for number in range(600)]
 
 
 def urls(count: int) -> list[str]:
