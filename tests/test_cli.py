@@ -124,3 +124,18 @@ def test_the_key_may_be_in_the_environment(described, tmp_path):
 def test_what_no_server_can_take_is_refused(arguments, message):
     done = CliRunner().invoke(app, ["ask", "?", *arguments])
     assert done.exit_code == 1 and message in done.output and "secret" not in done.output
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
+def test_serve_says_what_it_takes(arguments):
+    done = CliRunner().invoke(app, ["serve", *arguments])
+    assert done.exit_code == 0 and "vllm serve" in done.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["--port", "8001"], "the model is missing"), (["./no/folder"], "no model folder")],
+)
+def test_serve_names_what_is_wrong_with_the_model(arguments, message):
+    done = CliRunner().invoke(app, ["serve", *arguments])
+    assert done.exit_code == 1 and message in done.output

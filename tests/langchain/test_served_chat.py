@@ -1,5 +1,7 @@
 """LangChain's classes on servers: the same calls, and an address in the place of an engine."""
 
+import sys
+
 import pytest
 from langchain_core.caches import InMemoryCache
 from langchain_core.callbacks import BaseCallbackHandler
@@ -10,6 +12,7 @@ from uq_llm_integrations import (
     ChatVLLMUncertainty,
     ConfigurationError,
     EngineClosedError,
+    MissingDependencyError,
     VLLMUncertaintyLLM,
 )
 
@@ -108,6 +111,13 @@ def test_handlers_hear_of_the_call_and_not_of_the_key(chat):
     assert seen[1] == "accepted" and "'key'" not in seen[0]
     params = chat._get_ls_params()
     assert (params["ls_provider"], params["ls_model_name"]) == ("vllm", "scripted")
+
+
+def test_without_httpx_it_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "httpx", None)
+    chat = ChatVLLMUncertainty(base_url="http://localhost:1")
+    with chat, pytest.raises(MissingDependencyError, match=r"integrations\[server\]"):
+        chat.invoke("?")
 
 
 def test_a_closed_one_asks_no_more(server):
