@@ -89,11 +89,6 @@ def all_reaches() -> dict[str, Reach]:
     return dict(_REACHES)
 
 
-def reaches_of(module: str) -> list[Reach]:
-    """Return the reaches of a module that has been imported, by the last part of its name."""
-    return [one for one in _REACHES.values() if one.name.startswith(f"{module}.")]
-
-
 def check_unread_version(package: str = "vllm") -> None:
     """Raise EngineStartError where a version that was not read has moved a target."""
     for one in all_reaches().values():

@@ -20,7 +20,6 @@ from uq_llm_integrations.errors import (
     EngineDeadError,
     EngineTimeoutError,
     InvalidRequestError,
-    UncertaintyError,
     reason,
 )
 
@@ -28,10 +27,9 @@ T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
-_ROUNDS = 5
-"""How often a call waits, at most, for servers that said when to come back."""
-
-_LEAST_WAIT = 0.05
+_LEAST_WAIT, _LONGEST_WAIT = 0.05, 10.0
+"""Seconds that a call waits at least, the first time and later on, for servers that said when to
+come back; twice as long each time."""
 
 _WAITING = 16
 """How many times `max_in_flight` may wait for their turn."""
@@ -180,7 +178,7 @@ class Fleet:
     async def _somewhere(
         self, key: bytes, ends: float, attempt: Callable[[Server], Awaitable[T]]
     ) -> T:
-        tried: dict[Server, UncertaintyError] = {}
+        tried: dict[Server, ElsewhereError] = {}
         rounds = 0
         while True:
             server = self.servers.pick(key, tried)
@@ -192,7 +190,7 @@ class Fleet:
             try:
                 return await self._attempt(server, attempt)
             except ElsewhereError as failure:
-                tried[server] = failure.error
+                tried[server] = failure
 
     async def _attempt(self, server: Server, attempt: Callable[[Server], Awaitable[T]]) -> T:
         server.in_flight += 1
@@ -210,18 +208,17 @@ class Fleet:
         self.servers.note_success(server)
         return found
 
-    async def _wait(
-        self, tried: Mapping[Server, UncertaintyError], ends: float, rounds: int
-    ) -> None:
+    async def _wait(self, tried: Mapping[Server, ElsewhereError], ends: float, rounds: int) -> None:
         """Wait for the first server that said when to come back, or raise why there is none."""
-        wait = self.servers.wait_seconds()
-        if wait is None or rounds > _ROUNDS or _now() + wait >= ends:
-            if tried:
-                raise next(iter(tried.values()))
-            if wait is None:
-                raise EngineDeadError("all servers are draining, so that none takes a request")
-            raise EngineBusyError(f"all servers are busy for {wait:.0f} s, as they said")
-        await asyncio.sleep(max(wait, _LEAST_WAIT))
+        errors, due = [one.error for one in tried.values()], self.servers.wait_seconds()
+        if due is None and all(one.retry_after is None for one in tried.values()):
+            nobody = EngineDeadError("all servers are draining, so that none takes a request")
+            raise next(iter(errors), nobody)
+        wait = max(due or 0.0, min(_LEAST_WAIT * 2.0 ** min(rounds, 10), _LONGEST_WAIT))
+        if _now() + wait >= ends:
+            busy = EngineBusyError(f"all servers are busy for {wait:.0f} s, as they said")
+            raise next(iter(errors), busy)
+        await asyncio.sleep(wait)
 
 
 class _Opened:

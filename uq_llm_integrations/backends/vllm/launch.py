@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from uq_llm_integrations.backends.reaches import check_unread_version
 from uq_llm_integrations.backends.sampling_values import Kind, whole
+from uq_llm_integrations.backends.server.serving.marks import without_plugin
 from uq_llm_integrations.backends.vllm import client_compat
 from uq_llm_integrations.backends.vllm.worker.protocol import (
     CHILD_MODULE,
@@ -173,6 +174,14 @@ def start_async_llm(
 def _started(
     arguments: Mapping[str, object], spawned: SpawnedProcesses
 ) -> tuple[AsyncLLM, str | None]:
+    with _environment(without_plugin(os.environ)):
+        return _started_without_plugin(arguments, spawned)
+
+
+def _started_without_plugin(
+    arguments: Mapping[str, object], spawned: SpawnedProcesses
+) -> tuple[AsyncLLM, str | None]:
+    """Start an engine that the plugin for servers does not touch: it has a probe of its own."""
     config = _engine_config(arguments)
     why_no_probe = _install_probe(config)
     with _environment(_environment_of(config)), own_main_module(spawned), children_allowed():

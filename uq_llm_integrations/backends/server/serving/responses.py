@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic_core import from_json, to_json
 
-from uq_llm_integrations.backends.server.serving.answers import Answers, beside
+from uq_llm_integrations.backends.server.serving.answer_fields import Answers, beside
 
 T = TypeVar("T")
 
