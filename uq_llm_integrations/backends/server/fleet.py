@@ -13,6 +13,7 @@ from typing import TypeVar
 from uq_llm_integrations.backends.server.contact import VERSIONS, Contact, Facts, check_alike
 from uq_llm_integrations.backends.server.http_errors import ElsewhereError
 from uq_llm_integrations.backends.server.routing import Server, Servers
+from uq_llm_integrations.backends.server.turns import Turns
 from uq_llm_integrations.backends.server.wire import Answer, Json, Wire
 from uq_llm_integrations.backends.streams import closed_at_end
 from uq_llm_integrations.errors import (
@@ -34,9 +35,6 @@ come back; twice as long each time."""
 _LAST_TURNS = 5
 """Of the loop, in which the generators within httpx end that were dropped."""
 
-_WAITING = 16
-"""How many times `max_in_flight` may wait for their turn."""
-
 
 @dataclass(frozen=True)
 class Limits:
@@ -46,37 +44,6 @@ class Limits:
     first_token_timeout: float
     deadline: float
     max_in_flight: int
-
-
-class Turns:
-    """A place for so many calls; the others wait in their order."""
-
-    def __init__(self, most: int) -> None:
-        self._most, self._waiting = most, 0
-        self._free = asyncio.Semaphore(most)
-
-    async def take(self, ends: float) -> None:
-        """Take a place; EngineBusyError where there is none in time."""
-        if self._waiting >= _WAITING * self._most:
-            raise EngineBusyError(
-                f"{self._most} requests are in flight and {self._waiting} wait; "
-                "allowed by max_in_flight are no more"
-            )
-        self._waiting += 1
-        try:
-            async with asyncio.timeout_at(ends):
-                await self._free.acquire()
-        except TimeoutError:
-            raise EngineBusyError(
-                f"{self._most} requests, as many as max_in_flight allows, were in flight for all "
-                "of the deadline"
-            ) from None
-        finally:
-            self._waiting -= 1
-
-    def give_back(self) -> None:
-        """Leave the place to the next."""
-        self._free.release()
 
 
 class Fleet:
