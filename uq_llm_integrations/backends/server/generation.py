@@ -50,6 +50,7 @@ class Generation:
         self._key = prefix_key(request.prompt_ids, facts.block_size)
         self._reader = Reader(
             facts,
+            request.prompt_ids,
             top_k(request.top_logprobs, facts),
             request.sampling.get("max_tokens"),
             grammar=bool(request.sampling.get("structured_outputs")),
