@@ -185,6 +185,8 @@ class ScriptedServer:
         await answer
 
     async def _answer(self, path, headers, body, writer) -> None:
+        if path == "/health":
+            return await _send(writer, 200, {})
         if self.api_key and headers.get("authorization") != f"Bearer {self.api_key}":
             return await _send(writer, 401, {"error": {"message": f"wrong key {headers}"}})
         if path.endswith("/completions"):
