@@ -1,0 +1,1 @@
+"""What a score is worth: metrics, confidence, and thresholds with guarantees, from graded answers."""
