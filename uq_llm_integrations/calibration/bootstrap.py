@@ -39,6 +39,7 @@ def bootstrap(
     same questions for every score.
 
     Example:
+        >>> from uq_llm_integrations.calibration import auroc
         >>> found = bootstrap(auroc, np.arange(100), np.arange(100) < 50)
         >>> found.value, found.interval.lower
         (1.0, 1.0)
@@ -47,7 +48,9 @@ def bootstrap(
     found = measure(values, right)
     if found.value is None:
         return replace(found, no_interval=found.reason)
-    drawn = (measure(values[rows], right[rows]).value for rows in _rows(len(values), resamples, seed))
+    drawn = (
+        measure(values[rows], right[rows]).value for rows in _rows(len(values), resamples, seed)
+    )
     return _with_interval(found, drawn, level, resamples, seed)
 
 
@@ -67,6 +70,7 @@ def bootstrap_difference(
     without 0 says that one of them is better.
 
     Example:
+        >>> from uq_llm_integrations.calibration import auroc
         >>> right = np.arange(100) < 50
         >>> bootstrap_difference(auroc, np.arange(100), -np.arange(100), right).value
         1.0

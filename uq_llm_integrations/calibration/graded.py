@@ -60,6 +60,19 @@ def as_confidence(confidence: Scores) -> Floats:
     return values
 
 
+def as_labels(labels: Iterable[object], count: int) -> NDArray[np.object_]:
+    """Return [N] the texts of the questions' groups; `count` is N."""
+    listed = _listed(labels, "groups")
+    if len(listed) != count:
+        raise ConfigurationError(f"there are {count} scores and {len(listed)} groups")
+    for place, one in enumerate(listed):
+        if not isinstance(one, str | int | np.integer | np.bool_):
+            raise ConfigurationError(
+                f"groups[{place}] is {one!r}; allowed are texts, whole numbers, True and False"
+            )
+    return np.array([str(one) for one in listed], dtype=object)
+
+
 def as_share(value: float, name: str, *, one: bool = False) -> float:
     """Return a number above 0 and below 1, or with `one` at most 1."""
     sound = isinstance(value, int | float | np.number) and not isinstance(value, bool)
@@ -89,7 +102,7 @@ def _number(value: object, name: str, place: int) -> float:
         return np.nan
     if isinstance(value, int | float | np.number | np.bool_) and np.ndim(value) == 0:
         try:
-            return float(value)  # type: ignore[arg-type]  # a complex number is refused
+            return float(value)
         except (TypeError, OverflowError):
             pass
     raise ConfigurationError(f"{name}[{place}] is {value!r}; allowed are numbers and None")
@@ -112,7 +125,9 @@ class Ranking:
         values, group = np.unique(scores, return_inverse=True)
         count = len(values)
         sizes = np.bincount(group, minlength=count).astype(np.int64)
-        return cls(values, sizes, np.bincount(group, weights=correct, minlength=count))
+        return cls(
+            values, sizes, np.bincount(group, weights=correct, minlength=count).astype(float)
+        )
 
     @property
     def averaged(self) -> Floats:
@@ -120,6 +135,17 @@ class Ranking:
         return np.repeat(self.sums / self.sizes, self.sizes)
 
     @property
-    def known(self) -> NDArray[np.bool_]:
-        """[G] which scores are numbers."""
-        return ~np.isnan(self.values)
+    def of_known(self) -> Ranking:
+        """The answers whose scores are known."""
+        known = ~np.isnan(self.values)
+        return Ranking(self.values[known], self.sizes[known], self.sums[known])
+
+    @property
+    def answered(self) -> Integers:
+        """[G] how many answers have a score up to each."""
+        return np.cumsum(self.sizes)
+
+    @property
+    def wrong_so_far(self) -> Integers:
+        """[G] how many of these are wrong, where each is right or wrong."""
+        return self.answered - np.rint(np.cumsum(self.sums)).astype(np.int64)

@@ -1,4 +1,4 @@
-"""Frozen dataclasses of numbers and texts that become plain data, and are checked on their way back."""
+"""Frozen dataclasses of numbers and texts: to plain data and, checked, back."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ class PlainRecord:
         """
         try:
             text = json.dumps(dict(data), allow_nan=False)
-            record: Self = _adapter(cls).validate_json(text, strict=True)
+            record: Self = _adapter(cls).validate_json(  # type: ignore[arg-type]  # it is hashable
+                text, strict=True
+            )
         except ValidationError as error:
             raise ConfigurationError(f"{cls.__name__}: {reason(error)}") from error
         except (TypeError, ValueError, RecursionError) as error:
