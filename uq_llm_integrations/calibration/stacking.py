@@ -172,7 +172,7 @@ def _fit(names: Sequence[str], rows: Floats, correct: Floats) -> Stack:
     methods = tuple(
         StackedMethod(name, *scale, float(weight), float(gap) if missing else None)
         for name, scale, weight, gap, missing in zip(
-            names, scales, weights, gaps, unknown.any(1).tolist(), strict=True
+            names, scales, weights, gaps, [row.any() for row in unknown], strict=True
         )
     )
     return Stack(methods, float(fitted.intercept_[0]), len(correct))
