@@ -62,12 +62,12 @@ def prr(scores: Scores, correct: Correct, max_rejection: float = 0.5) -> Metric:
     if why := ranked.why_not_comparable:
         return ranked.metric(None, why)
     count = len(ranked.best_order)
-    rejections = math.floor(round(share * count, 9))
-    if not rejections:
-        return ranked.metric(None, f"a share of {share:g} of {count} answers is none")
+    averaged = math.floor(round(share * count, 9))
+    if averaged < 2:  # over keeping all and nothing else, in which no order is better
+        return ranked.metric(None, f"of {count} answers a share of {share:g} is too few to reject")
     random = ranked.best_order.mean()
-    oracle = _kept(ranked.best_order)[-rejections:].mean()
-    reached = _kept(ranked.order)[-rejections:].mean()
+    oracle = _kept(ranked.best_order)[-averaged:].mean()
+    reached = _kept(ranked.order)[-averaged:].mean()
     return ranked.metric((reached - random) / (oracle - random))
 
 
