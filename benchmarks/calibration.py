@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +29,7 @@ TOLERANCE = 3 * (DELTA * (1 - DELTA) / SPLITS) ** 0.5
 """Three standard deviations of the share of 1,000 sets that break a promise of 95%."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Population:
     """Scored and graded answers, as the whole of what there is to draw from."""
 
@@ -36,10 +37,23 @@ class Population:
     """[N] NaN where unknown."""
     right: Flags
 
+    @cached_property
+    def _outcomes(self) -> tuple[Floats, Floats, Floats]:
+        """The known scores, ascending; the shares answered, and answered wrongly, up to each."""
+        order = np.argsort(self.scores)[: np.isfinite(self.scores).sum()]
+        answered = np.arange(1, len(order) + 1) / len(self.scores)
+        return self.scores[order], answered, np.cumsum(~self.right[order]) / len(self.scores)
+
     def at(self, threshold: float | None) -> tuple[float, float]:
         """Return the share that is answered and the share that is answered wrongly."""
-        answered = self.scores <= (-np.inf if threshold is None else threshold)
-        return float(answered.mean()), float((answered & ~self.right).mean())
+        scores, answered, wrong = self._outcomes
+        count = 0 if threshold is None else int(np.searchsorted(scores, threshold, side="right"))
+        return (float(answered[count - 1]), float(wrong[count - 1])) if count else (0.0, 0.0)
+
+    def breaks(self, threshold: float | None, risk: float) -> bool:
+        """Return whether more of the answers that are given are wrong than the share `risk`."""
+        answered, wrong = self.at(threshold)
+        return wrong > risk * answered
 
     def splits(self, count: int, splits: int = SPLITS) -> Iterator[tuple[Floats, Flags]]:
         """Draw so many calibration sets of `count` answers."""
@@ -85,47 +99,56 @@ KINDS: Mapping[str, Callable[[np.random.Generator], tuple[Floats, Floats]]] = {
     "few wrong": lambda rng: _logistic(rng, 2.2),
     "most wrong": lambda rng: _logistic(rng, -1.0),
     "a fifth unknown": _unknown,
-    "useless": lambda rng: (rng.normal(size=SIZE), np.full(SIZE, 0.11)),
+    "useless": lambda rng: (rng.normal(size=SIZE), np.full(SIZE, 0.105)),
     "overconfident": _overconfident,
     "overconfident, ten values": lambda rng: _overconfident(rng, 10),
 }
 
 
-def naive_threshold(scores: Floats, right: Flags) -> float | None:
-    """Return the highest score up to which at most 10% of these answers are wrong."""
+def naive_threshold(scores: Floats, right: Flags, risk: float = RISK) -> float | None:
+    """Return the highest score up to which at most the share `risk` of these answers is wrong."""
     order = np.argsort(scores)[: np.isfinite(scores).sum()]
-    risk = np.cumsum(~right[order]) / np.arange(1, len(order) + 1)
+    risks = np.cumsum(~right[order]) / np.arange(1, len(order) + 1)
     ends = np.append(np.diff(scores[order]) > 0, True)[: len(order)]
-    kept = np.flatnonzero((risk <= RISK) & ends)
+    kept = np.flatnonzero((risks <= risk) & ends)
     return float(scores[order][kept[-1]]) if len(kept) else None
 
 
-def outcome(people: Population, thresholds: Iterator[float | None]) -> dict[str, float]:
-    """Return what thresholds from many calibration sets do to the population, on average."""
+def tested_threshold(scores: Floats, right: Flags, risk: float) -> float | None:
+    """Return the threshold of Learn then Test."""
+    return fit_threshold(scores, right, risk=risk, delta=DELTA).value
+
+
+def conformal_threshold(scores: Floats, right: Flags, risk: float) -> float | None:
+    """Return the threshold of conformal risk control."""
+    return fit_threshold(scores, right, risk=risk, among="all").value
+
+
+THRESHOLDS: Mapping[str, Callable[[Floats, Flags, float], float | None]] = {
+    "learn then test": tested_threshold,
+    "conformal": conformal_threshold,
+    "naive": naive_threshold,
+}
+
+
+def measured(
+    people: Population, count: int, name: str, *, risk: float = RISK, splits: int = SPLITS
+) -> dict[str, float]:
+    """Return what thresholds from calibration sets of `count` answers do to the population.
+
+    On average over the sets; of 'oracle', what the threshold from the whole population does.
+    """
+    if name == "oracle":
+        thresholds = [naive_threshold(people.scores, people.right, risk)]
+    else:
+        thresholds = [THRESHOLDS[name](*one, risk) for one in people.splits(count, splits)]
     answered, wrong = np.array([people.at(one) for one in thresholds]).T
     return {
-        "broken": float((wrong > RISK * answered).mean()),
+        "broken": float(np.mean([people.breaks(one, risk) for one in thresholds])),
         "coverage": float(answered.mean()),
         "wrong of all": float(wrong.mean()),
+        "deviation": float(wrong.std()),
         "no threshold": float((answered == 0).mean()),
-    }
-
-
-def measured(people: Population, count: int, splits: int = SPLITS) -> dict[str, dict[str, float]]:
-    """Return the outcomes of all kinds of threshold with calibration sets of `count` answers."""
-
-    def sets() -> Iterator[tuple[Floats, Flags]]:
-        return people.splits(count, splits)
-
-    return {
-        "learn then test": outcome(
-            people, (fit_threshold(*one, risk=RISK).value for one in sets())
-        ),
-        "conformal": outcome(
-            people, (fit_threshold(*one, risk=RISK, among="all").value for one in sets())
-        ),
-        "naive": outcome(people, (naive_threshold(*one) for one in sets())),
-        "oracle": outcome(people, iter([naive_threshold(people.scores, people.right)])),
     }
 
 
@@ -135,7 +158,7 @@ def main() -> None:
     for kind in KINDS:
         people = population(kind)
         for count in COUNTS:
-            found = measured(people, count)
+            found = {name: measured(people, count, name) for name in [*THRESHOLDS, "oracle"]}
             figures[f"{kind}, {count}"] = found
             shown = ", ".join(
                 f"{name} {one['broken']:.3f} broken {one['coverage']:.2f} answered"

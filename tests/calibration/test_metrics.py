@@ -93,7 +93,7 @@ def test_the_order_of_the_data_does_not_matter(measure, data, order):
 @given(data=graded(score=known))
 def test_only_the_order_of_the_scores_matters(measure, data):
     scores, right = data
-    values, places = np.unique(scores, return_inverse=True)
+    _, places = np.unique(scores, return_inverse=True)
     _assert_same(measure(np.exp(places / 10), right), measure(scores, right))
 
 
@@ -184,7 +184,9 @@ def test_what_is_no_graded_answer_is_refused(scores, correct, message):
 
 @pytest.mark.parametrize("share", [0, -0.1, 1.1, float("nan"), "0.5", True, None])
 def test_a_share_is_above_0_and_at_most_1(share):
-    with pytest.raises(ConfigurationError, match="coverage is .*; allowed is above 0 and at most 1"):
+    with pytest.raises(
+        ConfigurationError, match=r"coverage is .*; allowed is above 0 and at most 1"
+    ):
         selective_accuracy([1, 2], [True, False], share)
     with pytest.raises(ConfigurationError, match="max_rejection is"):
         prr([1, 2], [True, False], share)

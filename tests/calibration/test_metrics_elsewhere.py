@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 from lm_polygraph.ue_metrics import (
+    ROCAUC,
     PredictionRejectionArea,
     RiskCoverageCurveAUC,
-    ROCAUC,
 )
 from lm_polygraph.ue_metrics.ece import ECE
 from lm_polygraph.ue_metrics.ue_metric import get_random_scores, normalize_metric
@@ -24,12 +24,14 @@ from uq_llm_integrations.calibration import (
 
 SEEDS = range(5)
 
-CONFIDENCE = np.array(
-    """.872 .727 .582 .799 .811 .968 .618 .787 .534 .715 .775 .932 .92 .835 .751 .655 .594 .944 .98
-    .643 .859 .739 .823 .847 .884 .546 .896 .606 .908 .667 .763 .522 .703 .679 .558 .57 .691 .631
-    .51 .956""".split(),
-    float,
-)
+# fmt: off
+CONFIDENCE = np.array([
+    872, 727, 582, 799, 811, 968, 618, 787, 534, 715,
+    775, 932, 920, 835, 751, 655, 594, 944, 980, 643,
+    859, 739, 823, 847, 884, 546, 896, 606, 908, 667,
+    763, 522, 703, 679, 558, 570, 691, 631, 510, 956,
+]) / 1000
+# fmt: on
 RIGHT = np.array(list("1110110101111111011101011010111111101101"), int).astype(bool)
 TORCH_UNCERTAINTY = {"AURC": 0.11293521605656166, "RiskAt80Cov": 0.15625}
 """What torch-uncertainty 0.13.0 gives for them (`metrics/classification/risk_coverage.py`)."""
@@ -75,7 +77,9 @@ def test_prr_of_graded_quality_is_lm_polygraphs(seed):
 @pytest.mark.parametrize("seed", SEEDS)
 def test_aurc_is_lm_polygraphs(seed):
     scores, right = drawn(seed, 200)
-    assert aurc(scores, right).value == pytest.approx(RiskCoverageCurveAUC()(scores, right.astype(float)))
+    assert aurc(scores, right).value == pytest.approx(
+        RiskCoverageCurveAUC()(scores, right.astype(float))
+    )
 
 
 def test_the_risk_coverage_curve_is_torch_uncertaintys():

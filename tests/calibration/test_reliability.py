@@ -1,5 +1,7 @@
 """Calibration errors of confidences, and their bins."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -20,7 +22,7 @@ def test_every_answer_is_in_one_bin(data, bins, equal_mass):
     assert sum(one.count for one in found) == len(confidence)
     assert sum(one.count * one.accuracy for one in found) == pytest.approx(right.sum())
     assert sum(one.count * one.confidence for one in found) == pytest.approx(confidence.sum())
-    for one, other in zip(found, found[1:], strict=False):
+    for one, other in pairwise(found):
         assert one.upper <= other.lower + 1e-12
     assert all(one.lower - 1e-12 <= one.confidence <= one.upper + 1e-12 for one in found)
     assert [ReliabilityBin.from_dict(one.to_dict()) for one in found] == list(found)
@@ -75,5 +77,5 @@ def test_a_confidence_is_from_0_to_1(value):
 
 @pytest.mark.parametrize("bins", [0, -1, 2.5, True, None])
 def test_bins_are_a_whole_number(bins):
-    with pytest.raises(ConfigurationError, match="bins is .*; allowed is a whole number from 1"):
+    with pytest.raises(ConfigurationError, match=r"bins is .*; allowed is a whole number from 1"):
         ece([0.5], [True], bins=bins)

@@ -41,7 +41,7 @@ def test_conformal_risk_control_counts_one_more_wrong_answer():
     assert fit_threshold(range(8), [True] * 8, risk=0.1, among="all").value is None
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(data=graded(most=60), risk=risks, delta=st.floats(0.01, 0.5))
 def test_it_is_the_fallback_procedure_written_out(data, risk, delta):
     found = fit_threshold(*data, risk=risk, delta=delta)
@@ -200,16 +200,18 @@ def test_unknown_scores_count_as_questions_that_are_not_answered():
 
 @pytest.mark.parametrize("value", [0, 1, -0.1, 2, float("nan"), True, "0.1", None])
 def test_risk_and_delta_are_between_0_and_1(value):
-    with pytest.raises(ConfigurationError, match="risk is .*; allowed is above 0 and below 1"):
+    with pytest.raises(ConfigurationError, match=r"risk is .*; allowed is above 0 and below 1"):
         fit_threshold([1], [True], risk=value)
-    with pytest.raises(ConfigurationError, match="delta is .*; allowed is above 0 and below 1"):
+    with pytest.raises(ConfigurationError, match=r"delta is .*; allowed is above 0 and below 1"):
         fit_threshold([1], [True], risk=0.1, delta=value)
     with pytest.raises(ConfigurationError, match="delta is "):
         fit_group_thresholds([1], [True], ["a"], risk=0.1, delta=value)
 
 
 def test_among_is_one_of_two():
-    with pytest.raises(ConfigurationError, match="among is 'most'; allowed are 'answered' and 'all'"):
+    with pytest.raises(
+        ConfigurationError, match="among is 'most'; allowed are 'answered' and 'all'"
+    ):
         fit_threshold([1], [True], risk=0.1, among="most")
 
 
@@ -223,7 +225,7 @@ def test_a_guarantee_says_what_it_is():
     assert str(Guarantee(0.025, "all", None)) == (
         "at most 2.5% of all questions answered wrongly, on average"
     )
-    with pytest.raises(ConfigurationError, match="delta is 0.05; among 'all' it must be None"):
+    with pytest.raises(ConfigurationError, match=r"delta is 0.05; among 'all' it must be None"):
         Guarantee(0.1, "all", 0.05)
     with pytest.raises(ConfigurationError, match="delta is "):
         Guarantee(0.1, "answered", None)

@@ -101,13 +101,21 @@ def _p_values(ranking: Ranking, places: Integers, risk: Floats) -> Floats:
 
 
 def _lowest_risk(ranking: Ranking, delta: float) -> float | None:
-    """Return the lowest risk, in steps of 0.1%, for which a threshold passes.
+    """Return the lowest risk for which a threshold passes: to 1%, and below that to 0.1%."""
+    if not len(ranking.sizes):
+        return None
+    percents = _passing(ranking, np.arange(10, 1000, 10) / 1000, delta)
+    if percents is None:
+        return None
+    end = round(1000 * percents)
+    return _passing(ranking, np.arange(end - 9, end + 1) / 1000, delta)
+
+
+def _passing(ranking: Ranking, risks: Floats, delta: float) -> float | None:
+    """Return the lowest of these risks for which a threshold passes.
 
     The first that passes is one at which testing starts, with what the starts there have of delta.
     """
-    if not len(ranking.sizes):
-        return None
-    risks = np.arange(1, 1000) / 1000
     places, exists = _starts(ranking, risks, delta)
     here = (places[:, :, None] == places[:, None, :]) & exists[:, None, :]
     levels = delta * here.sum(2) / np.maximum(exists.sum(1, keepdims=True), 1)
