@@ -23,12 +23,14 @@ from uq_llm_integrations.calibration import (
 
 KINDS = ["platt", "isotonic"]
 every_kind = pytest.mark.parametrize("kind", KINDS)
-mixed = graded(least=2).filter(
-    lambda data: (
-        len({right for one, right in zip(*data, strict=True) if one is not None and one == one})
-        == 2
-    )
-)
+
+
+def _has_both(data) -> bool:
+    scores = np.array(data[0], float)
+    return len(set(np.array(data[1])[np.isfinite(scores)].tolist())) == 2
+
+
+mixed = graded(least=2).filter(_has_both)
 
 
 @every_kind
@@ -41,6 +43,7 @@ def test_of_the_answers_at_a_confidence_as_many_are_right(kind):
 
 
 @every_kind
+@settings(max_examples=40)
 @given(data=mixed)
 def test_it_never_rises_with_the_score_and_never_is_certain(kind, data):
     scaling = fit_confidence(*data, kind)
@@ -56,6 +59,7 @@ def test_it_never_rises_with_the_score_and_never_is_certain(kind, data):
 
 
 @every_kind
+@settings(max_examples=40)
 @given(data=mixed)
 def test_it_survives_being_json(kind, data):
     scaling = fit_confidence(*data, kind)
@@ -132,8 +136,8 @@ def test_scores_of_any_size_and_scale_do():
         expected = fit_confidence(scores, right).of_all(scores)
         found = fit_confidence(scores * scale, right).of_all(scores * scale)
         np.testing.assert_allclose(found, expected, atol=1e-6)
-    with pytest.raises(ConfigurationError, match="scores are too large"):
-        fit_confidence([1e308, -1e308, 1e308], [True, False, True])
+    with pytest.raises(ConfigurationError, match=r"a score is 1e\+300; allowed is at most 1e\+290"):
+        fit_confidence([1e300, -1e300], [True, False])
 
 
 def test_there_are_two_kinds():

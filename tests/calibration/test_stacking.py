@@ -52,17 +52,16 @@ def test_its_answers_are_apart_from_those_of_the_confidence():
     assert fit.stack.questions + len(fit.held_out) == 100
     assert fit.stack.questions == pytest.approx(30, abs=1)
     assert right[list(fit.held_out)].mean() == pytest.approx(right.mean(), abs=0.02)
-    others = {
-        name: np.where(np.isin(range(100), fit.held_out), 0, one) for name, one in scores.items()
-    }
+    seen = ~np.isin(range(100), fit.held_out)
+    others = {name: np.where(seen, one, 0) for name, one in scores.items()}
     assert fit_stack(others, right, fit_share=0.3).stack == fit.stack
     assert fit_stack(scores, right, fit_share=0.3, seed=1).held_out != fit.held_out
 
 
 def test_a_threshold_of_it_keeps_its_promise_on_answers_held_out():
     broken = 0
-    whole, whole_right = several(99, 20_000)
-    for seed in range(100):
+    whole, whole_right = several(99, 5000)
+    for seed in range(50):
         scores, right = several(seed, 300)
         fit = fit_stack(scores, right)
         held_out = list(fit.held_out)
@@ -70,7 +69,7 @@ def test_a_threshold_of_it_keeps_its_promise_on_answers_held_out():
         threshold = fit_threshold(held_scores, right[held_out], risk=0.2)
         answered = fit.stack.scores(whole) <= (threshold.value or -1)
         broken += answered.any() and not whole_right[answered].mean() >= 0.8
-    assert broken <= 15
+    assert broken <= 9
 
 
 def test_an_unknown_score_has_a_weight_of_its_own():

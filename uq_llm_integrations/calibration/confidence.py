@@ -29,6 +29,9 @@ EXTRA = "calibration"
 
 Kind = Literal["platt", "isotonic"]
 
+MOST = 1e290
+"""How large a score may be."""
+
 
 class Scaling(PlainRecord):
     """What makes a confidence of a score; it never rises with the score."""
@@ -193,8 +196,11 @@ def _isotonic(scores: Floats, correct: Floats) -> IsotonicScaling:
 
 def standard(scores: Floats) -> tuple[float, float]:
     """Return mean and standard deviation, 1 where all are the same."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        center, spread = float(scores.mean()), float(scores.std())
-    if not (math.isfinite(center) and math.isfinite(spread)):
-        raise ConfigurationError("scores are too large to be averaged")
-    return center, spread if spread > 1e-12 * max(1.0, abs(center)) else 1.0
+    largest = float(np.abs(scores).max())
+    if largest > MOST:
+        raise ConfigurationError(f"a score is {largest:g}; allowed is at most {MOST:g}")
+    if largest < 1 / MOST:
+        return 0.0, 1.0
+    scaled = scores / largest  # the squares of very large and small ones are no floats
+    center, spread = float(scaled.mean()), float(scaled.std())
+    return center * largest, spread * largest if spread > 1e-12 else 1.0
