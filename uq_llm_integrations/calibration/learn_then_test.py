@@ -10,8 +10,10 @@ Wiens and Dmitrienko 2005, https://doi.org/10.1080/10543400500265660, of which f
 testing with one start or several is a case). A single start at the most certain few would fail with
 the first wrong answer among them.
 
-The family-wise error is at most delta. This is exact where the risk among the answered does not
-fall as the threshold rises, and with scores that are never equal up to one answer at each start.
+Where the answers that the score is most certain of are the wrong ones, there is no threshold,
+though a higher one might pass. The family-wise error is at most delta: exactly so where the risk
+among the answered does not fall as the threshold rises. Elsewhere this rests on thresholds being
+taken from the scores at hand, and is shown by simulation (`benchmarks.calibration`).
 """
 
 from __future__ import annotations

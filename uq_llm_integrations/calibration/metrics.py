@@ -74,8 +74,8 @@ def prr(scores: Scores, correct: Correct, max_rejection: float = 0.5) -> Metric:
 def aurc(scores: Scores, correct: Correct) -> Metric:
     """Return the area under the risk-coverage curve; lower is better.
 
-    The mean over k = 1..N of the error rate among the k most certain answers (Geifman and El-Yaniv
-    2017, https://arxiv.org/abs/1705.08500). `correct` may be a quality from 0 to 1.
+    The mean over k = 1..N of the error rate among the k most certain answers (Geifman, Uziel and
+    El-Yaniv 2019, https://arxiv.org/abs/1805.08206). `correct` may be a quality from 0 to 1.
 
     Example:
         >>> aurc([0.1, 0.2], [True, False]).value
