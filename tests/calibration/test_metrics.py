@@ -173,6 +173,8 @@ def test_scores_may_be_records():
         (np.ones((2, 2)), [True, False], "scores must be one a question"),
         (3, [True], "scores is 3; wanted is one value a question"),
         ("12", [True, False], "scores is '12'"),
+        (np.array(3.0), [True], r"scores must be one a question, not of shape \(\)"),
+        ({1: 2}, [True], "scores is {1: 2}"),
         ([1, 10**400], [True, False], r"scores\[1\] is 1000"),
         ([1, 2], [[True], [False]], r"correct\[0\] is \[True\]"),
     ],

@@ -61,7 +61,7 @@ def test_its_answers_are_apart_from_those_of_the_confidence():
 def test_a_threshold_of_it_keeps_its_promise_on_answers_held_out():
     broken = 0
     whole, whole_right = several(99, 5000)
-    for seed in range(50):
+    for seed in range(30):
         scores, right = several(seed, 300)
         fit = fit_stack(scores, right)
         held_out = list(fit.held_out)
@@ -69,7 +69,7 @@ def test_a_threshold_of_it_keeps_its_promise_on_answers_held_out():
         threshold = fit_threshold(held_scores, right[held_out], risk=0.2)
         answered = fit.stack.scores(whole) <= (threshold.value or -1)
         broken += answered.any() and not whole_right[answered].mean() >= 0.8
-    assert broken <= 9
+    assert broken <= 6
 
 
 def test_an_unknown_score_has_a_weight_of_its_own():

@@ -6,7 +6,9 @@ the most uncertain of the known ones, together with all others that are unknown.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+import reprlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,7 +70,8 @@ def as_labels(labels: Iterable[object], count: int) -> NDArray[np.object_]:
     for place, one in enumerate(listed):
         if not isinstance(one, str | int | np.integer | np.bool_):
             raise ConfigurationError(
-                f"groups[{place}] is {one!r}; allowed are texts, whole numbers, True and False"
+                f"groups[{place}] is {reprlib.repr(one)}; "
+                "allowed are texts, whole numbers, True and False"
             )
     return np.array([str(one) for one in listed], dtype=object)
 
@@ -90,9 +93,10 @@ def as_count(value: int, name: str, least: int = 1) -> int:
 
 
 def _listed(values: Iterable[object] | ArrayLike, name: str) -> list[object]:
-    if isinstance(values, str | bytes | dict) or not isinstance(values, Iterable):
-        raise ConfigurationError(f"{name} is {values!r}; wanted is one value a question")
-    return list(values)
+    if isinstance(values, Iterable) and not isinstance(values, str | bytes | Mapping):
+        with contextlib.suppress(TypeError):  # an array of no dimensions
+            return list(values)
+    raise ConfigurationError(f"{name} is {reprlib.repr(values)}; wanted is one value a question")
 
 
 def _number(value: object, name: str, place: int) -> float:
@@ -105,7 +109,9 @@ def _number(value: object, name: str, place: int) -> float:
             return float(value)
         except (TypeError, OverflowError):
             pass
-    raise ConfigurationError(f"{name}[{place}] is {value!r}; allowed are numbers and None")
+    raise ConfigurationError(
+        f"{name}[{place}] is {reprlib.repr(value)}; allowed are numbers and None"
+    )
 
 
 @dataclass(frozen=True, eq=False)
