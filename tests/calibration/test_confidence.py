@@ -149,6 +149,7 @@ def test_there_are_two_kinds():
     ("data", "message"),
     [
         ({}, "kind is None; allowed are"),
+        (None, "kind is None; allowed are"),
         ({"kind": ["platt"]}, "allowed are 'platt' and 'isotonic'"),
         ({"kind": "platt", "slope": 1.0}, "PlattScaling: center: Field required"),
         (

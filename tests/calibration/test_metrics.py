@@ -167,6 +167,8 @@ def test_scores_may_be_records():
         ([1, "2"], [True, False], r"scores\[1\] is '2'; allowed are numbers and None"),
         ([1, 2], [True, None], r"correct\[1\] is nan; allowed is True or False"),
         ([1, 2], [True, 7], r"correct\[1\] is 7.0; allowed is True or False"),
+        ({1, 2}, [True, False], "scores is {1, 2}; wanted is one value a question"),
+        (np.array([1j, 2]), [True, False], r"scores\[0\] is .*1j.*; allowed are numbers and None"),
         ([1, 1j], [True, False], r"scores\[1\] is 1j; allowed are numbers and None"),
         ([1, [2]], [True, False], r"scores\[1\] is \[2\]; allowed are numbers and None"),
         ([[1, 2]], [True], r"scores\[0\] is \[1, 2\]"),

@@ -192,6 +192,12 @@ def test_an_unknown_score_is_never_answered():
     assert found.accepts(Score("entropy", 99.0)) and not found.accepts(99.1)
 
 
+@pytest.mark.parametrize("score", ["1.0", [1.0], 1j])
+def test_what_is_no_score_is_neither_answered_nor_not(score):
+    with pytest.raises(ConfigurationError, match=r"score\[0\] is .*; allowed are numbers and None"):
+        fit_threshold(range(100), [True] * 100, risk=0.1).accepts(score)
+
+
 def test_unknown_scores_count_as_questions_that_are_not_answered():
     scores, right = [*range(30), *[None] * 30], [True] * 30 + [False] * 30
     found = fit_threshold(scores, right, risk=0.1)

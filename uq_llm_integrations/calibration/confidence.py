@@ -139,7 +139,7 @@ def fit_confidence(scores: Scores, correct: Correct, kind: Kind = "platt") -> An
 def scaling_from_dict(data: Mapping[str, Any]) -> AnyScaling:
     """Return the scaling that `to_dict` wrote; raises ConfigurationError for anything else."""
     kinds: Mapping[Any, type[AnyScaling]] = {"platt": PlattScaling, "isotonic": IsotonicScaling}
-    found = data.get("kind")
+    found = data.get("kind") if isinstance(data, Mapping) else None
     if not isinstance(found, str) or found not in kinds:
         raise ConfigurationError(f"kind is {found!r}; allowed are 'platt' and 'isotonic'")
     return kinds[found].from_dict(data)

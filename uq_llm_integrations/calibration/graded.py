@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import reprlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,7 +78,9 @@ def as_labels(labels: Iterable[object], count: int) -> NDArray[np.object_]:
 
 def as_share(value: float, name: str, *, one: bool = False) -> float:
     """Return a number above 0 and below 1, or with `one` at most 1."""
-    sound = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    sound = isinstance(value, int | float | np.integer | np.floating) and not isinstance(
+        value, bool
+    )
     if not sound or not (0 < value < 1 or (one and value == 1)):
         most = "at most" if one else "below"
         raise ConfigurationError(f"{name} is {value!r}; allowed is above 0 and {most} 1")
@@ -93,7 +95,7 @@ def as_count(value: int, name: str, least: int = 1) -> int:
 
 
 def _listed(values: Iterable[object] | ArrayLike, name: str) -> list[object]:
-    if isinstance(values, Iterable) and not isinstance(values, str | bytes | Mapping):
+    if isinstance(values, Iterable) and not isinstance(values, str | bytes | Mapping | Set):
         with contextlib.suppress(TypeError):  # an array of no dimensions
             return list(values)
     raise ConfigurationError(f"{name} is {reprlib.repr(values)}; wanted is one value a question")
@@ -104,7 +106,7 @@ def _number(value: object, name: str, place: int) -> float:
         value = value.value
     if value is None:
         return np.nan
-    if isinstance(value, int | float | np.number | np.bool_) and np.ndim(value) == 0:
+    if isinstance(value, int | float | np.integer | np.floating | np.bool_) and np.ndim(value) == 0:
         try:
             return float(value)
         except (TypeError, OverflowError):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from uq_llm_integrations.calibration.graded import as_share
+from uq_llm_integrations.calibration.graded import as_scores, as_share
 from uq_llm_integrations.calibration.plain_records import PlainRecord
 from uq_llm_integrations.errors import ConfigurationError
 from uq_llm_integrations.records import Score
@@ -94,10 +94,8 @@ class Threshold(PlainRecord):
             >>> Threshold(Guarantee(0.1), 1.5, questions=100).accepts(None)
             False
         """
-        value = score.value if isinstance(score, Score) else score
-        if value is None or self.value is None or not math.isfinite(value):
-            return False
-        return bool(value <= self.value)
+        value = float(as_scores([score], "score")[0])
+        return self.value is not None and value <= self.value  # NaN is not
 
 
 @dataclass(frozen=True)

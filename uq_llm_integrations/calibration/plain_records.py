@@ -35,7 +35,8 @@ class PlainRecord:
                 text, strict=True
             )
         except ValidationError as error:
-            raise ConfigurationError(f"{cls.__name__}: {reason(error)}") from error
+            why = reason(error).removeprefix(": ")  # it is of the whole
+            raise ConfigurationError(f"{cls.__name__}: {why}") from error
         except (TypeError, ValueError, RecursionError) as error:
             raise ConfigurationError(f"{cls.__name__}: {error}") from error
         return record
