@@ -7,7 +7,6 @@ code when it is read.
 import json
 from collections.abc import Mapping
 from hashlib import sha256
-from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from uq_llm_integrations.errors import ConfigurationError, MissingDependencyError, described, reason
+from uq_llm_integrations import optional_packages
+from uq_llm_integrations.errors import ConfigurationError, described, reason
 from uq_llm_integrations.plain_data import read_text
 from uq_llm_integrations.records import Layer
 
@@ -64,11 +64,8 @@ def load_fit(folder: Path | str, kind: str, *, model: str, layer: Layer) -> Arra
 
 
 def optional_module(name: str) -> ModuleType:
-    """Import a module that comes with an extra; say how to install it where it is missing."""
-    try:
-        return import_module(name)
-    except ImportError as error:
-        raise MissingDependencyError(name.partition(".")[0], EXTRA) from error
+    """Import a module that comes with the extra; say how to install it where it is missing."""
+    return optional_packages.optional_module(name, EXTRA)
 
 
 def _check_description(
