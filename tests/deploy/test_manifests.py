@@ -7,7 +7,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from uq_llm_integrations.backends.server.serving import metrics
+from uq_llm_integrations.backends.server.serving import counters
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 MANIFESTS = sorted(
@@ -46,7 +46,7 @@ def test_a_pod_ends_within_the_time_that_it_is_given():
 
 
 def test_alerts_are_on_metrics_that_the_server_has():
-    entropy, answers = metrics._collectors()
+    entropy, answers = counters._collectors()
     known = {sample.name for one in (entropy, answers) for sample in _samples(one)}
     named = set(re.findall(r"uq_llm:\w+", (DEPLOY / "alerts.yaml").read_text()))
     assert named and named <= known
