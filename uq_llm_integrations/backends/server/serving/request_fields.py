@@ -42,7 +42,9 @@ def read_wish(fields: dict[str, Any] | None, *, echoes_logprobs: bool = False) -
     value, scored_from = given.get("uncertainty"), given.get("uncertainty_from")
     is_known = value is None or isinstance(value, bool) or value == "rows"
     if not is_known:
-        raise InvalidRequestError(f"uncertainty is {described(value)}; allowed are true, 'rows' and false")
+        raise InvalidRequestError(
+            f"uncertainty is {described(value)}; allowed are true, 'rows' and false"
+        )
     if scored_from is not None and not _is_index(scored_from):
         raise InvalidRequestError(
             f"uncertainty_from is {described(scored_from)}; allowed are whole numbers from 0"
