@@ -1,4 +1,6 @@
-"""What is under deploy/: valid by Kubernetes' schemas, and about things that are there."""
+"""What lies in deploy/ is what Kubernetes, vLLM and the plugin know."""
+
+from __future__ import annotations
 
 import re
 from pathlib import Path
@@ -6,61 +8,107 @@ from pathlib import Path
 import kubernetes_validate
 import pytest
 import yaml
+from vllm.engine.arg_utils import AsyncEngineArgs
 
-from uq_llm_integrations.backends.server.serving import counters
+from uq_llm_integrations.backends.server.serving.counters import _collectors
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
-MANIFESTS = sorted(
-    path for path in (DEPLOY / "kubernetes").glob("*.yaml") if path.stem != "kustomization"
-)
-OLDEST = "1.31"
+KUBERNETES = DEPLOY / "kubernetes"
 
 
-def read(path: Path):
-    return yaml.safe_load(path.read_text())
+def documents(path: Path) -> list[dict]:
+    return list(yaml.safe_load_all(path.read_text()))
 
 
-@pytest.mark.parametrize("version", [OLDEST, kubernetes_validate.latest_version()])
-@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.stem)
-def test_a_manifest_is_valid(path, version):
-    kubernetes_validate.validate(read(path), version, strict=True)
+def manifests() -> list[dict]:
+    names = documents(KUBERNETES / "kustomization.yaml")[0]["resources"]
+    return [one for name in names for one in documents(KUBERNETES / name)]
 
 
-def test_what_is_applied_together_is_all_there_is():
-    named = read(DEPLOY / "kubernetes" / "kustomization.yaml")["resources"]
-    assert sorted(named) == [path.name for path in MANIFESTS]
+def server_set() -> dict:
+    (found,) = [one for one in manifests() if one["kind"] == "StatefulSet"]
+    return found["spec"]
 
 
-def test_the_service_finds_the_servers_and_gives_each_an_address():
-    servers = read(DEPLOY / "kubernetes" / "servers.yaml")
-    service = read(DEPLOY / "kubernetes" / "service.yaml")
-    assert servers["spec"]["serviceName"] == service["metadata"]["name"]
-    assert servers["spec"]["template"]["metadata"]["labels"] == service["spec"]["selector"]
-    assert service["spec"]["clusterIP"] == "None"
+def pod() -> dict:
+    return server_set()["template"]["spec"]
 
 
-def test_a_pod_ends_within_the_time_that_it_is_given():
-    pod = read(DEPLOY / "kubernetes" / "servers.yaml")["spec"]["template"]["spec"]
-    (_, seconds) = pod["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
-    assert int(seconds) < pod["terminationGracePeriodSeconds"]
+def servers() -> list[list[str]]:
+    """Return the commands of all servers, those of Kubernetes and of compose."""
+    services = documents(DEPLOY / "compose.yaml")[0]["services"]
+    composed = [one["command"] for name, one in services.items() if name.startswith("server")]
+    return [pod()["containers"][0]["args"], *composed]
 
 
-def test_alerts_are_on_metrics_that_the_server_has():
-    entropy, answers = counters._collectors()
-    known = {sample.name for one in (entropy, answers) for sample in _samples(one)}
-    named = set(re.findall(r"uq_llm:\w+", (DEPLOY / "alerts.yaml").read_text()))
-    assert named and named <= known
+@pytest.mark.parametrize("version", ["1.30", "1.37"])
+def test_manifests_are_valid(version) -> None:
+    for manifest in manifests():
+        kubernetes_validate.validate(manifest, version, strict=True)
 
 
-def _samples(collector):
-    labels = {"model_name": "m", "exact": "true"}
-    collector.labels(**{name: labels[name] for name in collector._labelnames})
-    return [sample for metric in collector.collect() for sample in metric.samples]
+def test_every_manifest_is_applied() -> None:
+    listed = documents(KUBERNETES / "kustomization.yaml")[0]["resources"]
+    assert {*listed, "kustomization.yaml"} == {one.name for one in KUBERNETES.iterdir()}
 
 
-def test_the_router_of_the_compose_file_is_in_front_of_its_servers():
-    compose = read(DEPLOY / "compose.yaml")
-    command = compose["services"]["router"]["command"]
-    assert re.findall(r"http://(\w+):8000", command) == ["one", "two"]
-    targets = read(DEPLOY / "prometheus.yaml")["scrape_configs"][0]["static_configs"][0]["targets"]
-    assert targets == ["one:8000", "two:8000"]
+def test_pods_are_found_by_what_selects_them() -> None:
+    labels = {"app": "uq-vllm"}
+    for manifest in manifests():
+        spec = manifest.get("spec", {})
+        if manifest["kind"] == "Service":
+            assert spec["selector"] == labels
+        elif "selector" in spec or "podSelector" in spec:
+            selector = spec.get("selector") or spec["podSelector"]
+            assert selector["matchLabels"] == labels
+
+
+def test_a_pod_is_not_ended_before_its_answers_are() -> None:
+    """Before vLLM is told to end, preStop sleeps; then it answers what it has begun."""
+    server = pod()["containers"][0]
+    (drain,) = [int(one.partition("=")[2]) for one in server["args"] if "shutdown" in one]
+    sleep = int(server["lifecycle"]["preStop"]["exec"]["command"][1])
+    assert sleep + drain < pod()["terminationGracePeriodSeconds"]
+
+
+def test_secrets_come_from_a_secret_that_no_file_has() -> None:
+    made = (KUBERNETES / "kustomization.yaml").read_text()
+    (name,) = re.findall(r"create secret generic (\S+)", made)
+    keys = re.findall(r"--from-literal=([\w-]+)=", made)
+    for variable in pod()["containers"][0]["env"]:
+        reference = variable["valueFrom"]["secretKeyRef"]
+        assert reference["name"] == name and reference["key"] in keys
+    assert "Secret" not in [one["kind"] for one in manifests()]
+
+
+def test_each_pod_has_a_name_of_its_own() -> None:
+    services = {one["metadata"]["name"]: one for one in manifests() if one["kind"] == "Service"}
+    assert services[server_set()["serviceName"]]["spec"]["clusterIP"] == "None"
+
+
+@pytest.mark.parametrize("command", servers())
+def test_vllm_knows_the_flags(command) -> None:
+    fields = AsyncEngineArgs.__dataclass_fields__
+    flags = [one.partition("=")[0] for one in command if one.startswith("--")]
+    assert {flag[2:].replace("-", "_") for flag in flags} <= {*fields}
+
+
+def test_alerts_read_metrics_that_exist() -> None:
+    names = {sample for one in _collectors() for sample in family_names(one)}
+    (group,) = documents(DEPLOY / "alerts.yaml")[0]["groups"]
+    names |= {rule["record"] for rule in group["rules"] if "record" in rule}
+    read = re.findall(r"uq_llm:[\w:]+", " ".join(rule["expr"] for rule in group["rules"]))
+    assert {*read} <= names
+
+
+def family_names(collector) -> set[str]:
+    (family,) = collector.describe()
+    ends = ("_sum", "_count", "_bucket") if family.type == "histogram" else ("_total",)
+    return {f"{family.name}{end}" for end in ends}
+
+
+def test_prometheus_scrapes_the_servers_of_compose() -> None:
+    services = documents(DEPLOY / "compose.yaml")[0]["services"]
+    (job,) = documents(DEPLOY / "prometheus.yaml")[0]["scrape_configs"]
+    targets = {one.partition(":")[0] for one in job["static_configs"][0]["targets"]}
+    assert targets == {one for one in services if one.startswith("server")}
