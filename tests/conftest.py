@@ -10,7 +10,7 @@ os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
 import hypothesis
 import numpy as np
 import pytest
-from pytest_socket import disable_socket, enable_socket
+from pytest_socket import disable_socket, enable_socket, socket_allow_hosts
 
 from uq_llm_integrations import ScriptedBackend, TokenTrace, VLLMEngineBackend
 from uq_llm_integrations.backends.vision_guard import hide_mismatched_builds
@@ -36,9 +36,16 @@ ENGINE_ARGUMENTS = {
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Only tests of a real engine or of a program of its own may open a socket."""
-    if {"engine", "subprocess"} & {mark.name for mark in item.iter_markers()}:
+    """Only tests of a real engine or of a program of its own may open a socket.
+
+    Tests with a scripted server may reach this machine, and no other.
+    """
+    marks = {mark.name for mark in item.iter_markers()}
+    if {"engine", "subprocess"} & marks:
         enable_socket()
+    elif "loopback" in marks:
+        enable_socket()
+        socket_allow_hosts(["127.0.0.1"], allow_unix_socket=True)
     else:
         disable_socket(allow_unix_socket=True)
 

@@ -3,6 +3,7 @@
 from .backends.base import Backend as Backend
 from .backends.huggingface.backend import HuggingFaceBackend as HuggingFaceBackend
 from .backends.hybrid import HybridBackend as HybridBackend
+from .backends.server.backend import VLLMServerBackend as VLLMServerBackend
 from .backends.scripted import ScriptedBackend as ScriptedBackend, ScriptedLine as ScriptedLine
 from .backends.vllm.backend import VLLMEngineBackend as VLLMEngineBackend
 from .config import Configuration as Configuration

@@ -48,7 +48,7 @@ class ControlTokens:
         self.ids = {
             one.content: number
             for number, one in added.items()
-            if _is_control(one.content, one.special, self.template)
+            if is_control(one.content, one.special, self.template)
         }
         self._escaped = _Finder({json.dumps(one, ensure_ascii=False)[1:-1] for one in self.ids})
         self._plain = _Finder(self.ids.keys())
@@ -225,7 +225,8 @@ def _added_tokens(tokenizer: Any) -> Mapping[int, Any]:
         return {}
 
 
-def _is_control(text: str, is_special: bool, template: str) -> bool:
+def is_control(text: str, is_special: bool, template: str) -> bool:
+    """Return whether an added token controls the model."""
     bare = text.strip()
     if not bare or is_special:
         return bool(bare)
