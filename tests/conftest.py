@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from pytest_socket import disable_socket, enable_socket, socket_allow_hosts
 
+from tests.vllm_server import VLLMServer, vllm_server
 from uq_llm_integrations import ScriptedBackend, TokenTrace, VLLMEngineBackend
 from uq_llm_integrations.backends.vision_guard import hide_mismatched_builds
 from uq_llm_integrations.methods import registry
@@ -64,6 +65,20 @@ def backend() -> Iterator[VLLMEngineBackend]:
     with VLLMEngineBackend("smollm2", **ENGINE_ARGUMENTS) as backend:
         backend.start()
         yield backend
+
+
+@pytest.fixture(scope="session")
+def exact_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VLLMServer]:
+    """A real server with the real model and the plugin."""
+    with vllm_server(tmp_path_factory.mktemp("exact"), plugins="uq_llm") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def plain_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VLLMServer]:
+    """A real server with the real model, and the plugin installed, but not switched on."""
+    with vllm_server(tmp_path_factory.mktemp("plain"), plugins=None) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

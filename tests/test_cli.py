@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.conftest import ENGINE_ARGUMENTS
+from uq_llm_integrations import Configuration, ConfigurationError, UncertaintyModel
 from uq_llm_integrations.cli import app
 
 
@@ -69,3 +70,72 @@ def test_mistakes_are_explained_before_the_engine_starts(arguments, message):
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code != 0
     assert message in result.output.replace("\n", " ")
+
+
+@pytest.fixture
+def described(monkeypatch):
+    """The generator that a command describes; nothing is asked."""
+    seen = []
+
+    def read(source):
+        seen.append(Configuration.read(source).generator)
+        raise ConfigurationError("seen")
+
+    monkeypatch.setattr(UncertaintyModel, "from_config", read)
+    monkeypatch.delenv("UQ_LLM_API_KEY", raising=False)
+
+    def describe(*arguments, **variables):
+        done = CliRunner().invoke(app, ["ask", "?", *arguments], env=variables)
+        assert "seen" in done.output, done.output
+        return seen.pop()
+
+    return describe
+
+
+URL = "http://localhost:8000/v1"
+
+
+def test_a_server_is_asked_instead_of_a_model_here(described):
+    generator = described("--base-url", URL, "--base-url", "http://two", "--api-key", "one")
+    assert (generator.type, generator.base_url) == ("vllm_server", (URL, "http://two"))
+    assert generator.model is None and generator.api_key.get_secret_value() == "one"
+    assert described("--base-url", URL, "--model", "org/name").model == "org/name"
+
+
+def test_the_key_may_be_in_the_environment(described, tmp_path):
+    assert described("--base-url", URL, UQ_LLM_API_KEY="two").api_key.get_secret_value() == "two"
+    given = described("--base-url", URL, "--api-key", "one", UQ_LLM_API_KEY="two")
+    assert given.api_key.get_secret_value() == "one"
+    config = tmp_path / "model.yaml"
+    config.write_text(f"generator: {{type: vllm_server, base_url: '{URL}'}}")
+    generator = described("--config", str(config), UQ_LLM_API_KEY="two")
+    assert generator.api_key.get_secret_value() == "two"
+    assert "api_key" not in described("--model", "org/name", UQ_LLM_API_KEY="two").arguments()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--base-url", URL, "--compile"], "--compile is of an engine"),
+        (["--base-url", "localhost"], "base_url is 'localhost'"),
+        (["--api-key", "secret"], "api_key"),
+    ],
+)
+def test_what_no_server_can_take_is_refused(arguments, message):
+    done = CliRunner().invoke(app, ["ask", "?", *arguments])
+    assert done.exit_code == 1 and message in done.output and "secret" not in done.output
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
+def test_serve_says_what_it_takes(arguments):
+    done = CliRunner().invoke(app, ["serve", *arguments])
+    assert done.exit_code == 0 and "vllm serve" in done.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["--port", "8001"], "the model is missing"), (["./no/folder"], "no model folder")],
+)
+def test_serve_names_what_is_wrong_with_the_model(arguments, message):
+    done = CliRunner().invoke(app, ["serve", *arguments])
+    assert done.exit_code == 1 and message in done.output

@@ -26,7 +26,9 @@ from uq_llm_integrations import (
     Single,
     Stepwise,
     UncertaintyError,
+    UncertaintyModel,
     VLLMEngineBackend,
+    VLLMServerBackend,
     VLLMStepGenerator,
     VLLMUncertaintyLLM,
     agreement,
@@ -35,6 +37,7 @@ from uq_llm_integrations import (
     worst_window,
 )
 from uq_llm_integrations.cli import app
+from uq_llm_integrations.config import load_mapping
 
 FILE = """
 generator: {type: vllm, model: org/name, gpu_memory_utilization: 0.9}
@@ -81,6 +84,84 @@ def test_a_file_says_all_that_the_class_takes(tmp_path):
     assert llm.uncertain_when == (score("mean_nll") > 0.6) | ~(worst_window("entropy", 8) <= 3)
     assert llm.on_high_uncertainty == "abstain"
     assert llm.early_stop == EarlyStop(3.0, window=8)
+
+
+SERVERS = """
+generator:
+  type: vllm_server
+  base_url: [http://one:8000/v1, http://two:8000/v1]
+  model: org/name
+  headers: {X-Team: red}
+  connect_timeout: 3
+  deadline: 9
+scorer: {type: entropy}
+"""
+
+
+def test_a_file_names_servers(tmp_path):
+    path = tmp_path / "uncertainty.yaml"
+    path.write_text(SERVERS)
+    expected = VLLMServerBackend(
+        ["http://one:8000", "http://two:8000"],
+        model="org/name",
+        headers={"X-Team": "red"},
+        connect_timeout=3,
+        deadline=9,
+    )
+    for kind in (VLLMUncertaintyLLM, ChatVLLMUncertainty):
+        assert kind.from_config(path).backend == expected
+    for one in (VLLMStepGenerator, HybridUncertaintyGenerator):
+        stepwise = {"type": "stepwise"} if one is VLLMStepGenerator else {"type": "single"}
+        source = load_mapping(path) | {"strategy": stepwise}
+        assert one.from_config(source).model.backend == expected
+
+
+def test_servers_generate_for_a_hybrid():
+    file = {"type": "hybrid", "model": "org/name", "vllm": {"base_url": "http://one"}}
+    llm = HybridUncertaintyLLM.from_config({"generator": {**file, "mode": "resident"}})
+    both = HybridBackend(
+        VLLMServerBackend("http://one", model="org/name"), HuggingFaceBackend("org/name")
+    )
+    assert llm.backend == both
+    for mode in ("shared", "sequential"):
+        with pytest.raises(ConfigurationError, match=f"mode is '{mode}'.*'resident'"):
+            HybridUncertaintyLLM.from_config({"generator": {**file, "mode": mode}})
+
+
+@pytest.mark.parametrize(
+    ("generator", "message"),
+    [
+        ({}, "base_url: Field required"),
+        ({"base_url": []}, "base_url is"),
+        ({"base_url": "one:8000"}, "base_url is 'one:8000'"),
+        ({"base_url": "http://one", "max_model_len": 9}, "max_model_len is no argument"),
+        ({"base_url": "http://one", "conect_timeout": 9}, "did you mean 'connect_timeout'"),
+        ({"base_url": "http://one", "deadline": -1}, "deadline is -1"),
+        ({"base_url": "http://one", "routes": "some"}, "routes is 'some'"),
+    ],
+)
+def test_mistakes_about_servers_are_named(generator, message):
+    source = {"generator": {"type": "vllm_server", **generator}}
+    for read in (ChatVLLMUncertainty.from_config, UncertaintyModel.from_config):
+        with pytest.raises(ConfigurationError, match=message):
+            read(source)
+    if generator.get("base_url"):
+        with pytest.raises(ConfigurationError, match=message):
+            ChatVLLMUncertainty(**generator)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"engine": object()}, "engine is of an engine in this program"),
+        ({"restart_engine": 3}, "restart_engine is of an engine in this program"),
+        ({"gpu_memory_utilization": 0.5}, "gpu_memory_utilization is no argument"),
+        ({"base_url": None, "api_key": "k", "model": "m"}, "api_key is that of servers"),
+    ],
+)
+def test_what_is_of_an_engine_is_refused_with_servers(given, message):
+    with pytest.raises(ConfigurationError, match=message):
+        VLLMUncertaintyLLM(**{"base_url": "http://one", **given})
 
 
 def test_a_file_says_what_only_chat_classes_have():
@@ -264,12 +345,36 @@ def test_the_json_schema_is_printed():
         ("generator: {model: m}\nn: 2\nn: 3", 3),
         ("generator: {model: m}\nn: 2020-99-99", 2),
         ("generator: {model: m}\n\nn: " + "9" * 5000, 3),
+        ("generator: {model: m}\nearly_stop:\n  above: 1\n  window: 0", 4),
+        ("generator: {model: m}\nearly_stop:\n  window: 2\n  above: .nan", 4),
     ],
 )
 def test_a_mistake_in_a_file_is_named_with_path_and_line(tmp_path, text, line):
     path = written(tmp_path, text)
     with pytest.raises(UncertaintyError, match=rf"(?s)uncertainty\.yaml.*line {line}\b"):
         Configuration.read(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("generator: {model: m}\nn: 1000000", 2),
+        ("generator: {model: m}\nsampling:\n  n: 1000000", 3),
+        ("generator: {model: m}\nstrategy:\n  type: best_of_n\n  n: 1000000", 4),
+        ("generator: {model: m}\ntop_logprobs: 50", 2),
+        ("generator:\n  model: m\n  deadline: .nan", 3),
+        ("generator:\n  model: m\n  tensor_parallel_size: x", 3),
+    ],
+)
+@pytest.mark.parametrize(
+    "kind",
+    [UncertaintyModel, ChatVLLMUncertainty, HybridUncertaintyGenerator],
+    ids=lambda k: k.__name__,
+)
+def test_what_shows_once_a_file_was_read_has_its_path_and_line_too(tmp_path, kind, text, line):
+    path = written(tmp_path, text)
+    with pytest.raises(ConfigurationError, match=rf"uncertainty\.yaml, line {line}: "):
+        kind.from_config(path)
 
 
 def test_files_that_are_none_are_refused(tmp_path):

@@ -8,8 +8,22 @@ import uq_llm_integrations as uq
 from uq_llm_integrations import ConfigurationError, langchain
 from uq_llm_integrations.backends.hybrid import hybrid_backend
 
+
+def scripted_chat():
+    return langchain.ChatVLLMUncertainty(backend=backend())
+
+
 SELF = {}
 SELF["a"] = SELF
+
+DEEP = []
+for _ in range(5000):
+    DEEP = [DEEP]
+
+
+class Unwritable:
+    def __repr__(self):
+        raise RuntimeError("no")
 
 
 def backend():
@@ -30,18 +44,62 @@ def chat(**given):
         (uq.BestOfN, "by", [None, []]),
         (uq.BestOfN, "power", [None, True, math.nan, math.inf, 10**400]),
         (uq.BestOfN, "regret", ["", 10**400]),
+        (uq.BestOfN, "method", [3, {}]),
+        (uq.BestOfN, "settle", [3, "x", None]),
+        (uq.Policy, "abstention_text", [3, None]),
+        (uq.ServedJudge, "entails", [3, None]),
+        (uq.EmbeddingSimilarity, "layer", ["x", None, True]),
+        (uq.Classifier, "model", [3, None, {}]),
+        (lambda **given: uq.Classifier("a/b", **given), "batch_size", [0, "x", None]),
+        (
+            lambda **given: uq.VLLMStepGenerator(uq.ScriptedBackend(["a"]), **given),
+            "strategy",
+            [3, (), {}],
+        ),
         (retry, "temperatures", [None, "0.5", {}]),
         (uq.Boundary, "strings", [None, "x", 3]),
         (uq.Boundary, "thinking", [True, "x"]),
         (uq.Boundary, "pattern", [True, b"x"]),
+        (uq.Boundary, "test", [3]),
+        (uq.Boundary, "thinking", [("<think>",)]),
+        (uq.Stepwise, "boundary", [3, None, {"strings": ["."]}]),
+        (uq.SelfConsistency, "answer", [3, None]),
+        (uq.BestOfN, "answer", [3, None]),
+        (uq.agreement, "answer", [3, None]),
+        (retry, "wait", [3]),
+        (retry, "before", [3]),
+        (retry, "last_resort", [3, "smollm2"]),
+        (lambda **given: uq.RetryErrors(uq.Single(), **given), "stop", [3]),
+        (lambda **given: uq.Abstain(uq.Single(), "entropy > 1", **given), "text", [None, 3]),
+        (uq.EarlyStop, "above", ["x", None, True, math.nan]),
+        (lambda **given: uq.EarlyStop(1.0, **given), "window", [0, "x", None, 1.5, True]),
+        (lambda **given: uq.EarlyStop(1.0, **given), "statistic", ["x", None, []]),
         (uq.SelfConsistency, "settle", ["", b""]),
         (uq.SelfConsistency, "give_up", ["", []]),
         (uq.MethodOptions, "hedges", [None, 3]),
+        (uq.MethodOptions, "entailment", [None, 3, "judge", uq.ServedJudge]),
+        (uq.MethodOptions, "similarity", [None, 3, "embeddings"]),
+        (uq.MethodOptions, "density", [3, "folder"]),
+        (uq.MethodOptions, "head", [3, "folder"]),
+        (uq.MethodOptions, "claims", [None, 3]),
+        (uq.MethodOptions, "layer", [None, "x", 1.5, True]),
+        (uq.MethodOptions, "samples", [None, True, "5"]),
+        (uq.MethodOptions, "temperature", [None, True, math.inf, 10**400]),
+        (uq.ScriptedBackend, "script", [3, None, "Paris", [3], {"?": "Paris"}, {3: ["Paris"]}]),
+        (lambda **given: uq.ScriptedLine(probability=0.5, **given), "text", [None, 3]),
+        (lambda **given: uq.ScriptedBackend(["a"], **given), "delay", [None, -1, math.nan]),
+        (uq.HybridUncertaintyGenerator, "model", [3, True]),
         (lambda **given: uq.ScriptedBackend(["a"], **given), "probability", [None, "1"]),
         (uq.VLLMEngineBackend, "model", [True, b"x"]),
         (lambda **given: uq.VLLMEngineBackend("smollm2", **given), "max_n", [None, 0, 1.5]),
         (lambda **given: uq.VLLMEngineBackend("smollm2", **given), "deadline", [0, -1, math.nan]),
         (lambda **given: uq.VLLMEngineBackend("smollm2", **given), "deadline", [None, 10**400]),
+        (
+            lambda **given: uq.VLLMEngineBackend("smollm2", **given),
+            "tensor_parallel_size",
+            ["x", 0, None, {}],
+        ),
+        (lambda **given: uq.VLLMEngineBackend("smollm2", **given), "max_logprobs", ["x", -2, None]),
         (lambda **given: uq.HuggingFaceBackend("smollm2", **given), "max_n", [None, 0]),
         (
             lambda **given: uq.HuggingFaceBackend("smollm2", **given),
@@ -59,6 +117,45 @@ def test_a_value_of_a_wrong_kind_is_refused_by_its_name(make, name, values):
     for value in values:
         with pytest.raises(ConfigurationError, match=name.removesuffix("s")):
             make(**{name: value})
+
+
+@pytest.mark.parametrize("value", [DEEP, Unwritable(), "x" * 10**6], ids=type)
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda value: uq.Settings(uncertain_when=value),
+        lambda value: uq.Settings(methods=[value]),
+        lambda value: uq.Settings(sampling=[value]),
+        lambda value: uq.Settings(temperature=value),
+        lambda value: uq.UncertaintyModel(backend()).with_options(sampling=[value]),
+        lambda value: uq.UncertaintyModel(backend()).chat([value]),
+        lambda value: uq.UncertaintyModel(backend()).chat("?", tools=[value]),
+        lambda value: uq.UncertaintyModel(backend()).chat("?", tool_choice=[value]),
+        lambda value: uq.UncertaintyModel(backend()).chat("?", parallel_tool_calls=[value]),
+        lambda value: uq.UncertaintyModel(backend()).score_truncated("?", value and [[value]]),
+        lambda value: uq.BestOfN(2, by=[value]),
+        lambda value: uq.Retry(value, "entropy > 1"),
+        lambda value: uq.score("entropy") > [value],
+        lambda value: chat(engine_args=[value]),
+        lambda value: scripted_chat().bind_tools([value]),
+        lambda value: scripted_chat().invoke("?", tools=value),
+        lambda value: scripted_chat().with_structured_output([value]),
+        lambda value: uq.load_threshold([value], "entropy"),
+        lambda value: uq.load_threshold("no.json", [value]),
+        lambda value: uq.HybridBackend(backend(), [value]),
+        lambda value: hybrid_backend("smollm2", mode=[value]),
+    ],
+)
+def test_a_value_that_cannot_be_written_is_refused_as_any_other(call, value):
+    with pytest.raises(uq.UncertaintyError) as caught:
+        call(value)
+    assert 0 < len(str(caught.value)) < 8000  # there may be all known names in it
+
+
+def test_a_message_shows_no_secret_of_a_value():
+    with pytest.raises(ConfigurationError) as caught:
+        uq.Settings(sampling=[{"hf_token": "hf_s3cret"}])
+    assert "s3cret" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -85,6 +182,29 @@ def test_an_option_that_contains_itself_is_refused():
             make(chat_template_kwargs=SELF)
     with pytest.raises(ConfigurationError, match="contains itself"):
         chat(hf_overrides=SELF)
+
+
+@pytest.mark.parametrize("tools", [{}, "", 0, False])
+def test_tools_are_a_list(tools):
+    with pytest.raises(uq.InvalidRequestError, match="tools is"):
+        uq.UncertaintyModel(backend()).chat("?", tools=tools)
+
+
+@pytest.mark.parametrize("make", [tuple, uq.Conversation], ids=["list", "conversation"])
+def test_a_role_is_a_text(make):
+    with pytest.raises(uq.InvalidRequestError, match="role of a message is 3"):
+        uq.UncertaintyModel(backend()).chat(make(({"role": 3, "content": "x"},)))
+
+
+def test_what_is_called_for_a_closed_stream_is_a_function():
+    with pytest.raises(ConfigurationError, match="on_closed is 3"):
+        list(uq.UncertaintyModel(backend()).stream("?", on_closed=3))
+
+
+@pytest.mark.parametrize("method", ["resume", "result"])
+def test_a_state_to_go_on_from_is_one(method):
+    with pytest.raises(uq.InvalidRequestError, match="state is None"):
+        getattr(uq.VLLMStepGenerator(backend()), method)(None)
 
 
 @pytest.mark.parametrize("prompts", [None, "one", 3])

@@ -70,6 +70,13 @@ def file(options: dict[str, Any]) -> dict[str, Any]:
     return {"generator": {"type": "vllm", "model": "smollm2"}, **options}
 
 
+URL = "http://localhost:8000/v1"
+
+
+def served(options: dict[str, Any]) -> dict[str, Any]:
+    return {"generator": {"type": "vllm_server", "base_url": URL}, **options}
+
+
 class Ending(uq.ScriptedBackend):
     """Ends every call once it gets to the backend."""
 
@@ -105,6 +112,7 @@ def entrances(monkeypatch: pytest.MonkeyPatch) -> dict[str, Entrance]:
         "UncertaintyModel": lambda o: model(backend(), **o).settings,
         "UncertaintyModel.with_options": lambda o: model(backend()).with_options(**o).settings,
         "UncertaintyModel.from_config": lambda o: model.from_config(file(o)).settings,
+        "UncertaintyModel.from_config, server": lambda o: model.from_config(served(o)).settings,
         "UncertaintyModel.generate": lambda o: called(
             monkeypatch, lambda: model(backend()).generate("?", **o)
         ),
@@ -119,12 +127,16 @@ def entrances(monkeypatch: pytest.MonkeyPatch) -> dict[str, Entrance]:
         "LangChain chat, call": lambda o: called(
             monkeypatch, lambda: chat(backend=backend()).invoke("?", **o)
         ),
+        "LangChain chat, server": lambda o: chat(base_url=URL, **o),
+        "LangChain chat, file of a server": lambda o: chat.from_config(served(o)),
+        "LangChain completion, server": lambda o: llm(base_url=[URL], **o),
         "LangChain completion": lambda o: llm(backend=backend(), **o),
         "LangChain completion, file": lambda o: llm.from_config(file(o)),
         "LangChain completion, call": lambda o: called(
             monkeypatch, lambda: llm(backend=backend()).invoke("?", **o)
         ),
         "LlamaIndex": lambda o: index(backend=backend(), **o),
+        "LlamaIndex, server": lambda o: index(base_url=URL, **o),
         "LlamaIndex, file": lambda o: index.from_config(file(o)),
         "LlamaIndex, call": lambda o: called(
             monkeypatch, lambda: index(backend=backend()).complete("?", **o)

@@ -22,11 +22,20 @@ MADE = {
     "VLLM": {**MODEL, "max_model_len": 64, "max_n": 4, "deadline": 9.0},
     "HuggingFace": {**MODEL, "dtype": "float32"},
     "Hybrid": {**MODEL, "mode": "resident", "huggingface": {"dtype": "float32"}},
+    "VLLM, served": {
+        **MODEL,
+        "base_url": ["http://one:8000", "http://two:8000"],
+        "api_key": "key",
+        "headers": {"X-Team": "red"},
+        "connect_timeout": 3.0,
+        "deadline": 9.0,
+    },
+    "Hybrid, served": {**MODEL, "mode": "resident", "vllm": {"base_url": "http://one"}},
 }
 ROOMS = {
-    "chat": lambda kind: getattr(langchain, f"Chat{kind}Uncertainty"),
-    "completion": lambda kind: getattr(langchain, f"{kind}UncertaintyLLM"),
-    "LlamaIndex": lambda kind: getattr(llama_index, f"{kind}UncertaintyLLM"),
+    "chat": lambda kind: getattr(langchain, f"Chat{kind.partition(',')[0]}Uncertainty"),
+    "completion": lambda kind: getattr(langchain, f"{kind.partition(',')[0]}UncertaintyLLM"),
+    "LlamaIndex": lambda kind: getattr(llama_index, f"{kind.partition(',')[0]}UncertaintyLLM"),
 }
 OPTIONS = {
     "methods": ["entropy"],
@@ -82,7 +91,14 @@ def test_the_fields_of_a_copy_make_an_object_too(room, copied):
 
 
 @pytest.mark.parametrize(
-    "more", [{"model": "x"}, {"max_n": 3}, {"deadline": 1.0}, {"max_model_len": 9}]
+    "more",
+    [
+        {"model": "x"},
+        {"max_n": 3},
+        {"deadline": 1.0},
+        {"max_model_len": 9},
+        {"base_url": "http://one"},
+    ],
 )
 @CLASSES
 def test_a_ready_backend_takes_nothing_that_describes_another_one(room, more):

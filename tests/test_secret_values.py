@@ -21,6 +21,7 @@ from uq_llm_integrations import (
     HybridUncertaintyGenerator,
     UncertaintyModel,
     VLLMEngineBackend,
+    VLLMServerBackend,
     VLLMStepGenerator,
     errors,
     langchain,
@@ -30,17 +31,13 @@ from uq_llm_integrations.backends.hybrid import hybrid_backend
 from uq_llm_integrations.backends.vllm import client_compat
 from uq_llm_integrations.cli import app
 from uq_llm_integrations.identity import canonical
-from uq_llm_integrations.secret_values import (
-    concealing,
-    is_secret_name,
-    opened,
-    sealed,
-    without_secrets,
-)
+from uq_llm_integrations.secret_names import is_secret_name, sealed
+from uq_llm_integrations.secret_values import concealing, opened, without_secrets
 
 SECRET = "hf_s3cretS3cretS3cret"
 NESTED = {"aws_secret_access_key": SECRET, "parts": [{"session_token": SECRET}]}
 VLLM = {"hf_token": SECRET, "model_loader_extra_config": NESTED}
+SERVED = {"base_url": "http://one", "api_key": SECRET, "headers": {"X-Team": SECRET}}
 HF = {"token": SECRET, "proxies": {"headers": {"Authorization": SECRET}}}
 
 FRAMEWORKS = [
@@ -48,12 +45,16 @@ FRAMEWORKS = [
     for kind, arguments in (
         (langchain.ChatVLLMUncertainty, {**VLLM, "api_key": SECRET}),
         (langchain.ChatVLLMUncertainty, {"engine_args": VLLM}),
+        (langchain.ChatVLLMUncertainty, SERVED),
+        (langchain.VLLMUncertaintyLLM, SERVED),
+        (langchain.ChatHybridUncertainty, {"mode": "resident", "vllm": SERVED}),
         (langchain.ChatHuggingFaceUncertainty, {**HF, "api_key": SECRET}),
         (langchain.ChatHybridUncertainty, {"mode": "resident", "vllm": VLLM, "huggingface": HF}),
         (langchain.VLLMUncertaintyLLM, VLLM),
         (langchain.HuggingFaceUncertaintyLLM, HF),
         (langchain.HybridUncertaintyLLM, {"mode": "shared", **VLLM}),
         (llama_index.VLLMUncertaintyLLM, VLLM),
+        (llama_index.VLLMUncertaintyLLM, SERVED),
         (llama_index.HuggingFaceUncertaintyLLM, HF),
         (llama_index.HybridUncertaintyLLM, {"mode": "sequential", "vllm": VLLM, "huggingface": HF}),
     )
@@ -62,6 +63,8 @@ BACKENDS = [
     VLLMEngineBackend("smollm2", **VLLM),
     HuggingFaceBackend("smollm2", **HF),
     hybrid_backend("smollm2", "resident", VLLM, HF),
+    VLLMServerBackend(**SERVED),
+    hybrid_backend("smollm2", "resident", SERVED, HF),
 ]
 MODELS = [UncertaintyModel(one) for one in BACKENDS] + [
     VLLMStepGenerator(BACKENDS[0]).model,
@@ -71,6 +74,8 @@ FILES = [
     {"type": "vllm", "model": "smollm2", **VLLM},
     {"type": "huggingface", "model": "smollm2", **HF},
     {"type": "hybrid", "model": "smollm2", "vllm": VLLM, "huggingface": HF},
+    {"type": "vllm_server", **SERVED},
+    {"type": "hybrid", "model": "smollm2", "mode": "resident", "vllm": SERVED},
 ]
 
 
@@ -155,6 +160,14 @@ def test_a_secret_of_the_environment_is_one_from_the_first_line(monkeypatch):
     assert UncertaintyModel.from_config(source).backend == given[0].backend == given[1].backend
 
 
+def test_headers_of_servers_come_from_the_environment(monkeypatch):
+    monkeypatch.setenv("MY_TOKEN", SECRET)
+    given = {"api_key": "${MY_TOKEN}", "headers": {"X-Team": "${MY_TOKEN}"}}
+    source = {"generator": {"type": "vllm_server", "base_url": "http://one", **given}}
+    assert UncertaintyModel.from_config(source).backend == VLLMServerBackend(**SERVED)
+    assert langchain.ChatVLLMUncertainty.from_config(source).backend == VLLMServerBackend(**SERVED)
+
+
 def test_a_tracer_sees_no_secret():
     seen: list[str] = []
 
@@ -195,6 +208,19 @@ def test_what_is_set_later_is_a_secret_too():
         (VLLMEngineBackend, {"model": "m", "api_key": SECRET}),
         (HuggingFaceBackend, {"model": "m", "quantization": "int2", **HF}),
         (hybrid_backend, {"model": "m", "huggingface": HF}),
+        (langchain.ChatVLLMUncertainty, {**SERVED, "max_model_len": 64}),
+        (langchain.VLLMUncertaintyLLM, {**SERVED, "base_url": f"http://user:{SECRET}@one"}),
+        (langchain.VLLMUncertaintyLLM, {**SERVED, "headers": {"X Team": SECRET}}),
+        (langchain.VLLMUncertaintyLLM, {**SERVED, "headers": [SECRET]}),
+        (llama_index.VLLMUncertaintyLLM, {**SERVED, "api_key": [SECRET]}),
+        (VLLMServerBackend, {**SERVED, "headers": SECRET}),
+        (Configuration, {"generator": {"type": "vllm_server", "headers": SECRET}}),
+        (Configuration, {"generator": {"type": "vllm_server", **SERVED, "api_key": [SECRET]}}),
+        (Configuration, {"generator": {"type": "vllm_server", **SERVED, "base_url": [["x"]]}}),
+        (
+            UncertaintyModel.from_config,
+            {"source": {"generator": {"type": "vllm_server", **SERVED, "dtype": "a"}}},
+        ),
         (Configuration, {"generator": {"hf_token": SECRET}}),
         (Configuration, {"generator": {"type": "hybrid", "model": "m", "hf_token": SECRET}}),
         (Configuration, {"generator": {"type": SECRET[:3], "hf_token": SECRET}}),

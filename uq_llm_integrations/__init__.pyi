@@ -53,11 +53,12 @@ from .methods.registry import (
 from .model import UncertaintyModel as UncertaintyModel
 from .records import (
     Activations as Activations, Candidate as Candidate, Claim as Claim,
-    Conversation as Conversation, Decision as Decision, EarlyStop as EarlyStop,
+    Conversation as Conversation, Decision as Decision,
     Inspection as Inspection, Request as Request, Result as Result, SampleMonitor as SampleMonitor,
     SamplingEnd as SamplingEnd, Score as Score, TokenTrace as TokenTrace, Usage as Usage,
 )
 from .settings import Settings as Settings
+from .stop_rule import EarlyStop as EarlyStop
 from .strategies.abstain import Abstain as Abstain, Policy as Policy
 from .strategies.answers import (
     normalised_answer as normalised_answer, squad_answer as squad_answer,

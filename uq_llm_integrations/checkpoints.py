@@ -15,6 +15,7 @@ from uq_llm_integrations.errors import (
     ConfigurationError,
     MissingDependencyError,
     ModelNotFoundError,
+    described,
 )
 
 _DEMO_GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -43,7 +44,9 @@ def resolve_model(name: str) -> ModelSource:
     looks like a path must be a folder with a `config.json`. Anything else goes to vLLM as it is.
     """
     if not isinstance(name, str):
-        raise ConfigurationError(f"model is {name!r}; it must be a name or the path of a folder")
+        raise ConfigurationError(
+            f"model is {described(name)}; it must be a name or the path of a folder"
+        )
     if name == "smollm2":
         # float32 is the fast type on processors without AVX-512; the cache suits a small machine.
         defaults = {"dtype": "float32", "kv_cache_memory_bytes": 2**30}
@@ -52,10 +55,10 @@ def resolve_model(name: str) -> ModelSource:
     folder = Path(name).expanduser()
     if not folder.is_dir():
         if looks_like_path:
-            raise ModelNotFoundError(f"there is no model folder {name!r}")
+            raise ModelNotFoundError(f"there is no model folder {described(name)}")
         return ModelSource(name)
     if not (folder / "config.json").is_file():
-        raise ModelNotFoundError(f"the folder {name!r} holds no config.json")
+        raise ModelNotFoundError(f"the folder {described(name)} holds no config.json")
     return ModelSource(str(folder))
 
 

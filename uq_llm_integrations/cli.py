@@ -7,15 +7,23 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, TextIO
 
-import typer
-from rich.console import Console
-from rich.text import Text
+from uq_llm_integrations.errors import MissingDependencyError
 
+try:
+    import typer
+    from rich.console import Console
+    from rich.text import Text
+except ImportError as error:
+    raise MissingDependencyError("typer with rich", "cli") from error
+
+from pydantic import SecretStr
+
+from uq_llm_integrations.backends.server import launcher
 from uq_llm_integrations.backends.token_texts import candidate_texts
 from uq_llm_integrations.checkpoints import cache_folder
 from uq_llm_integrations.config import Configuration, load_mapping
@@ -31,6 +39,16 @@ from uq_llm_integrations.settings import Settings, combined
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
 
 Model = Annotated[str | None, typer.Option(help='"smollm2", a model folder or a hub name.')]
+BaseUrl = Annotated[
+    list[str] | None,
+    typer.Option(help="The address of a running server; may be repeated for several of them."),
+]
+ApiKey = Annotated[
+    str | None,
+    typer.Option(
+        help="The servers' key; by default it is in UQ_LLM_API_KEY, where others cannot read it."
+    ),
+]
 Config = Annotated[Path | None, typer.Option(help="A configuration file.")]
 Raw = Annotated[bool, typer.Option("--raw", help="Do not use the chat template.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of colours.")]
@@ -42,6 +60,9 @@ Method = Annotated[
     list[str] | None,
     typer.Option("--method", help="A name from `uq-llm methods`; may be repeated."),
 ]
+
+API_KEY = "UQ_LLM_API_KEY"
+"""The variable with the key of the servers."""
 
 _DEFAULTS = {
     "methods": ["entropy", "perplexity", "maxprob", "self_certainty"],
@@ -79,6 +100,8 @@ def ask(
     as_json: AsJson = False,
     compile_model: Compile = False,
     verbose: Verbose = False,
+    base_url: BaseUrl = None,
+    api_key: ApiKey = None,
     **options: str | None,
 ) -> None:
     """Answer a question and colour each token by its entropy."""
@@ -86,7 +109,8 @@ def ask(
         raise typer.BadParameter("the question is empty", param_hint="QUESTION")
     with _errors_in_words(), _own_stdout() as stdout:
         _set_log_level(verbose)
-        core = _model(model, config, method, raw, compile_model, options)
+        generator = _generator(model, config, compile_model, base_url, api_key)
+        core = _model(generator, config, method, raw, options)
         with _running(core, verbose):
             _show(core.generate(question), core, as_json, stdout)
 
@@ -103,12 +127,15 @@ def score(
     as_json: AsJson = False,
     compile_model: Compile = False,
     verbose: Verbose = False,
+    base_url: BaseUrl = None,
+    api_key: ApiKey = None,
     **options: str | None,
 ) -> None:
     """Score a given text as a continuation of a prompt (teacher forcing)."""
     with _errors_in_words(), _own_stdout() as stdout:
         _set_log_level(verbose)
-        core = _model(model, config, method, raw, compile_model, options)
+        generator = _generator(model, config, compile_model, base_url, api_key)
+        core = _model(generator, config, method, raw, options)
         with _running(core, verbose):
             _show(core.score(prompt, completion), core, as_json, stdout)
 
@@ -136,31 +163,74 @@ def methods(
             Console().print(Text(f"{name} needs {why}", "dim"), soft_wrap=True)
 
 
+@app.command(
+    add_help_option=False,
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+)
+def serve(
+    context: typer.Context,
+    arguments: Annotated[
+        list[str] | None, typer.Argument(metavar="MODEL [VLLM'S OWN FLAGS]", show_default=False)
+    ] = None,
+) -> None:
+    """Run `vllm serve`, with exact uncertainty in every answer.
+
+    MODEL is "smollm2", a model folder or a hub name; every further flag is one of `vllm serve`:
+    `uq-llm serve --help=all` lists them, `--help=port` those about a word.
+    """
+    if not arguments or arguments in (["--help"], ["-h"]):
+        print(context.get_help())
+        return
+    with _errors_in_words():
+        launcher.serve(arguments)
+
+
 @app.command()
 def schema() -> None:
     """Print the JSON Schema of the configuration file."""
     print(json.dumps(Configuration.model_json_schema(), indent=2))
 
 
+def _generator(
+    model: str | None,
+    config: Path | None,
+    compile_model: bool,
+    base_url: list[str] | None,
+    api_key: str | None,
+) -> dict[str, object]:
+    """Return what the command line says of where tokens come from."""
+    if compile_model and base_url:
+        raise ConfigurationError("--compile is of an engine in this program, not of a server")
+    if config is None and not base_url:
+        given: dict[str, object] = {"model": model or "smollm2", "enforce_eager": not compile_model}
+    else:
+        given = {"model": model} if model else {}
+    given |= {"type": "vllm_server", "base_url": base_url} if base_url else {}
+    return given | ({"api_key": SecretStr(api_key)} if api_key else {})
+
+
 def _model(
-    name: str | None,
+    generator: dict[str, object],
     config: Path | None,
     method: list[str] | None,
     raw: bool,
-    compile_model: bool,
     options: dict[str, str | None],
 ) -> UncertaintyModel:
     given = {name: _value(name, text) for name, text in options.items() if text is not None}
     given |= {"methods": method} if method else {}
     given |= {"chat_template": False} if raw else {}
-    if config is not None:
-        file = load_mapping(config)
-        if name is not None:
-            file["generator"] = {**file.get("generator", {}), "model": name}
-        return UncertaintyModel.from_config(combined(file, given))
-    engine = {"model": name or "smollm2", "enforce_eager": not compile_model}
-    usual = {**_DEFAULTS, "chat_template": True}
-    return UncertaintyModel.from_config({"generator": engine, **combined(usual, given)})
+    file = {**_DEFAULTS, "chat_template": True} if config is None else load_mapping(config)
+    if isinstance(found := file.get("generator", {}), Mapping) and (found or generator):
+        file["generator"] = _with_key({**found, **generator})
+    return UncertaintyModel.from_config(combined(file, given))
+
+
+def _with_key(generator: dict[str, object]) -> dict[str, object]:
+    """Return a generator with the key out of the environment, where it is one of servers."""
+    key = os.environ.get(API_KEY)
+    if key and generator.get("type") == "vllm_server":
+        return {"api_key": SecretStr(key), **generator}
+    return generator
 
 
 def _value(name: str, text: str) -> object:
@@ -215,6 +285,7 @@ def _running(core: UncertaintyModel, verbose: bool) -> Iterator[None]:
     with nullcontext(Console(stderr=True)) if verbose else _logged_stderr() as console:
         with console.status(f"Loading {name} ..."):
             core.backend.run(core.backend.encode("?"))  # any use starts it
+        name = core.backend.capabilities.model  # servers say theirs at the first contact
         console.print(Text(f"Loaded {name} in {time.perf_counter() - started:.0f} s", "dim"))
     with core:
         yield

@@ -19,7 +19,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 from typing_extensions import TypedDict
 
-from uq_llm_integrations.errors import ConfigurationError, suggestion
+from uq_llm_integrations.errors import ConfigurationError, described, suggestion
 from uq_llm_integrations.methods.entailment import Classifier, EmbeddingSimilarity, ServedJudge
 from uq_llm_integrations.methods.fitted.density import DensityFit
 from uq_llm_integrations.methods.fitted.head import UncertaintyHead
@@ -80,7 +80,7 @@ def as_method_options(value: object) -> object:
     for name in value:
         if name not in (known := MethodOptionsData.__annotations__):
             raise ConfigurationError(
-                f"method_options: unknown {name!r}{suggestion(str(name), known)}"
+                f"method_options: unknown {described(name)}{suggestion(str(name), known)}"
             )
     try:
         data: dict[str, Any] = dict(_DATA.validate_python(value))

@@ -24,12 +24,20 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, V
 from uq_llm_integrations.backends.base import Backend
 from uq_llm_integrations.backends.huggingface.backend import HuggingFaceBackend
 from uq_llm_integrations.backends.hybrid import Mode, hybrid_backend
+from uq_llm_integrations.backends.server.arguments import server_backend
 from uq_llm_integrations.backends.vllm.backend import VLLMEngineBackend
 from uq_llm_integrations.config_places import Place, with_line
-from uq_llm_integrations.errors import ConfigurationError, InvalidRequestError, UncertaintyError
+from uq_llm_integrations.errors import (
+    ConfigurationError,
+    InvalidRequestError,
+    MissingDependencyError,
+    UncertaintyError,
+    described,
+)
 from uq_llm_integrations.plain_data import load_yaml, read_text
 from uq_llm_integrations.records import JsonObject
-from uq_llm_integrations.secret_values import SECRETS, BackendArguments, is_secret_name
+from uq_llm_integrations.secret_names import SECRETS, is_secret_name, sealed
+from uq_llm_integrations.secret_values import BackendArguments
 from uq_llm_integrations.settings import Settings
 
 _REFERENCE = re.compile(r"\$\{(\w+)\}")
@@ -55,6 +63,28 @@ class VLLMGenerator(_Generator):
     def backend(self) -> Backend:
         """Return the backend; nothing is loaded yet."""
         return VLLMEngineBackend(self.model, **dict(self.model_extra or {}))
+
+
+class ServerGenerator(BaseModel):
+    """Servers of vLLM; every further option is an argument of `VLLMServerBackend`."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: Literal["vllm_server"]
+    base_url: str | tuple[str, ...]
+    """The address of a server, or a list of them."""
+    model: str | None = None
+    """The name that they serve the model by; what they serve where it is left out."""
+    api_key: SecretStr | None = None
+
+    def arguments(self) -> JsonObject:
+        """Return the arguments of the frameworks' classes."""
+        own = {"base_url": self.base_url, "model": self.model, "api_key": self.api_key}
+        return {**own, **sealed(dict(self.model_extra or {}))}
+
+    def backend(self) -> Backend:
+        """Return the backend; no server is asked yet."""
+        return server_backend(self.arguments())
 
 
 class HuggingFaceGenerator(_Generator):
@@ -95,18 +125,33 @@ def _with_type(value: object) -> object:
 
 
 Generator = Annotated[
-    Annotated[VLLMGenerator | HuggingFaceGenerator | HybridGenerator, Field(discriminator="type")],
+    Annotated[
+        VLLMGenerator | ServerGenerator | HuggingFaceGenerator | HybridGenerator,
+        Field(discriminator="type"),
+    ],
     BeforeValidator(_with_type),
 ]
 
 
 @contextmanager
-def configured() -> Iterator[None]:
-    """Make what no request may have a mistake of the configuration that it stands in."""
+def configured(source: object = None) -> Iterator[None]:
+    """Make what no request may have a mistake of the configuration that it stands in.
+
+    Where the source is a file, its path and line are said, also of what shows after it was read.
+    """
     try:
         yield
-    except InvalidRequestError as error:
-        raise ConfigurationError(str(error)) from error
+    except MissingDependencyError:
+        raise  # the file is right
+    except (InvalidRequestError, ConfigurationError) as error:
+        wrong = error
+        if isinstance(error, InvalidRequestError):
+            wrong = ConfigurationError(str(error))
+        if isinstance(source, str | Path):
+            with_line(wrong, Path(source), ())
+        if wrong is error:
+            raise
+        raise wrong from error
 
 
 class Configuration(Settings):
@@ -140,7 +185,7 @@ class Configuration(Settings):
     @classmethod
     def _of(cls, plain: Mapping[Any, Any]) -> Configuration:
         if wrong := [name for name in plain if not isinstance(name, str)]:
-            raise ConfigurationError(f"the name of an option is {wrong[0]!r}, not a text")
+            raise ConfigurationError(f"the name of an option is {described(wrong[0])}, not a text")
         try:
             with configured():
                 return cls(**_with_methods(with_secrets(plain)))
@@ -196,7 +241,7 @@ def with_secrets(value: Any, path: str = "") -> Any:
 
 
 def _secret(variable: str, path: str) -> SecretStr:
-    if not is_secret_name(path.rsplit(".", 1)[-1]):
+    if not any(map(is_secret_name, path.split("."))):
         allowed = ", ".join(sorted(SECRETS))
         raise ConfigurationError(f"{path}: only secrets come from the environment: {allowed}")
     if variable not in os.environ:

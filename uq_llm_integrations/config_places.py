@@ -18,8 +18,15 @@ Place = Sequence[int | str]
 _Part = tuple[yaml.Node, Any]
 """A part of a file, and the mark at which it begins."""
 
-_TOPS: tuple[tuple[str, ...], ...] = ((), ("sampling",))
-"""Where options stand that are read as if they stood at the top."""
+_TOPS: tuple[tuple[str, ...], ...] = (
+    (),
+    ("sampling",),
+    ("strategy",),
+    ("generator",),
+    ("generator", "vllm"),
+    ("generator", "huggingface"),
+)
+"""Where options stand that messages name as if they stood at the top."""
 
 
 def with_line(error: UncertaintyError, path: Path, place: Place) -> None:
@@ -29,7 +36,9 @@ def with_line(error: UncertaintyError, path: Path, place: Place) -> None:
     """
     text = read_text(path)
     message = str(error)
-    places = [place, *_named(message)]
+    named = _named(message)
+    within = [one for one in named if len(one) > len(place) and one[: len(place)] == list(place)]
+    places = [*within, place, *named]
     line = next((line for one in places if (line := _line(text, one))), None)
     where = str(path) if line is None else f"{path}, line {line}"
     error.args = (f"{where}: {message}", *error.args[1:])

@@ -44,8 +44,11 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from uq_llm_integrations.records import Result
+from uq_llm_integrations.secret_names import sealed
 
 Error = TypeVar("Error", bound="UncertaintyError")
+
+_SHOWN_CHARACTERS = 200
 
 
 class UncertaintyError(Exception):
@@ -87,7 +90,7 @@ class UnknownMethodError(ConfigurationError):
     """No uncertainty method has this name."""
 
     def __init__(self, name: str, known: Iterable[str]) -> None:
-        super().__init__(f"unknown uncertainty method {name!r}{suggestion(name, known)}")
+        super().__init__(f"unknown uncertainty method {described(name)}{suggestion(name, known)}")
 
 
 class MethodUnavailableError(ConfigurationError):
@@ -228,8 +231,22 @@ def reason(error: BaseException) -> str:
 
 
 def _wrong(loc: tuple[int | str, ...], msg: str, input: object, **others: object) -> str:
-    text = f"{'.'.join(map(str, loc))}: {msg}"
-    return f"{text}, not {input!r}" if isinstance(input, str | int | float) else text
+    text = f"{'.'.join(map(str, loc))}: {msg}" if loc else msg
+    return f"{text}, not {described(input)}" if isinstance(input, str | int | float) else text
+
+
+def described(value: object) -> str:
+    """Return how a value from outside is written in a message: short, and without secrets.
+
+    Example:
+        >>> described({"hf_token": "hf_1"}), described("x" * 1000)[-5:]
+        ("{'hf_token': SecretStr('**********')}", 'xx...')
+    """
+    try:
+        text = repr(sealed(value))
+    except Exception:  # of a caller's own class, too deep, or a number of too many digits
+        return f"a value of type {type(value).__name__}"
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

@@ -12,16 +12,17 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 from weakref import WeakValueDictionary
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from uq_llm_integrations.backends.base import Backend
 from uq_llm_integrations.backends.capabilities import MAX_N, SAMPLING_PARAMETERS
 from uq_llm_integrations.backends.huggingface.backend import HuggingFaceBackend
 from uq_llm_integrations.backends.hybrid import Mode, hybrid_backend
 from uq_llm_integrations.backends.prompts import encode_given
+from uq_llm_integrations.backends.server.arguments import SERVER_ARGUMENTS, server_backend
 from uq_llm_integrations.backends.vllm.backend import COMMON_ARGUMENTS, VLLMEngineBackend
 from uq_llm_integrations.config import Configuration, configured
-from uq_llm_integrations.errors import ConfigurationError
+from uq_llm_integrations.errors import ConfigurationError, described
 from uq_llm_integrations.model import UncertaintyModel
 from uq_llm_integrations.records import JsonObject
 from uq_llm_integrations.saved import (
@@ -45,6 +46,8 @@ class ModelFace(Settings):
 
     generator_type: ClassVar[str]
     """The `generator.type` of the configuration files that describe this class."""
+    other_generator_types: ClassVar[frozenset[str]] = frozenset()
+    """Those of further files that do."""
     model: str | None = None
     """A bundled model ("smollm2"), a folder or a hub name."""
     backend: Backend | None = Field(default=None, exclude=True, repr=False)
@@ -64,22 +67,29 @@ class ModelFace(Settings):
         """Return the backend that the arguments describe; nothing is loaded yet."""
 
     @classmethod
-    @configured()
     def from_config(cls, source: str | Path | Mapping[str, Any]) -> Self:
         """Return the model that a YAML file or a dict describes (see `Configuration`)."""
         configuration = Configuration.read(source)
-        if configuration.generator.type != cls.generator_type:
+        with configured(source):
+            cls._check_generator(configuration.generator.type)
+            return cls(**configuration.generator.arguments(), **configuration.given)
+
+    @classmethod
+    def _check_generator(cls, kind: str) -> None:
+        types = (cls.generator_type, *sorted(cls.other_generator_types))
+        if kind not in types:
             raise ConfigurationError(
-                f"generator.type is {configuration.generator.type!r}; {cls.__name__} is for "
-                f"{cls.generator_type!r}"
+                f"generator.type is {kind!r}; {cls.__name__} is for "
+                f"{' and '.join(map(repr, types))}"
             )
-        return cls(**configuration.generator.arguments(), **configuration.given)
 
     @classmethod
     def _with_other(cls, own: JsonObject, other: JsonObject) -> JsonObject:
         if not isinstance(own.get("engine_args") or {}, Mapping):
-            raise ConfigurationError(f"engine_args is no mapping, but {own['engine_args']!r}")
-        for name in other.keys() - COMMON_ARGUMENTS:
+            raise ConfigurationError(
+                f"engine_args is no mapping, but {described(own['engine_args'])}"
+            )
+        for name in other.keys() - COMMON_ARGUMENTS - SERVER_ARGUMENTS:
             if get_close_matches(name, {*cls.model_fields, *SAMPLING_PARAMETERS}, cutoff=0.85):
                 raise ConfigurationError(unknown_option(name, cls.model_fields))
         # Tools that save an object by its public attributes give these back, too.
@@ -171,9 +181,14 @@ class ModelFace(Settings):
     def saved(self, *, with_defaults: bool = False) -> SavedFields:
         """Return the fields as plain data, and what cannot be saved, such as a ready backend."""
         saved = saved_fields(self, with_defaults=with_defaults)
-        if self.model is None:
+        if not self._is_described:
             saved.other["backend"] = self.backend
         return saved
+
+    @property
+    def _is_described(self) -> bool:
+        """Whether the saved fields say where tokens come from."""
+        return self.model is not None
 
     @property
     def model_name(self) -> str:
@@ -231,25 +246,56 @@ class ModelFace(Settings):
 
 
 class VLLMFace(ModelFace):
-    """Runs on vLLM. The engine starts on first use; objects with the same arguments share it."""
+    """Runs on vLLM: on an engine in this program, or with `base_url` on servers.
 
+    The engine starts on first use; objects with the same arguments share it.
+    """
+
+    base_url: str | tuple[str, ...] | None = None
+    """The address of a `vllm serve`, or a list of them; `model` is then the name that they serve
+    it by, and other arguments are those of `VLLMServerBackend` (`headers`, `routes`, ...)."""
+    api_key: SecretStr | None = Field(default=None, exclude=True, repr=False)
+    """The key of the servers; an engine in this program needs none."""
     engine: Any = Field(default=None, exclude=True, repr=False)
     """A running `AsyncLLM`, in place of `model`."""
-    deadline: float = 120.0
-    """Seconds without a sign of life of the engine after which a call is aborted."""
+    deadline: float | None = None
+    """Seconds without a sign of life of the engine after which a call is aborted, by default 120;
+    of servers, those of a whole call, by default 600."""
     restart_engine: int = 1
     """How often the next call starts a fresh engine in the place of one that has died."""
 
     generator_type: ClassVar[str] = "vllm"
+    other_generator_types: ClassVar[frozenset[str]] = frozenset({"vllm_server"})
     backend_fields: ClassVar[frozenset[str]] = ModelFace.backend_fields | {
+        "api_key",
+        "base_url",
         "engine",
         "deadline",
         "restart_engine",
     }
 
+    @property
+    def _is_described(self) -> bool:
+        return self.model is not None or self.base_url is not None
+
     def _new_backend(self) -> Backend:
-        limits = {name: getattr(self, name) for name in ("max_n", "deadline", "restart_engine")}
+        limits: JsonObject = {"max_n": self.max_n}
+        limits |= {} if self.deadline is None else {"deadline": self.deadline}
+        if self.base_url is not None:
+            return self._served(limits)
+        if self.api_key is not None and "api_key" in self.backend_fields:
+            raise ConfigurationError("api_key is that of servers; give their base_url, too")
+        limits |= {"restart_engine": self.restart_engine}
         return VLLMEngineBackend(self.model, engine=self.engine, **{**limits, **self.engine_args})
+
+    def _served(self, limits: JsonObject) -> Backend:
+        for name in ("engine", "restart_engine"):
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ConfigurationError(
+                    f"{name} is of an engine in this program; with base_url the server has its own"
+                )
+        own = {"base_url": self.base_url, "model": self.model, "api_key": self.api_key}
+        return server_backend({**own, **limits, **self.engine_args})
 
 
 class HuggingFaceFace(ModelFace):

@@ -10,7 +10,7 @@ from typing import Any, Self, TypedDict
 from uq_llm_integrations.backends.base import Backend
 from uq_llm_integrations.backends.hybrid import Mode, hybrid_backend
 from uq_llm_integrations.config import Configuration, configured
-from uq_llm_integrations.errors import ConfigurationError
+from uq_llm_integrations.errors import ConfigurationError, InvalidRequestError, described
 from uq_llm_integrations.methods.registry import DEFAULT_METHODS
 from uq_llm_integrations.model import UncertaintyModel
 from uq_llm_integrations.records import Candidate, Request, Result
@@ -60,18 +60,18 @@ class VLLMStepGenerator:
         **options: Any,
     ) -> None:
         options = combined({**_DEFAULTS, "chat_template": chat}, options)
-        chosen = strategy or Stepwise()
+        chosen = Stepwise() if strategy is None else strategy
         self.model = UncertaintyModel(backend, strategy=chosen, methods=methods, **options)
         _stepwise_of(self.model)
         self._generated: list[Candidate] = []
 
     @classmethod
-    @configured()
     def from_config(cls, source: str | Path | Mapping[str, Any]) -> Self:
         """Return the generator that a YAML file or a dict describes; its strategy is stepwise."""
         configuration = Configuration.read(source)
-        given = {"strategy": configuration.strategy, **configuration.given}
-        return cls(configuration.generator.backend(), **given)
+        with configured(source):
+            given = {"strategy": configuration.strategy, **configuration.given}
+            return cls(configuration.generator.backend(), **given)
 
     def generate(self, prompt: str, **options: object) -> Result:
         """Return the whole answer. All calls take the options of the class, too."""
@@ -115,6 +115,7 @@ class VLLMStepGenerator:
 
         Where `stop_if` holds of the steps so far, they end as 'early_stop'.
         """
+        _check_state(state)
         model = self.model.with_options(**options)
         stepwise, run = _stepwise_of(model), model.run_of(model.request(state.prompt_ids))
         stop_if = _stop_condition(model)
@@ -129,6 +130,7 @@ class VLLMStepGenerator:
 
     async def aresume(self, state: StepState, **options: object) -> Result:
         """Return what `resume` does."""
+        _check_state(state)
         return await self._finished(self.model.with_options(**options), state)
 
     def result(self, state: StepState, **options: object) -> Result:
@@ -137,6 +139,7 @@ class VLLMStepGenerator:
 
     async def aresult(self, state: StepState, **options: object) -> Result:
         """Return what `result` does."""
+        _check_state(state)
         model = self.model.with_options(**options)
         policy = model.settings.policy
         run = model.run_of(model.request(state.prompt_ids)).vary(methods=policy.methods)
@@ -179,6 +182,12 @@ class VLLMStepGenerator:
         self._generated = [*kept, candidate][-_MOST_REMEMBERED:]
 
 
+def _check_state(state: object) -> None:
+    """Raise InvalidRequestError for what is no state to go on from."""
+    if not isinstance(state, StepState):
+        raise InvalidRequestError(f"the state is {described(state)}; it must be a StepState")
+
+
 async def _started(model: UncertaintyModel, prompt: str) -> StepState:
     return StepState(await model.encode_prompt(prompt))
 
@@ -186,7 +195,7 @@ async def _started(model: UncertaintyModel, prompt: str) -> StepState:
 def _stepwise_of(model: UncertaintyModel) -> Stepwise:
     strategy = model.settings.strategy
     if not isinstance(strategy, Stepwise):
-        raise ConfigurationError(f"strategy.type is {strategy.type!r}, not 'stepwise'")
+        raise ConfigurationError(f"strategy.type is {described(strategy.type)}, not 'stepwise'")
     return strategy
 
 
@@ -254,16 +263,18 @@ class HybridUncertaintyGenerator:
     ) -> None:
         if (model is None) == (backend is None):
             raise ConfigurationError("give either a `model` or a `backend`")
-        backend = backend or hybrid_backend(str(model), mode, vllm, huggingface)
+        if backend is None:
+            assert model is not None
+            backend = hybrid_backend(model, mode, vllm, huggingface)
         defaults = {**_DEFAULTS, "n": _SAMPLES, "chat_template": chat}
         self.model = UncertaintyModel(backend, **combined(defaults, options))
 
     @classmethod
-    @configured()
     def from_config(cls, source: str | Path | Mapping[str, Any]) -> Self:
         """Return the generator that a YAML file or a dict describes."""
         configuration = Configuration.read(source)
-        return cls(backend=configuration.generator.backend(), **configuration.given)
+        with configured(source):
+            return cls(backend=configuration.generator.backend(), **configuration.given)
 
     def generate_with_uncertainty(
         self,

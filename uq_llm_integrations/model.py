@@ -26,6 +26,7 @@ from uq_llm_integrations.errors import (
     ConfigurationError,
     EngineTimeoutError,
     InvalidRequestError,
+    described,
 )  # fmt: skip  # a list of names
 from uq_llm_integrations.identity import KEY_VERSION
 from uq_llm_integrations.methods.options import MethodOptions
@@ -41,12 +42,7 @@ from uq_llm_integrations.strategies.base import (
     run_strategies,
 )  # fmt: skip  # a list of names
 from uq_llm_integrations.strategies.streaming import EndedBy, check_stream, stream_strategy
-from uq_llm_integrations.truncation import (
-    GivenText,
-    Ids,
-    TruncatedScore,
-    score_truncated_texts,
-)
+from uq_llm_integrations.truncation import GivenText, Ids, TruncatedScore, score_truncated_texts
 
 T = TypeVar("T")
 
@@ -72,19 +68,23 @@ class UncertaintyModel:
     ) -> None:
         self.backend = VLLMEngineBackend(backend) if isinstance(backend, str) else backend
         if not isinstance(self.backend, Backend):
-            raise ConfigurationError(f"{backend!r} is neither a backend nor the name of a model")
+            raise ConfigurationError(
+                f"{described(backend)} is neither a backend nor the name of a model"
+            )
         if not isinstance(settings, Settings | None):
-            raise ConfigurationError(f"{settings!r} are no Settings; give options by their names")
+            raise ConfigurationError(
+                f"{described(settings)} are no Settings; give options by their names"
+            )
         base = settings or Settings(**options)
         self.settings = base.updated(options) if settings and options else base
         self._prepare()
 
     @classmethod
-    @configured()
     def from_config(cls, source: str | Path | Mapping[str, Any]) -> Self:
         """Return the model that a YAML file or a dict describes (see `Configuration`)."""
         configuration = Configuration.read(source)
-        return cls(configuration.generator.backend(), configuration.settings)
+        with configured(source):
+            return cls(configuration.generator.backend(), configuration.settings)
 
     def with_options(self, **options: object) -> Self:
         """Return a copy with some options changed, which shares the backend."""
@@ -172,7 +172,7 @@ class UncertaintyModel:
         """Return what `generate_all` does; `stop` has further stop strings, or is one."""
         model = self.with_options(**options)
         if isinstance(prompts, str) or not isinstance(prompts, Sequence):
-            raise InvalidRequestError(f"the prompts are {prompts!r}; give a list of texts")
+            raise InvalidRequestError(f"the prompts are {described(prompts)}; give a list of texts")
         stops = stop_strings(stop)
         requests = [await model._request_or_error(prompt, stops) for prompt in prompts]
         model._refresh()
@@ -357,7 +357,7 @@ class UncertaintyModel:
 
     async def _request(self, prompt: str, stop: Sequence[str] = ()) -> Request:
         if not isinstance(prompt, str):
-            raise InvalidRequestError(f"the prompt is {prompt!r}, not a text")
+            raise InvalidRequestError(f"the prompt is {described(prompt)}, not a text")
         return self.request(await self.encode_prompt(prompt), prompt, stop=stop)
 
     async def encode_prompt(self, prompt: str) -> Ids:

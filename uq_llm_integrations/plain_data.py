@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import yaml
 
-from uq_llm_integrations.errors import ConfigurationError
+from uq_llm_integrations.errors import ConfigurationError, described
 
 MOST_BYTES = 10_000_000
 """How large a file may be."""
@@ -106,7 +106,7 @@ class _BoundedLoader(yaml.SafeLoader):  # type: ignore[misc]  # it has no types
             seen: set[str] = set()
             for name in names:
                 if name.value in seen and name.value != "<<":
-                    raise _error(name, f"{name.value!r} is there twice")
+                    raise _error(name, f"{described(name.value)} is there twice")
                 seen.add(name.value)
         mapping: dict[Hashable, Any] = super().construct_mapping(node, deep)
         return mapping

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,18 +24,20 @@ JsonMapping = Mapping[str, Any]
 """A JSON object that is only read."""
 
 
-@dataclass(frozen=True)
-class EarlyStop:
-    """Ends a sample inside the engine when its last `window` tokens are too uncertain on average.
+class StopRule(Protocol):
+    """When a sample ends inside the engine: what `EarlyStop` has."""
 
-    `statistic` is 'entropy' or 'self_certainty', both higher where the model is less certain, and
-    `above` the threshold in nats (DeepConf, https://arxiv.org/abs/2508.15260, with exact
-    statistics in place of the top k).
-    """
+    @property
+    def above(self) -> float:
+        """The threshold in nats."""
 
-    above: float
-    window: int = 16
-    statistic: Literal["entropy", "self_certainty"] = "entropy"
+    @property
+    def window(self) -> int:
+        """Over how many tokens the mean is taken."""
+
+    @property
+    def statistic(self) -> Literal["entropy", "self_certainty"]:
+        """What of each token is looked at."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ class Request:
     n: int = 1
     top_logprobs: int = 0
     sampling: Mapping[str, Any] = field(default_factory=dict)
-    early_stop: EarlyStop | None = None
+    early_stop: StopRule | None = None
     until: Callable[[str], bool] | None = None
     text: str | None = None
     chat: bool = False

@@ -25,12 +25,14 @@ from uq_llm_integrations.errors import (
     ConfigurationError,
     InvalidRequestError,
     UncertaintyError,
+    described,
     suggestion,
 )
 from uq_llm_integrations.identity import Verbatim, canonical, digest
 from uq_llm_integrations.methods.registry import DEFAULT_METHODS, check_methods, foreign_methods
-from uq_llm_integrations.records import Conversation, EarlyStop, JsonObject
-from uq_llm_integrations.secret_values import is_secret_name, sealed
+from uq_llm_integrations.records import Conversation, JsonObject
+from uq_llm_integrations.secret_names import is_secret_name, sealed
+from uq_llm_integrations.stop_rule import EarlyStop
 from uq_llm_integrations.strategies.abstain import ABSTENTION, Action, Policy
 from uq_llm_integrations.strategies.base import Single, Strategy, why_no_grammar
 from uq_llm_integrations.strategies.condition_text import When, is_readable
@@ -266,7 +268,9 @@ def hoisted(options: Mapping[str, Any]) -> JsonObject:
     """
     sampling = options.get("sampling", {})
     if not isinstance(sampling, Mapping):
-        raise ConfigurationError(f"sampling is {sampling!r}; it maps parameters to their values")
+        raise ConfigurationError(
+            f"sampling is {described(sampling)}; it maps parameters to their values"
+        )
     fields = {name: one for name, one in sampling.items() if name in HOISTED}
     rest = {name: one for name, one in sampling.items() if name not in fields}
     return {**fields, **options, "sampling": rest}
@@ -280,7 +284,7 @@ def combined(options: Mapping[str, Any], changes: Mapping[str, Any]) -> JsonObje
 
 def unknown_option(name: str, fields: Iterable[str]) -> str:
     """Return the message for an option that nobody knows, with the nearest names."""
-    return f"unknown option {name!r}{suggestion(name, {*fields, *SAMPLING_PARAMETERS})}"
+    return f"unknown option {described(name)}{suggestion(name, {*fields, *SAMPLING_PARAMETERS})}"
 
 
 def _described(name: str, value: object) -> object:

@@ -15,6 +15,7 @@ from uq_llm_integrations.errors import (
     ConfigurationError,
     HighUncertaintyError,
     InvalidRequestError,
+    described,
 )
 from uq_llm_integrations.methods.options import MethodOptions
 from uq_llm_integrations.methods.registry import DEFAULT_METHODS, check_available
@@ -153,9 +154,11 @@ async def score_truncated_texts(
 
 def _check_given(texts: object, generated: object) -> None:
     if isinstance(texts, str) or not isinstance(texts, Sequence):
-        raise InvalidRequestError(f"the texts are {texts!r}; give a list of texts or token ids")
+        raise InvalidRequestError(
+            f"the texts are {described(texts)}; give a list of texts or token ids"
+        )
     if not isinstance(generated, Sequence) or not all(isinstance(g, Candidate) for g in generated):
-        raise InvalidRequestError(f"generated is {generated!r}; give a list of candidates")
+        raise InvalidRequestError(f"generated is {described(generated)}; give a list of candidates")
 
 
 async def _passes(backend: Backend, request: Request, texts: Sequence[Ids]) -> list[Candidate]:

@@ -25,31 +25,47 @@ GREEDY = {"temperature": 0.0, "max_tokens": 12}
 KINDS = [
     pytest.param("scripted", id="scripted"),
     pytest.param("embedded", id="embedded", marks=pytest.mark.engine),
-    pytest.param("server", id="server", marks=pytest.mark.loopback),
-    pytest.param("plain_server", id="plain server", marks=pytest.mark.loopback),
-    pytest.param("router", id="router", marks=pytest.mark.loopback),
+    pytest.param("served", id="served", marks=pytest.mark.loopback),
+    pytest.param("served plainly", id="served plainly", marks=pytest.mark.loopback),
+    pytest.param("routed", id="routed", marks=pytest.mark.loopback),
+    pytest.param("exact_server", id="really served", marks=pytest.mark.engine),
+    pytest.param("exact_server routed", id="really routed", marks=pytest.mark.engine),
+    pytest.param("plain_server", id="really served plainly", marks=pytest.mark.engine),
 ]
 
 
 @pytest.fixture(params=KINDS)
 def any_backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
-    """A backend of each kind; the real ones belong to the whole run."""
-    if request.param == "embedded":
+    """A backend of each kind; the real engines belong to the whole run."""
+    name, _, routed = request.param.partition(" ")
+    if name == "embedded":
         yield request.getfixturevalue("backend")
-        return
-    if request.param == "scripted":
+    elif name == "scripted":
         with ScriptedBackend(["Paris. It is old."]) as scripted:
             yield scripted
-        return
-    only_completions = request.param == "router"
-    with ScriptedServer(
+    elif name.endswith("_server"):
+        server = request.getfixturevalue(name)
+        with server_backend(server, is_routed=bool(routed)) as served:
+            yield served
+    else:
+        with (
+            script_of(request.param) as server,
+            server_backend(server, is_routed=server.only_completions) as served,
+        ):
+            yield served
+
+
+def script_of(kind: str) -> ScriptedServer:
+    return ScriptedServer(
         ["Paris. It is old."],
-        plugin=request.param != "plain_server",
-        only_completions=only_completions,
-    ) as server:
-        routes = "completions" if only_completions else "all"
-        with VLLMServerBackend(server.url, model="scripted", routes=routes) as backend:
-            yield backend
+        plugin=kind != "served plainly",
+        only_completions=kind == "routed",
+    )
+
+
+def server_backend(server, *, is_routed: bool) -> VLLMServerBackend:
+    routes = "completions" if is_routed else "all"
+    return VLLMServerBackend(server.url, model=server.model, routes=routes)
 
 
 @pytest.fixture

@@ -1,7 +1,8 @@
 """Every Python example of the README and of the documentation runs.
 
 The blocks of a page run in their order, in one namespace. A block marked `python engine` needs a
-model; all of them run on the engine of the session, whatever engine they describe. Where a block
+model; all of them run on the engine of the session, whatever engine they describe. One marked
+`python server` needs a server, and gets a scripted one, wherever it says that it is. Where a block
 has lines `# > text`, they are what it prints.
 """
 
@@ -20,15 +21,18 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.backends.server.scripted_server import ScriptedServer
 from tests.conftest import ENGINE_ARGUMENTS
-from uq_llm_integrations import METHODS, Configuration, VLLMEngineBackend
+from uq_llm_integrations import METHODS, Configuration, VLLMEngineBackend, VLLMServerBackend
 from uq_llm_integrations.methods import registry
 from uq_llm_integrations.strategies import STRATEGIES
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 
-_BLOCK = re.compile(r"^```(?P<kind>python(?: engine)?|yaml)\n(?P<code>.*?)^```$", re.M | re.S)
+_BLOCK = re.compile(
+    r"^```(?P<kind>python(?: engine| server)?|yaml)\n(?P<code>.*?)^```$", re.M | re.S
+)
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,21 @@ def session_engine(
 
 
 @pytest.fixture
+def session_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedServer]:
+    """Let every client of servers that an example makes ask a scripted one."""
+    start = VLLMServerBackend.__init__
+    server = ScriptedServer(["The capital of France is Paris."])
+
+    def of_scripted_server(self: VLLMServerBackend, base_url: object, **options: Any) -> None:
+        assert base_url
+        start(self, server.url, **options)
+
+    monkeypatch.setattr(VLLMServerBackend, "__init__", of_scripted_server)
+    yield server
+    server.close()
+
+
+@pytest.fixture
 def namespace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
     """The names of an empty module, in an empty folder where an example may save a file."""
     module = ModuleType("example")
@@ -118,6 +137,15 @@ def test_examples_run_on_the_engine(
         block.run(namespace)
 
 
+@pytest.mark.loopback
+@pytest.mark.parametrize("page", pages_with("python server"))
+def test_examples_run_on_a_server(
+    page: Path, namespace: dict[str, Any], session_server: ScriptedServer
+) -> None:
+    for block in blocks(page, "python server"):
+        block.run(namespace)
+
+
 @pytest.mark.parametrize("page", pages_with("yaml"))
 def test_configuration_files_can_be_read(page: Path) -> None:
     for block in blocks(page, "yaml"):
@@ -127,4 +155,4 @@ def test_configuration_files_can_be_read(page: Path) -> None:
 def test_every_python_fence_is_one_that_is_run() -> None:
     for page in PAGES:
         fences = re.findall(r"^ *```(py\w*.*)$", page.read_text(), re.M)
-        assert len(fences) == len(blocks(page, "python", "python engine")), page
+        assert len(fences) == len(blocks(page, "python", "python engine", "python server")), page

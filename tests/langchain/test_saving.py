@@ -53,6 +53,11 @@ OBJECTS = [
     VLLMUncertaintyLLM(model="smollm2", max_model_len=64, **OPTIONS),
     HuggingFaceUncertaintyLLM(model="smollm2", dtype="float32", **OPTIONS),
     HybridUncertaintyLLM(model="smollm2", mode="sequential", **OPTIONS),
+    ChatVLLMUncertainty(base_url="http://one:8000/v1", connect_timeout=3.0, **OPTIONS),
+    VLLMUncertaintyLLM(base_url=["http://one", "http://two"], model="m", deadline=9, **OPTIONS),
+    ChatHybridUncertainty(
+        model="smollm2", mode="resident", vllm={"base_url": "http://one"}, **OPTIONS
+    ),
 ]
 EVERY = pytest.mark.parametrize("one", OBJECTS, ids=[type(one).__name__ for one in OBJECTS])
 
@@ -91,6 +96,16 @@ def test_a_secret_is_not_saved():
     assert "s3cret" not in dumps(chat)
     found = load(dumpd(chat), secrets_map={"UQ_LLM_API_KEY": "given"}, **allowed(type(chat)))
     assert found.api_key.get_secret_value() == "given"
+
+
+@pytest.mark.parametrize("kind", [ChatVLLMUncertainty, VLLMUncertaintyLLM])
+def test_the_key_of_a_server_is_given_again(kind):
+    key, header = {"api_key": "s3cret"}, {"headers": {"X-Team": "s3cret"}}
+    one = kind(base_url="http://one", **key, **header)
+    assert "s3cret" not in dumps(one) and "http://one" in dumps(one)
+    found = load(dumpd(one), secrets_map={"UQ_LLM_API_KEY": "s3cret"}, **allowed(kind))
+    assert found.backend == kind(base_url="http://one", **key).backend
+    assert found.core.identity == one.core.identity
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,13 @@ class LlamaIndex:
 FACES = {"bare": Bare, "langchain": LangChain, "llama_index": LlamaIndex}
 
 
+def heed_signals() -> None:
+    """Have signals end this program where whoever started it ignores them, as nohup does."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for sent in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(sent, signal.SIG_DFL)
+
+
 def begin_the_end() -> None:
     """Tell who watches that from now on this program ends."""
     sys.stderr.write("now the end\n")
@@ -161,7 +168,7 @@ def start_only(name: str, kind: str) -> Any:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background ignore it
+    heed_signals()
     name, kind, way = sys.argv[1:]
     face = (start_only if way == "fail_at_the_start" else answer)(name, kind)
     globals()["fail" if way == "fail_at_the_start" else way](face)

@@ -16,7 +16,12 @@ from uq_llm_integrations.backends.capabilities import Capabilities as Capabiliti
 from uq_llm_integrations.backends.capabilities import check_request
 from uq_llm_integrations.backends.event_loop import LoopThread
 from uq_llm_integrations.backends.interruption import OpenCalls
-from uq_llm_integrations.errors import InvalidRequestError, MethodUnavailableError, UncertaintyError
+from uq_llm_integrations.errors import (
+    InvalidRequestError,
+    MethodUnavailableError,
+    UncertaintyError,
+    described,
+)
 from uq_llm_integrations.identity import Itself, digest
 from uq_llm_integrations.records import (
     Activations,
@@ -297,7 +302,7 @@ def layer_numbers(inspection: Inspection, layers: int) -> dict[Layer, int]:
             )
     if inspection.attention not in (None, "bands", "maps"):
         raise InvalidRequestError(
-            f"attention is {inspection.attention!r}; allowed are None, 'bands' and 'maps'"
+            f"attention is {described(inspection.attention)}; allowed are None, 'bands' and 'maps'"
         )
     return numbers
 

@@ -1,6 +1,5 @@
 """What a backend can serve, and checks of a request that need no engine."""
 
-import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,8 +14,10 @@ from uq_llm_integrations.errors import (
     EmptyPromptError,
     InvalidRequestError,
     PromptTooLongError,
+    described,
 )
-from uq_llm_integrations.records import EarlyStop, JsonObject, Request
+from uq_llm_integrations.records import JsonObject, Request, StopRule
+from uq_llm_integrations.stop_rule import EarlyStop
 
 MAX_N = 128
 """The most candidates that one request may ask for, unless the backend is given another cap."""
@@ -135,21 +136,10 @@ def check_ids(tokens: Iterable[int], size: int | None, where: str = "") -> None:
     raise InvalidRequestError(f"there is no token {wrong}{where}; allowed are 0 to {size - 1}")
 
 
-def check_early_stop(rule: EarlyStop, sampling: Mapping[str, object]) -> None:
-    """Raise InvalidRequestError for a rule that can never work."""
-    if isinstance(rule.above, bool) or not isinstance(rule.above, int | float):
-        raise InvalidRequestError(f"the early stop's threshold is {rule.above!r}, not a number")
-    if isinstance(rule.above, float) and math.isnan(rule.above):
-        raise InvalidRequestError("the early stop's threshold is NaN; it must be a number")
-    if isinstance(rule.window, bool) or not isinstance(rule.window, int) or rule.window < 1:
-        raise InvalidRequestError(
-            f"the early stop's window is {rule.window!r}; allowed is 1 or more"
-        )
-    if rule.statistic not in ("entropy", "self_certainty"):
-        raise InvalidRequestError(
-            f"the early stop's statistic is {rule.statistic!r}; "
-            "allowed are 'entropy' and 'self_certainty'"
-        )
+def check_early_stop(rule: StopRule, sampling: Mapping[str, object]) -> None:
+    """Raise InvalidRequestError for a rule that can never work beside these parameters."""
+    if not isinstance(rule, EarlyStop):
+        raise InvalidRequestError(f"early_stop is {described(rule)}; it must be an EarlyStop")
     for name in ("structured_outputs", "min_tokens"):
         if sampling.get(name):
             raise InvalidRequestError(f"an early stop cannot end a sample under {name}")
@@ -158,22 +148,26 @@ def check_early_stop(rule: EarlyStop, sampling: Mapping[str, object]) -> None:
 def check_limits(max_n: int, deadline: float = 1.0) -> None:
     """Raise ConfigurationError for a `max_n` or a `deadline` that no backend can keep to."""
     if isinstance(max_n, bool) or not isinstance(max_n, int) or max_n < 1:
-        raise ConfigurationError(f"max_n is {max_n!r}; allowed are whole numbers from 1")
+        raise ConfigurationError(f"max_n is {described(max_n)}; allowed are whole numbers from 1")
     is_number = isinstance(deadline, int | float) and not isinstance(deadline, bool)
     if not is_number or not 0 < deadline <= sys.float_info.max:
-        raise ConfigurationError(f"deadline is {deadline!r}; allowed are seconds above 0")
+        raise ConfigurationError(f"deadline is {described(deadline)}; allowed are seconds above 0")
 
 
 def check_n(n: int, max_n: int) -> None:
     """Raise InvalidRequestError unless 1 <= n <= max_n."""
     if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= max_n:
-        raise InvalidRequestError(f"n is {n!r}; allowed are whole numbers from 1 to {max_n}")
+        raise InvalidRequestError(
+            f"n is {described(n)}; allowed are whole numbers from 1 to {max_n}"
+        )
 
 
 def check_top_logprobs(k: int, max_k: int) -> None:
     """Raise InvalidRequestError for a k that the engine was not started for."""
     if isinstance(k, bool) or not isinstance(k, int) or k < -1:
-        raise InvalidRequestError(f"top_logprobs is {k!r}; allowed are -1 and whole numbers from 0")
+        raise InvalidRequestError(
+            f"top_logprobs is {described(k)}; allowed are -1 and whole numbers from 0"
+        )
     if max_k != -1 and (k == -1 or k > max_k):
         size = "the whole vocabulary" if k == -1 else k
         raise InvalidRequestError(

@@ -16,7 +16,7 @@ from uq_llm_integrations.backends.unicode_text import (
     check_unicode,
     checked_text,
 )
-from uq_llm_integrations.errors import ConfigurationError, InvalidRequestError, reason
+from uq_llm_integrations.errors import ConfigurationError, InvalidRequestError, described, reason
 from uq_llm_integrations.records import Conversation
 
 TOOLS = """You may call functions. Their signatures are in <tools></tools>:
@@ -211,7 +211,7 @@ def _difference(text: str, ours: tuple[int, ...], theirs: tuple[int, ...]) -> st
     index = next((i for i, (a, b) in pairs if a != b), min(len(ours), len(theirs)))
     one, other = (list(ids[index : index + 3]) for ids in (ours, theirs))
     return (
-        f"the generator's and the scorer's tokenizers differ on {text!r}: "
+        f"the generator's and the scorer's tokenizers differ on {described(text)}: "
         f"from token {index} on it is {one} and {other}; both must be of the same model"
     )
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from uq_llm_integrations.errors import InvalidRequestError
+from uq_llm_integrations.errors import InvalidRequestError, described
 from uq_llm_integrations.records import JsonObject
 
 Message = Mapping[str, Any]
@@ -95,7 +95,8 @@ def _said(content: object) -> _Said:
         content = [content] if content else []
     if not isinstance(content, list | tuple | None):
         raise InvalidRequestError(
-            f"a message's content is {content!r}; allowed are a text, a list of blocks and None"
+            f"a message's content is {described(content)}; allowed are a text, a list of blocks "
+            "and None"
         )
     for block in content or ():
         if isinstance(block, str):
@@ -103,7 +104,9 @@ def _said(content: object) -> _Said:
         elif isinstance(block, Mapping):
             _add(_typed(block), said)
         else:
-            raise InvalidRequestError(f"a content block is {block!r}; allowed are texts and dicts")
+            raise InvalidRequestError(
+                f"a content block is {described(block)}; allowed are texts and dicts"
+            )
     return said
 
 
@@ -139,7 +142,8 @@ def _add(block: Block, said: _Said) -> None:
         texts = _texts(block)
         if not texts and _medium(kind) in _SEEN_OR_HEARD | _FILES:
             raise InvalidRequestError(
-                f"content of type {kind!r} is not served: this model reads text; allowed is text"
+                f"content of type {described(kind)} is not served: this model reads text; allowed "
+                "is text"
             )
         said.texts += texts
 

@@ -10,7 +10,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from uq_llm_integrations.backends.control_tokens import ControlTokens, Occurrence
-from uq_llm_integrations.errors import InvalidRequestError
+from uq_llm_integrations.errors import InvalidRequestError, described
 
 
 class DataEncoder:
@@ -60,8 +60,8 @@ class DataEncoder:
         ids = [number for one in pieces for number in self._encoded(one)]
         if not self._is_plain(ids):
             raise InvalidRequestError(
-                f"the tokenizer makes control tokens of {text!r}, in whatever way it is given; "
-                "allowed are texts without their names, or allow_special_tokens=True"
+                f"the tokenizer makes control tokens of {described(text)}, in whatever way it is "
+                "given; allowed are texts without their names, or allow_special_tokens=True"
             )
         return ids
 

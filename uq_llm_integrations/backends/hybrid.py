@@ -14,9 +14,10 @@ from uq_llm_integrations.backends.codec import check_same_tokens
 from uq_llm_integrations.backends.event_loop import LoopThread
 from uq_llm_integrations.backends.huggingface.backend import HuggingFaceBackend
 from uq_llm_integrations.backends.phase_lock import Phase, PhaseLock
+from uq_llm_integrations.backends.server.arguments import server_backend
 from uq_llm_integrations.backends.streams import closed_at_end, stream_of
 from uq_llm_integrations.backends.vllm.backend import VLLMEngineBackend
-from uq_llm_integrations.errors import ConfigurationError
+from uq_llm_integrations.errors import ConfigurationError, described
 from uq_llm_integrations.records import (
     Activations,
     Candidate,
@@ -45,17 +46,25 @@ def hybrid_backend(
 
     `shared` runs the Hugging Face definition on the engine's own weights: one copy in memory.
     `resident` loads a second copy, which `huggingface` may have quantised (`quantization="int8"`).
-    `sequential` loads it while the engine sleeps. Nothing is loaded yet.
+    `sequential` loads it while the engine sleeps. Nothing is loaded yet. With a `base_url` among
+    vLLM's arguments it generates on servers, which serve the model by the same name unless these
+    arguments have another `model`, and the second copy is `resident` here.
 
     Example:
         backend = hybrid_backend("smollm2", "resident", huggingface={"quantization": "int8"})
     """
     if mode not in get_args(Mode):
-        raise ConfigurationError(f"mode is {mode!r}; allowed are {', '.join(get_args(Mode))}")
+        raise ConfigurationError(
+            f"mode is {described(mode)}; allowed are {', '.join(get_args(Mode))}"
+        )
     for name, given in (("vllm", vllm), ("huggingface", huggingface)):
         if not isinstance(given, Mapping | None):
-            raise ConfigurationError(f"{name} is {given!r}; it maps arguments to their values")
+            raise ConfigurationError(
+                f"{name} is {described(given)}; it maps arguments to their values"
+            )
     engine = {"max_n": max_n, **(vllm or {})}
+    if "base_url" in engine:
+        return _on_servers(model, mode, engine, huggingface or {})
     if mode == "shared":
         if huggingface:
             raise ConfigurationError(
@@ -68,6 +77,16 @@ def hybrid_backend(
     generator = VLLMEngineBackend(model, **engine)
     scorer = HuggingFaceBackend(model, **dict(huggingface or {}))
     return HybridBackend(generator, scorer, sequential=mode == "sequential")
+
+
+def _on_servers(model: str, mode: Mode, server: Arguments, huggingface: Arguments) -> Backend:
+    if mode != "resident":
+        raise ConfigurationError(
+            f"mode is {mode!r}; with base_url it is 'resident': the weights of a server are not "
+            "at hand here, nor does it sleep"
+        )
+    generator = server_backend({"model": model, **server})
+    return HybridBackend(generator, HuggingFaceBackend(model, **dict(huggingface)))
 
 
 def _has_sleep_mode() -> bool:
@@ -299,6 +318,9 @@ class _Pair(Shared):
 
 
 def _check_parts(generator: Backend, scorer: Backend, *, sequential: bool) -> None:
+    for name, part in (("generator", generator), ("scorer", scorer)):
+        if not isinstance(part, Backend):
+            raise ConfigurationError(f"{name} is {described(part)}; it must be a backend")
     why_not = scorer.capabilities.why_no_activations
     if why_not:
         raise ConfigurationError(

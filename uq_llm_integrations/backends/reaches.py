@@ -21,6 +21,7 @@ VLLM_READ_IN = ("0.32.0", "0.33.0")
 F = TypeVar("F", bound=Callable[..., object])
 
 _HOMES = (
+    "uq_llm_integrations.backends.server.vllm_program",
     "uq_llm_integrations.backends.vision_guard",
     "uq_llm_integrations.backends.vllm.client_compat",
     "uq_llm_integrations.backends.vllm.grammar_compat",
@@ -86,11 +87,6 @@ def all_reaches() -> dict[str, Reach]:
     for home in _HOMES:
         importlib.import_module(home)
     return dict(_REACHES)
-
-
-def reaches_of(module: str) -> list[Reach]:
-    """Return the reaches of a module that has been imported, by the last part of its name."""
-    return [one for one in _REACHES.values() if one.name.startswith(f"{module}.")]
 
 
 def check_unread_version(package: str = "vllm") -> None:

@@ -15,7 +15,7 @@ from typing import TypeVar
 import numpy as np
 
 from uq_llm_integrations.backends.unicode_text import check_unicode
-from uq_llm_integrations.errors import InvalidRequestError, suggestion
+from uq_llm_integrations.errors import InvalidRequestError, described, suggestion
 from uq_llm_integrations.records import JsonObject
 
 T = TypeVar("T")
@@ -23,9 +23,8 @@ Kind = Callable[[str, object], T]
 """Returns what a named value exactly is, or raises InvalidRequestError."""
 
 _LOWEST, _HIGHEST = -(2**63), 2**63 - 1
-_GREATEST_NUMBER = float(np.finfo(np.float32).max)
+GREATEST_NUMBER = float(np.finfo(np.float32).max)
 _MOST_ID = 2**31 - 1
-_SHOWN_CHARACTERS = 200
 
 
 def _shown(limit: int) -> str:
@@ -47,10 +46,10 @@ def whole(low: int = _LOWEST, high: int = _HIGHEST) -> Kind[int]:
     return kind
 
 
-def number(low: float = -_GREATEST_NUMBER, high: float = _GREATEST_NUMBER) -> Kind[float]:
+def number(low: float = -GREATEST_NUMBER, high: float = GREATEST_NUMBER) -> Kind[float]:
     """Return the kind of finite numbers from `low` to `high`, as float32 has them."""
-    end = f" to {high}" if high < _GREATEST_NUMBER else ""
-    allowed = f" from {low}{end}" if low > -_GREATEST_NUMBER else " that float32 has"
+    end = f" to {high}" if high < GREATEST_NUMBER else ""
+    allowed = f" from {low}{end}" if low > -GREATEST_NUMBER else " that float32 has"
 
     def kind(name: str, value: object) -> float:
         if isinstance(value, bool) or not isinstance(value, Real):
@@ -270,17 +269,8 @@ def _refused(name: str, value: object, allowed: str) -> InvalidRequestError:
     return InvalidRequestError(f"{name} is {described(value)}; {allowed}")
 
 
-def described(value: object) -> str:
-    """Return how a value is written in an error message."""
-    try:
-        text = repr(value)
-    except Exception:  # of a caller's own class, or a whole number of too many digits
-        return f"of type {type(value).__name__}"
-    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
-
-
 def _unknown(name: str) -> InvalidRequestError:
     if name in MANAGED_PARAMETERS:
         return InvalidRequestError(f"{name} is set by the backend and cannot be passed")
     near = suggestion(str(name), SAMPLING_PARAMETERS)
-    return InvalidRequestError(f"unknown sampling parameter {name!r}{near}")
+    return InvalidRequestError(f"unknown sampling parameter {described(name)}{near}")

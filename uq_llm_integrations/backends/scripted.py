@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import sys
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
@@ -17,7 +18,12 @@ from uq_llm_integrations.backends.event_loop import LoopThread, end_own_loop
 from uq_llm_integrations.backends.streams import stream_of
 from uq_llm_integrations.backends.token_texts import split_text
 from uq_llm_integrations.backends.unicode_text import check_conversation, checked_text
-from uq_llm_integrations.errors import ConfigurationError, InvalidRequestError, UncertaintyError
+from uq_llm_integrations.errors import (
+    ConfigurationError,
+    InvalidRequestError,
+    UncertaintyError,
+    described,
+)
 from uq_llm_integrations.records import (
     Activations,
     Candidate,
@@ -42,6 +48,8 @@ class ScriptedLine:
     probability: float
 
     def __post_init__(self) -> None:
+        if not isinstance(self.text, str):
+            raise ConfigurationError(f"text is {described(self.text)}; it must be a text")
         _check(self.probability)
 
 
@@ -75,6 +83,10 @@ class ScriptedBackend(Backend):
         delay: float = 0.0,
     ) -> None:
         _check(probability)
+        _check_script(script)
+        is_number = isinstance(delay, int | float) and not isinstance(delay, bool)
+        if not is_number or not 0 <= delay <= sys.float_info.max:
+            raise ConfigurationError(f"delay is {described(delay)}; allowed are seconds from 0")
         self._script = script
         self._probability, self._delay = probability, delay
         self._used: dict[str, int] = {}
@@ -192,7 +204,7 @@ class ScriptedBackend(Backend):
     def _next_line(self, prompt: str) -> Line:
         lines = self._script.get(prompt) if isinstance(self._script, Mapping) else self._script
         if not lines:
-            raise InvalidRequestError(f"the script has no answer to {prompt!r}")
+            raise InvalidRequestError(f"the script has no answer to {described(prompt)}")
         number = self._used.get(prompt, 0)
         self._used[prompt] = number + 1
         return lines[number % len(lines)]
@@ -208,10 +220,28 @@ class ScriptedBackend(Backend):
         return self._identity()[:2]
 
 
+def _check_script(script: object) -> None:
+    """Raise ConfigurationError for what is no script; lines that come later show on use."""
+    prompts = script if isinstance(script, Mapping) else {"any prompt": script}
+    for prompt, lines in prompts.items():
+        if not isinstance(prompt, str):
+            raise ConfigurationError(f"a prompt of the script is {described(prompt)}, not a text")
+        if isinstance(lines, str) or not isinstance(lines, Sequence):
+            raise ConfigurationError(
+                f"the script for {prompt!r} is {described(lines)}; it must be a list of lines"
+            )
+        for line in lines:
+            if not isinstance(line, Line):
+                raise ConfigurationError(
+                    f"a line of the script is {described(line)}; allowed are texts, ScriptedLine "
+                    "and errors of this package"
+                )
+
+
 def _check(probability: float) -> None:
     if not isinstance(probability, int | float) or not 0 < probability <= 1:
         raise ConfigurationError(
-            f"probability is {probability!r}; allowed are numbers above 0 up to 1"
+            f"probability is {described(probability)}; allowed are numbers above 0 up to 1"
         )
 
 

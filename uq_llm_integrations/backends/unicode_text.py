@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping
 
-from uq_llm_integrations.errors import InvalidRequestError
+from uq_llm_integrations.errors import InvalidRequestError, described
 from uq_llm_integrations.records import Conversation
 
 
 def checked_text(text: object, where: str) -> str:
     """Return a text; raise InvalidRequestError where it is none, or cannot be encoded."""
     if not isinstance(text, str):
-        raise InvalidRequestError(f"{where} is {text!r}, not a text")
+        raise InvalidRequestError(f"{where} is {described(text)}, not a text")
     check_unicode(text, where)
     return text
 
@@ -46,6 +46,6 @@ def _check(text: str, where: str) -> None:
         text.encode()
     except UnicodeEncodeError as error:
         raise InvalidRequestError(
-            f"{where} has a lone surrogate, {text[error.start]!r}, at position {error.start}; "
-            "allowed is text that UTF-8 can encode"
+            f"{where} has a lone surrogate, {described(text[error.start])}, at position "
+            f"{error.start}; allowed is text that UTF-8 can encode"
         ) from error

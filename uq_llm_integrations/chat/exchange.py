@@ -33,7 +33,7 @@ from uq_llm_integrations.chat.schemas import plain_schema
 from uq_llm_integrations.chat.shown import Shown
 from uq_llm_integrations.chat.spans import SpanScores
 from uq_llm_integrations.chat.tool_specs import tool_specs
-from uq_llm_integrations.errors import InvalidRequestError
+from uq_llm_integrations.errors import InvalidRequestError, described
 from uq_llm_integrations.records import (
     Candidate,
     Conversation,
@@ -224,7 +224,11 @@ def _check_continued(conversation: Conversation) -> None:
     """Raise InvalidRequestError unless the last message is a text of the model."""
     last = conversation.messages[-1] if conversation.messages else {}
     if last.get("role") != "assistant" or last.get("tool_calls"):
-        what = "calls tools" if last.get("tool_calls") else f"has the role {last.get('role')!r}"
+        what = (
+            "calls tools"
+            if last.get("tool_calls")
+            else f"has the role {described(last.get('role'))}"
+        )
         raise InvalidRequestError(
             "continue_final_message needs a text of the assistant as the last message, which "
             f"{what}"

@@ -17,6 +17,7 @@ from uq_llm_integrations.errors import (
     HighUncertaintyError,
     IncompleteAnswerError,
     InvalidAnswerError,
+    described,
 )  # fmt: skip  # a list of names
 from uq_llm_integrations.records import JsonMapping, JsonObject, Result
 
@@ -74,7 +75,7 @@ def call_arguments(
     elif not call.is_whole and (finish_reason not in _ENDED or _is_begun(call)):
         raise incomplete(name, call.arguments, finish_reason, uncertainty)
     elif not call.is_whole:
-        reason = f"the arguments of {name} are no JSON: {call.arguments!r}"
+        reason = f"the arguments of {name} are no JSON: {described(call.arguments)}"
     else:
         value = json.loads(call.arguments.strip() or "{}", strict=False)
         if isinstance(value, dict) or value is None:
@@ -93,11 +94,11 @@ def missing_call(
     Raises HighUncertaintyError where that is since the model abstained.
     """
     check_not_abstained(uncertainty)
-    called = f"a call of {name!r}" if name else "a call"
+    called = f"a call of {described(name)}" if name else "a call"
     if finish_reason not in _ENDED:
         return incomplete(called, text, finish_reason, uncertainty)
     return InvalidAnswerError(
-        f"the model called no tool where {called} was due, it said: {text!r}",
+        f"the model called no tool where {called} was due, it said: {described(text)}",
         text=text,
         finish_reason=finish_reason,
         uncertainty=uncertainty,
@@ -131,7 +132,7 @@ def incomplete(
     cause = _CAUSES.get(finish_reason or "stop", _CAUSES["stop"])
     return IncompleteAnswerError(
         f"{name} is not whole: the answer ended within it, since {cause} (finish reason "
-        f"{finish_reason!r}); so far it is {text!r}",
+        f"{described(finish_reason)}); so far it is {described(text)}",
         text=text,
         finish_reason=finish_reason,
         uncertainty=uncertainty,

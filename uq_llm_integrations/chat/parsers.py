@@ -15,6 +15,7 @@ from uq_llm_integrations.errors import (
     ConfigurationError,
     InvalidRequestError,
     MissingDependencyError,
+    described,
 )
 from uq_llm_integrations.records import Candidate, Conversation
 
@@ -82,7 +83,7 @@ class OneCallReader:
 def flag_of(name: str, value: object, *, default: bool) -> bool:
     """Return what a turn says of something that is or is not; the default where it says nothing."""
     if value is not None and not isinstance(value, bool):
-        raise InvalidRequestError(f"{name} is {value!r}; allowed are True and False")
+        raise InvalidRequestError(f"{name} is {described(value)}; allowed are True and False")
     return default if value is None else value
 
 
@@ -104,7 +105,8 @@ def tool_choice_of(choice: object) -> str:
         case {"function": {"name": str(name)}} | {"name": str(name)}:
             return name
     raise InvalidRequestError(
-        f"tool_choice is {choice!r}; allowed are {', '.join(CHOICES)}, any, True, or a tool's name"
+        f"tool_choice is {described(choice)}; allowed are {', '.join(CHOICES)}, any, True, or a "
+        "tool's name"
     )
 
 
@@ -166,7 +168,7 @@ def _check_choice(choice: str, conversation: Conversation) -> None:
     names = [str(one["function"]["name"]) for one in conversation.tools]
     if choice not in {*CHOICES, *names}:
         raise InvalidRequestError(
-            f"tool_choice is {choice!r}; allowed are {', '.join([*CHOICES, *names])}"
+            f"tool_choice is {described(choice)}; allowed are {', '.join([*CHOICES, *names])}"
         )
 
 

@@ -11,7 +11,7 @@ from pydantic.errors import PydanticUserError
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import core_schema
 
-from uq_llm_integrations.errors import ConfigurationError, InvalidRequestError
+from uq_llm_integrations.errors import ConfigurationError, InvalidRequestError, described
 from uq_llm_integrations.records import JsonObject
 
 Schema = Mapping[str, Any]
@@ -113,7 +113,8 @@ def plain_schema(schema: Schema | type[BaseModel]) -> JsonObject:
         return class_schema(schema)
     if not isinstance(schema, Mapping):
         raise InvalidRequestError(
-            f"the schema is {schema!r}; allowed are a JSON Schema, as a dict, and a pydantic class"
+            f"the schema is {described(schema)}; allowed are a JSON Schema, as a dict, and a "
+            "pydantic class"
         )
     return dict(schema)
 

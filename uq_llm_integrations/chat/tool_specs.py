@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from uq_llm_integrations.errors import InvalidRequestError
+from uq_llm_integrations.errors import InvalidRequestError, described
 from uq_llm_integrations.records import JsonMapping
 
 SHAPE = '{"type": "function", "function": {"name": ..., "description": ..., "parameters": ...}}'
@@ -23,7 +23,7 @@ def tool_specs(tools: object) -> tuple[JsonMapping, ...]:
     if tools is None:
         return ()
     if not isinstance(tools, list | tuple):
-        raise InvalidRequestError(f"tools is {tools!r}; allowed is a list of {SHAPE}")
+        raise InvalidRequestError(f"tools is {described(tools)}; allowed is a list of {SHAPE}")
     for one in tools:
         _check(one)
     return tuple(tools)
@@ -33,13 +33,15 @@ def _check(tool: object) -> None:
     match tool:
         case {"type": str(kind)} if kind != "function":
             raise InvalidRequestError(
-                f"the tool {tool!r} is run by its provider, and this model has none of type "
-                f"{kind!r}; allowed are functions, {SHAPE}"
+                f"the tool {described(tool)} is run by its provider, and this model has none of "
+                f"type {described(kind)}; allowed are functions, {SHAPE}"
             )
         case {"function": {"name": str(name)} as function} if name:
             _check_function(name, function)
         case _:
-            raise InvalidRequestError(f"the tool {tool!r} is no function; allowed are {SHAPE}")
+            raise InvalidRequestError(
+                f"the tool {described(tool)} is no function; allowed are {SHAPE}"
+            )
 
 
 def _check_function(name: str, function: JsonMapping) -> None:
@@ -48,5 +50,5 @@ def _check_function(name: str, function: JsonMapping) -> None:
         if value is not None and not isinstance(value, allowed):
             kind = "a text" if allowed is str else "a JSON Schema"
             raise InvalidRequestError(
-                f"{field} of the tool {name!r} is {value!r}; allowed is {kind}"
+                f"{field} of the tool {described(name)} is {described(value)}; allowed is {kind}"
             )

@@ -9,7 +9,7 @@ from uq_llm_integrations.backends.sampling_values import stop_strings
 from uq_llm_integrations.chat.parsers import continued, flag_of, tool_choice_of
 from uq_llm_integrations.chat.reply import Turn
 from uq_llm_integrations.chat.tool_specs import tool_specs
-from uq_llm_integrations.errors import InvalidRequestError
+from uq_llm_integrations.errors import InvalidRequestError, described
 from uq_llm_integrations.records import Conversation, JsonObject
 
 Messages = str | Conversation | Sequence[Message]
@@ -19,10 +19,12 @@ Messages = str | Conversation | Sequence[Message]
 def turn_of(messages: Messages, options: JsonObject) -> tuple[Turn, JsonObject]:
     """Return the turn, and the options that are not of the turn."""
     rest = dict(options)
-    tools, stop = rest.pop("tools", None) or (), stop_strings(rest.pop("stop", None))
+    tools, stop = rest.pop("tools", None), stop_strings(rest.pop("stop", None))
     if isinstance(messages, str):
         messages = [{"role": "user", "content": messages}]
-    if not isinstance(messages, Conversation):
+    if isinstance(messages, Conversation):
+        _checked(messages.messages)
+    else:
         messages = Conversation(_checked(messages), tool_specs(tools))
     continues = rest.pop("continue_final_message", None)
     parallel = rest.pop("parallel_tool_calls", None)
@@ -40,8 +42,16 @@ def _checked(messages: Sequence[Message]) -> tuple[Message, ...]:
     """Return messages as a tuple; raise InvalidRequestError where they are none."""
     checked = tuple(messages) if isinstance(messages, Sequence) else ()
     if not checked:
-        raise InvalidRequestError(f"the messages are {messages!r}; give a text or a list of them")
+        raise InvalidRequestError(
+            f"the messages are {described(messages)}; give a text or a list of them"
+        )
     for one in checked:
         if not isinstance(one, Mapping) or not {"role", "content"} <= one.keys():
-            raise InvalidRequestError(f"{one!r} is no message with a 'role' and a 'content'")
+            raise InvalidRequestError(
+                f"{described(one)} is no message with a 'role' and a 'content'"
+            )
+        if not isinstance(one["role"], str):
+            raise InvalidRequestError(
+                f"the role of a message is {described(one['role'])}; it must be a text"
+            )
     return checked

@@ -19,7 +19,7 @@ from uq_llm_integrations.chat.json_spans import each_value, json_values
 from uq_llm_integrations.chat.live_reply import LiveReply, continued_reply
 from uq_llm_integrations.chat.reply import CallPart, Reply, ReplyPart, ToolCall
 from uq_llm_integrations.chat.thought_text import ThoughtText
-from uq_llm_integrations.errors import ConfigurationError, InvalidRequestError, reason
+from uq_llm_integrations.errors import ConfigurationError, InvalidRequestError, described, reason
 from uq_llm_integrations.records import Conversation
 
 if TYPE_CHECKING:
@@ -175,7 +175,8 @@ def _parser(
         return reply_parser(tokenizer, request, tool, reasoning, is_strict=is_strict)
     except Exception as error:  # vLLM's parsers raise what they like at construction
         raise ConfigurationError(
-            f"tool_parser={tool!r}, reasoning_parser={reasoning!r}: {reason(error)}; "
+            f"tool_parser={described(tool)}, reasoning_parser={described(reasoning)}: "
+            f"{reason(error)}; "
             "allowed are vLLM's names, see vllm.tool_parsers and vllm.reasoning"
         ) from error
 
@@ -196,8 +197,8 @@ def _check_both(request: ChatCompletionRequest, tool_parser: str | None) -> None
     if grammar is None or not grammar.structural_tag:
         raise InvalidRequestError(
             "a reply may call tools or follow a schema, but for both at once vLLM needs a "
-            f"tool_parser with a grammar of its calls (it is {tool_parser!r}) and a schema that "
-            "xgrammar serves"
+            f"tool_parser with a grammar of its calls (it is {described(tool_parser)}) and a "
+            "schema that xgrammar serves"
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import closing
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import LanguageModelInput, ModelProfile
@@ -75,7 +75,8 @@ class UncertaintyChat(SavedFace, BaseChatModel):
     streaming: bool = False
     """Whether `invoke` streams within, so that callbacks see the tokens as they come."""
     api_key: SecretStr | None = Field(default=None, exclude=True)
-    """Not needed: the engine runs in this program. Taken so that the class drops in."""
+    """That of the servers at `base_url`. Elsewhere the model runs in this program, which needs
+    none; it is taken so that the class drops in."""
 
     @model_validator(mode="after")
     def _check_uncertainty_chat(self) -> Self:
@@ -304,8 +305,13 @@ class ChatVLLMUncertainty(UncertaintyChat, VLLMFace):
 
     Arguments beside those of all chat models go to the engine (`gpu_memory_utilization=0.5`,
     `tensor_parallel_size=2`, ...). It starts on first use and is shared by all objects with the
-    same engine arguments.
+    same engine arguments. With `base_url`, the model is on a server, or on several:
+
+    Example:
+        chat = ChatVLLMUncertainty(base_url="http://localhost:8000/v1", api_key="...")
     """
+
+    backend_fields: ClassVar[frozenset[str]] = VLLMFace.backend_fields - {"api_key"}  # it drops in
 
 
 class ChatHuggingFaceUncertainty(UncertaintyChat, HuggingFaceFace):

@@ -25,6 +25,7 @@ from langchain_core.outputs import (
     GenerationChunk,
     LLMResult,
 )
+from langchain_core.tools import BaseTool
 
 from uq_llm_integrations.backends.content_blocks import Message, plain_messages
 from uq_llm_integrations.backends.sampling_values import stop_strings
@@ -33,7 +34,7 @@ from uq_llm_integrations.chat.parsers import continued, flag_of, tool_choice_of
 from uq_llm_integrations.chat.reply import ChatResult as Answer
 from uq_llm_integrations.chat.reply import ReplyPiece, ScoredReply, Turn
 from uq_llm_integrations.chat.tool_specs import tool_specs
-from uq_llm_integrations.errors import InvalidAnswerError, InvalidRequestError
+from uq_llm_integrations.errors import InvalidAnswerError, InvalidRequestError, described
 from uq_llm_integrations.langchain.chunks import Calls, ReplyChunk
 from uq_llm_integrations.langchain.object_schema import openai_tool
 from uq_llm_integrations.records import Conversation, JsonObject, Result, Usage
@@ -58,7 +59,7 @@ def turn_of(
     InvalidRequestError for pictures, sound and files, and for tools that are no functions.
     """
     plain = tuple(part for one in messages for part in _plain(one))
-    conversation = Conversation(plain, openai_tools(tools) if tools else ())
+    conversation = Conversation(plain, () if tools is None else openai_tools(tools))
     if continue_final_message is not None:
         conversation = continued(conversation, continue_final_message)
     schema = None if response_format is None else schema_of(response_format)
@@ -96,7 +97,9 @@ def _without_content(message: BaseMessage) -> JsonObject:
     try:
         converted = convert_to_openai_messages(message.model_copy(update={"content": ""}))
     except ValueError as error:
-        raise InvalidRequestError(f"{message!r} is no message of a conversation") from error
+        raise InvalidRequestError(
+            f"{described(message)} is no message of a conversation"
+        ) from error
     assert isinstance(converted, dict)
     return converted
 
@@ -122,11 +125,13 @@ def openai_tools(tools: Iterable[Any], strict: bool | None = None) -> tuple[Mapp
 
     Raises InvalidRequestError for what is no function, such as a provider's own tool.
     """
+    if not isinstance(tools, Iterable) or isinstance(tools, Mapping | str):
+        raise InvalidRequestError(f"tools is {described(tools)}; allowed is a list of tools")
     try:
         return tool_specs([_openai_tool(one, strict) for one in tools])
     except InvalidRequestError:
         raise
-    except (ValueError, TypeError, KeyError) as error:
+    except Exception as error:  # LangChain's message has what a tool says of itself
         raise InvalidRequestError(f"there are tools that are no functions: {error}") from error
 
 
@@ -134,6 +139,10 @@ def _openai_tool(tool: Any, strict: bool | None) -> Any:
     is_given = isinstance(tool, Mapping) and tool.get("type") not in (None, "object")
     if is_given and "input_schema" not in tool:  # which Anthropic's functions have
         return tool
+    if not isinstance(tool, Mapping | BaseTool) and not callable(tool):
+        raise InvalidRequestError(
+            f"a tool is {described(tool)}; allowed are functions, classes, tools and dicts"
+        )
     return openai_tool(tool, strict)
 
 
@@ -147,7 +156,8 @@ def schema_of(response_format: Mapping[str, Any]) -> Mapping[str, Any] | None:
         case {"type": "json_schema", "json_schema": {"schema": dict(schema)}}:
             return schema
     raise InvalidRequestError(
-        f"response_format is {response_format!r}; allowed are the types 'text', 'json_object' and "
+        f"response_format is {described(response_format)}; allowed are the types 'text', "
+        "'json_object' and "
         "'json_schema' with its 'json_schema'"
     )
 

@@ -12,6 +12,7 @@ from uq_llm_integrations.errors import (
     ConfigurationError,
     HighUncertaintyError,
     MissingDependencyError,
+    described,
 )  # fmt: skip  # a list of names
 from uq_llm_integrations.langchain.chat import UncertaintyChat
 from uq_llm_integrations.langchain.gate import refusal, uncertainty_of
@@ -84,7 +85,9 @@ class UncertaintyGateMiddleware(AgentMiddleware[Any, Any, Any]):
         self._when = None if uncertain_when is None else as_condition(uncertain_when)
         check_metadata_condition(self._when)
         if then not in get_args(Then):
-            raise ConfigurationError(f"then is {then!r}; allowed are {', '.join(get_args(Then))}")
+            raise ConfigurationError(
+                f"then is {described(then)}; allowed are {', '.join(get_args(Then))}"
+            )
         check_count("retries", retries, 0)
         _check_fallback(self._when, fallback)
         self._then, self._guards, self._allows = then, guard_tools, allow_unscored
@@ -238,8 +241,10 @@ def _check_fallback(when: Condition | None, fallback: BaseChatModel | None) -> N
     missing = [name for name in when.methods if find_method(name) not in computed]
     if missing and isinstance(fallback.strategy, Single):  # others may compute more
         raise ConfigurationError(
-            f"the condition {when!r} needs {', '.join(missing)}, which the fallback does not "
-            f"compute; add to its methods: methods={missing!r}"
+            f"the condition {described(when)} needs {', '.join(missing)}, which the fallback does "
+            f"not compute; add to its methods: methods={described(missing)}"
         )
     if when.token_methods and not fallback.token_scores:
-        raise ConfigurationError(f"the condition {when!r} needs a fallback with token_scores=True")
+        raise ConfigurationError(
+            f"the condition {described(when)} needs a fallback with token_scores=True"
+        )

@@ -17,6 +17,7 @@ from uq_llm_integrations.chat.objects import (
     partial_object,
 )  # fmt: skip  # a list of names
 from uq_llm_integrations.chat.reply import ToolCall
+from uq_llm_integrations.errors import described
 from uq_llm_integrations.langchain.object_schema import ObjectSchema
 from uq_llm_integrations.records import JsonMapping
 
@@ -109,7 +110,7 @@ class _Growing:
         try:
             return self._due.read(text)
         except ValueError as error:
-            said = f"the answer is no {self._due.name}: {error}; it says {text!r}"
+            said = f"the answer is no {self._due.name}: {error}; it says {described(text)}"
             raise OutputParserException(said, llm_output=text) from error
 
     def _added(self, message: AIMessage) -> str:

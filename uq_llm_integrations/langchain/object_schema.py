@@ -20,7 +20,7 @@ from uq_llm_integrations.chat.schemas import (
     parameters_of,
     with_plain_root,
 )  # fmt: skip  # a list of names
-from uq_llm_integrations.errors import ConfigurationError
+from uq_llm_integrations.errors import ConfigurationError, described
 from uq_llm_integrations.records import JsonObject
 
 
@@ -77,10 +77,12 @@ def _plain(schema: JsonObject | type) -> JsonObject:
         return with_plain_root(schema.schema())
     if is_typeddict(schema):
         return _typed_dict(schema)
+    if not callable(schema):
+        raise ConfigurationError(f"{described(schema)} is no schema; allowed are dicts and classes")
     try:
         return convert_to_json_schema(schema)
-    except ValueError as error:
-        raise ConfigurationError(f"{schema!r} is no schema: {error}") from error
+    except Exception as error:  # LangChain's message has what the schema says of itself
+        raise ConfigurationError(f"{described(schema)} is no schema: {error}") from error
 
 
 def _unwrapped(schema: JsonObject) -> JsonObject:

@@ -24,7 +24,7 @@ from langgraph.types import interrupt
 from pydantic import TypeAdapter, ValidationError, WrapValidator
 
 from uq_llm_integrations.coercion import validation_text
-from uq_llm_integrations.errors import InvalidRequestError
+from uq_llm_integrations.errors import InvalidRequestError, described
 from uq_llm_integrations.records import JsonMapping, JsonObject
 
 ANSWER = "answer"
@@ -157,12 +157,14 @@ def decisions_of(response: object, actions: Sequence[Action]) -> list[HumanDecis
     """Return the decisions of a `HITLResponse`; raise InvalidRequestError for anything else."""
     given = response.get("decisions") if isinstance(response, Mapping) else None
     if not isinstance(response, Mapping) or response.keys() != {"decisions"}:
-        raise InvalidRequestError(f"the run was resumed with {response!r}; allowed is {_FORM}")
+        raise InvalidRequestError(
+            f"the run was resumed with {described(response)}; allowed is {_FORM}"
+        )
     if not isinstance(given, list | tuple) or len(given) != len(actions):
         names = ", ".join(one.name for one in actions)
         raise InvalidRequestError(
-            f"decisions is {given!r}; allowed is a list of {len(actions)}, one for each action in "
-            f"their order ({names})"
+            f"decisions is {described(given)}; allowed is a list of {len(actions)}, one for each "
+            f"action in their order ({names})"
         )
     pairs = zip(given, actions, strict=True)
     return [_decision(one, action, i) for i, (one, action) in enumerate(pairs)]
@@ -172,17 +174,19 @@ def _decision(given: object, action: Action, index: int) -> HumanDecision:
     place = f"decisions[{index}]"
     if not isinstance(given, Mapping) or given.get("type") not in action.allowed:
         raise InvalidRequestError(
-            f"{place} is {given!r}; allowed for {action.name!r} are the types "
+            f"{place} is {described(given)}; allowed for {described(action.name)} are the types "
             f"{', '.join(action.allowed)}"
         )
     kind = given["type"]
     for name in given.keys() - {"type", *_FIELDS[kind]}:
-        raise InvalidRequestError(f"{place} has {name!r}, which a decision to {kind} has not")
+        raise InvalidRequestError(
+            f"{place} has {described(name)}, which a decision to {kind} has not"
+        )
     if kind == "edit":
         return _edit(given.get("edited_action"), action, f"{place}.edited_action")
     message = given.get("message")
     if not isinstance(message, str | None) or (kind == "respond" and message is None):
-        raise InvalidRequestError(f"{place}.message is {message!r}; it must be a text")
+        raise InvalidRequestError(f"{place}.message is {described(message)}; it must be a text")
     return HumanDecision(kind, message)
 
 
@@ -195,7 +199,8 @@ def _edit(given: object, action: Action, place: str) -> HumanDecision:
         or not isinstance(given["args"], dict)
     ):
         raise InvalidRequestError(
-            f'{place} is {given!r}; allowed is {{"name": {action.name!r}, "args": {{...}}}}'
+            f'{place} is {described(given)}; allowed is {{"name": {described(action.name)}, '
+            '"args": {...}}'
         )
     if given["name"] == action.name and _written(given["args"]) == _written(action.args):
         return HumanDecision("approve")
@@ -213,10 +218,12 @@ def _check_answer(given: JsonMapping, action: Action, place: str) -> None:
     """Raise InvalidRequestError where an answer becomes something else."""
     is_answer = action.call_id is None
     if (is_answer or action.draft is not None) and given["name"] != action.name:
-        raise InvalidRequestError(f"{place}.name is {given['name']!r}; allowed is {action.name!r}")
+        raise InvalidRequestError(
+            f"{place}.name is {described(given['name'])}; allowed is {described(action.name)}"
+        )
     args = given["args"]
     if is_answer and (args.keys() != {"text"} or not isinstance(args["text"], str)):
-        raise InvalidRequestError(f'{place}.args is {args!r}; allowed is {{"text": ...}}')
+        raise InvalidRequestError(f'{place}.args is {described(args)}; allowed is {{"text": ...}}')
 
 
 def _object(edit: HumanDecision, action: Action, place: str) -> Any:
@@ -229,5 +236,5 @@ def _object(edit: HumanDecision, action: Action, place: str) -> Any:
         wrong = validation_text(error)
     except (ValueError, RecursionError) as error:
         wrong = str(error)
-    given = f"{place}.args is {edit.args!r}"
+    given = f"{place}.args is {described(edit.args)}"
     raise InvalidRequestError(f"{given}, which is no {kind.__name__}: {wrong}")

@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.runnables import Runnable, RunnableGenerator
 
-from uq_llm_integrations.errors import ConfigurationError
+from uq_llm_integrations.errors import ConfigurationError, described
 from uq_llm_integrations.langchain.object_reader import ObjectReader
 from uq_llm_integrations.langchain.object_schema import ObjectSchema
 from uq_llm_integrations.records import JsonObject
@@ -26,7 +26,7 @@ def structured(
     """Return the model, bound to the schema, and what reads its answer."""
     if method not in get_args(Method):
         allowed = ", ".join(get_args(Method))
-        raise ConfigurationError(f"method is {method!r}; allowed are {allowed}")
+        raise ConfigurationError(f"method is {described(method)}; allowed are {allowed}")
     due = ObjectSchema(schema)
     kwargs["ls_structured_output_format"] = {"kwargs": {"method": method}, "schema": due.traced}
     is_call = method == "function_calling"

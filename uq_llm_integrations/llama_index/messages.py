@@ -60,7 +60,7 @@ def turn_of(
 
     Raises InvalidRequestError for tools where there is no chat template to describe them.
     """
-    specs = tool_specs(tools) if (tools := arguments.get("tools")) else ()
+    specs = tool_specs(arguments.get("tools"))
     if (specs or arguments.get("continue_final_message")) and written is not None:
         what = "tools" if specs else "continue_final_message"
         raise InvalidRequestError(f"{what} needs the model's chat template: chat_template=True")

@@ -18,6 +18,7 @@ from uq_llm_integrations.errors import (
     ConfigurationError,
     MissingDependencyError,
     ModelNotFoundError,
+    described,
     reason,
 )
 from uq_llm_integrations.records import Floats, Inspection, Singles
@@ -82,6 +83,11 @@ class ServedJudge:
         "Do both answers mean the same? Reply with one word: Yes or No."
     )
 
+    def __post_init__(self) -> None:
+        for name in ("name", "entails", "same"):
+            if not isinstance(value := getattr(self, name), str):
+                raise ConfigurationError(f"{name} is {described(value)}; it must be a text")
+
     async def entailments(self, pairs: Pairs, question: str, backend: MeteredBackend) -> Floats:
         """Return [pairs, 3] probabilities of Yes, Unknown and No."""
         replies = ("Yes", "Unknown", "No")
@@ -127,6 +133,10 @@ class EmbeddingSimilarity:
 
     layer: int = -1
 
+    def __post_init__(self) -> None:
+        if isinstance(self.layer, bool) or not isinstance(self.layer, int):
+            raise ConfigurationError(f"layer is {described(self.layer)}; it must be a whole number")
+
     @property
     def name(self) -> str:
         """Say which layer the hidden states are of."""
@@ -170,11 +180,20 @@ class Classifier:
 
     def __post_init__(self) -> None:
         """Refuse what can never be loaded; whether the hub has a model shows on first use."""
+        if not isinstance(self.model, str):
+            raise ConfigurationError(f"model is {described(self.model)}; it must be a name or path")
+        size = self.batch_size
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise ConfigurationError(
+                f"batch_size is {described(size)}; allowed are whole numbers from 1"
+            )
         folder = Path(self.model).expanduser()
         if self.model.startswith((".", "/", "~")) and not folder.is_dir():
-            raise ModelNotFoundError(f"there is no classifier in the folder {self.model!r}")
+            raise ModelNotFoundError(
+                f"there is no classifier in the folder {described(self.model)}"
+            )
         if folder.is_dir() and not (folder / "config.json").is_file():
-            raise ModelNotFoundError(f"the folder {self.model!r} holds no config.json")
+            raise ModelNotFoundError(f"the folder {described(self.model)} holds no config.json")
         for package in ("transformers", "torch"):
             if find_spec(package) is None:
                 raise MissingDependencyError(package, "hf")
@@ -226,5 +245,5 @@ class Classifier:
             return tokenizer, AutoModelForSequenceClassification.from_pretrained(source).eval()
         except (OSError, ValueError) as error:
             raise ConfigurationError(
-                f"cannot load the classifier {self.model!r}: {reason(error)}"
+                f"cannot load the classifier {described(self.model)}: {reason(error)}"
             ) from error

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 
-from uq_llm_integrations.errors import EvidenceError
+from uq_llm_integrations.errors import EvidenceError, described
 from uq_llm_integrations.methods.words import words
 
 HEDGES: Mapping[str, float] = {
@@ -70,7 +70,9 @@ def agreed(said: Statements) -> float:
         raise EvidenceError(NO_STATEMENT)
     for statement, value in said:
         if value is None:
-            raise EvidenceError(f"no confidence can be read from {statement!r} for certain")
+            raise EvidenceError(
+                f"no confidence can be read from {described(statement)} for certain"
+            )
     values = [value for _, value in said if value is not None]
     if max(values) - min(values) > 1e-9:
         quotes = ", ".join(dict.fromkeys(repr(statement) for statement, _ in said))

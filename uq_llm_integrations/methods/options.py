@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Protocol
 
-from uq_llm_integrations.errors import ConfigurationError
+from uq_llm_integrations.backends.sampling_values import GREATEST_NUMBER
+from uq_llm_integrations.errors import ConfigurationError, described
 from uq_llm_integrations.identity import Verbatim
 from uq_llm_integrations.methods.entailment import Entailment, ServedJudge, Similarity
 from uq_llm_integrations.methods.hedging import HEDGES
@@ -112,16 +113,28 @@ class MethodOptions:
     is denied, or several that differ, say nothing for certain."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.samples, int) or self.samples < 2:
-            raise ConfigurationError(f"samples is {self.samples!r}; at least 2 can be compared")
-        if not isinstance(self.temperature, int | float) or not self.temperature > 0:
+        for name in _PARTS:
+            _check_part(name, getattr(self, name))
+        if not callable(self.claims):
+            raise ConfigurationError(f"claims is {described(self.claims)}; it must be a function")
+        if self.layer != "middle" and not _is_whole(self.layer):
             raise ConfigurationError(
-                f"temperature is {self.temperature!r}; samples differ only above 0"
+                f"layer is {described(self.layer)}; allowed are 'middle' and whole numbers"
+            )
+        if not _is_whole(self.samples) or self.samples < 2:
+            raise ConfigurationError(
+                f"samples is {described(self.samples)}; at least 2 can be compared"
+            )
+        if not _is_number(self.temperature) or not 0 < self.temperature <= GREATEST_NUMBER:
+            raise ConfigurationError(
+                f"temperature is {described(self.temperature)}; samples differ only above 0"
             )
         if self.stated_confidence is not None:
             _check_pattern(self.stated_confidence)
         if not isinstance(self.hedges, Mapping):
-            raise ConfigurationError(f"hedges is {self.hedges!r}; it must be a mapping to numbers")
+            raise ConfigurationError(
+                f"hedges is {described(self.hedges)}; it must be a mapping to numbers"
+            )
         for expression, confidence in self.hedges.items():
             _check_hedge(expression, confidence)
 
@@ -131,20 +144,49 @@ class MethodOptions:
         return values | {"hedges": Verbatim(dict(self.hedges))}
 
 
+_PARTS = {
+    "entailment": ("entailments", "ServedJudge() or Classifier(...)"),
+    "similarity": ("similarities", "ServedJudge(), EmbeddingSimilarity() or Classifier(...)"),
+    "density": ("has_background", "DensityFit"),
+    "head": ("doubt", "UncertaintyHead or LuhHead"),
+}
+"""Parts of the options: what each of them must have, and what has it."""
+
+
+def _check_part(name: str, part: object) -> None:
+    needed, ready = _PARTS[name]
+    is_left_out = part is None and name in ("density", "head")
+    if not is_left_out and (isinstance(part, type) or not hasattr(part, needed)):
+        raise ConfigurationError(
+            f"{name} is {described(part)}; allowed are objects with `{needed}`, such as {ready}"
+        )
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _check_pattern(pattern: str) -> None:
     try:
         groups = re.compile(pattern).groups
     except (re.error, TypeError) as error:
         raise ConfigurationError(f"stated_confidence is no pattern: {error}") from error
     if groups != 1:
-        raise ConfigurationError(f"{pattern!r} must have exactly one group")
+        raise ConfigurationError(f"{described(pattern)} must have exactly one group")
 
 
 def _check_hedge(expression: object, confidence: object) -> None:
     if not isinstance(expression, str) or not words(expression):
-        raise ConfigurationError(f"hedges has {expression!r}; an expression is a text with a word")
+        raise ConfigurationError(
+            f"hedges has {described(expression)}; an expression is a text with a word"
+        )
     is_number = isinstance(confidence, int | float) and not isinstance(confidence, bool)
     if not (is_number and isinstance(confidence, int | float) and 0.0 <= confidence <= 1.0):
         raise ConfigurationError(
-            f"hedges has {confidence!r} for {expression!r}; allowed are numbers from 0 to 1"
+            f"hedges has {described(confidence)} for {described(expression)}; allowed are numbers "
+            "from 0 to 1"
         )

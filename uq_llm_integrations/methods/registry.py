@@ -20,6 +20,7 @@ from uq_llm_integrations.errors import (
     ConfigurationError,
     MethodUnavailableError,
     UnknownMethodError,
+    described,
 )
 from uq_llm_integrations.methods import (
     alternatives,
@@ -78,10 +79,10 @@ def register_method(method: Method) -> Method:
     """
     if not isinstance(method, Method):
         made = "trace_method and evidence_method make one of a function"
-        raise ConfigurationError(f"{method!r} is no Method; {made}")
+        raise ConfigurationError(f"{described(method)} is no Method; {made}")
     taken = [name for name in method.names if _by_name.get(name, method) is not method]
     if taken:
-        raise ConfigurationError(f"there is a method named {taken[0]!r} already")
+        raise ConfigurationError(f"there is a method named {described(taken[0])} already")
     METHODS[method.name] = method
     _by_name.update(dict.fromkeys(method.names, method))
     return method
@@ -106,7 +107,7 @@ def find_method(name: str) -> Method:
         'MeanTokenEntropy'
     """
     if not isinstance(name, str):
-        raise ConfigurationError(f"{name!r} is no name of a method")
+        raise ConfigurationError(f"{described(name)} is no name of a method")
     method = _by_name.get(name)
     if method is None:
         _load_entry_points()

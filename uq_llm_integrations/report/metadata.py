@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from uq_llm_integrations.errors import ConfigurationError, InvalidRequestError
+from uq_llm_integrations.errors import ConfigurationError, InvalidRequestError, described
 from uq_llm_integrations.methods.bounds import bounded
 from uq_llm_integrations.methods.registry import find_method
 from uq_llm_integrations.records import NOT_REQUESTED, Result, Score, TokenTrace
@@ -218,15 +218,19 @@ def check_metadata_condition(when: Condition | None) -> None:
     if when is None:
         return
     if when.needs_samples:
-        raise ConfigurationError(f"{when!r} compares samples, but only one answer is handed on")
+        raise ConfigurationError(
+            f"{described(when)} compares samples, but only one answer is handed on"
+        )
     for one in when.literals():
         if not isinstance(one, Comparison):
-            raise ConfigurationError(f"{one!r} reads a whole result, but only scores are handed on")
+            raise ConfigurationError(
+                f"{described(one)} reads a whole result, but only scores are handed on"
+            )
     for name in when.token_methods:
         if not _is_held(name):
             raise ConfigurationError(
-                f"{when!r} reads {name} token by token, but only the log-probability and the "
-                "entropy of each token are handed on"
+                f"{described(when)} reads {name} token by token, but only the log-probability and "
+                "the entropy of each token are handed on"
             )
 
 
@@ -260,8 +264,8 @@ def is_uncertain(
         return bool(metadata.get("uncertain", True))
     if when.token_methods and "by_token" not in metadata:
         raise InvalidRequestError(
-            f"the condition {when!r} reads {', '.join(when.token_methods)} token by token, which "
-            "was not handed on; give the model token_scores=True"
+            f"the condition {described(when)} reads {', '.join(when.token_methods)} token by "
+            "token, which was not handed on; give the model token_scores=True"
         )
     return when.is_met(MetadataView(metadata))
 

@@ -11,7 +11,8 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from uq_llm_integrations.backends.base import Capabilities
-from uq_llm_integrations.errors import ConfigurationError, suggestion
+from uq_llm_integrations.backends.server.backend import WHY_NO_ACTIVATIONS
+from uq_llm_integrations.errors import ConfigurationError, described, suggestion
 from uq_llm_integrations.methods.base import Method
 from uq_llm_integrations.methods.comparability import varies_with
 from uq_llm_integrations.methods.registry import list_methods
@@ -22,6 +23,7 @@ ANY = Capabilities("a model", None, None, -1, 1, why_no_activations=None)
 BACKENDS: Mapping[str, Capabilities] = {
     "vLLM": ANY,
     "vLLM, parallel": replace(ANY, why_no_activations="each worker holds a part of the model"),
+    "vLLM server": replace(ANY, why_no_activations=WHY_NO_ACTIVATIONS),
     "Hugging Face": ANY,
     "hybrid": ANY,
 }
@@ -133,5 +135,5 @@ def chosen(name: str | None) -> Mapping[str, Capabilities]:
     names = {backend.lower().replace(" ", ""): backend for backend in BACKENDS}
     key = name.lower().replace(" ", "").replace("_", "")
     if key not in names:
-        raise ConfigurationError(f"unknown backend {name!r}{suggestion(name, BACKENDS)}")
+        raise ConfigurationError(f"unknown backend {described(name)}{suggestion(name, BACKENDS)}")
     return {names[key]: BACKENDS[names[key]]}

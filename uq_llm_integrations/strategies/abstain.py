@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from uq_llm_integrations.backends.base import Capabilities
-from uq_llm_integrations.errors import ConfigurationError, HighUncertaintyError
+from uq_llm_integrations.errors import ConfigurationError, HighUncertaintyError, described
 from uq_llm_integrations.methods.options import MethodOptions
 from uq_llm_integrations.records import Decision, Request, Result
 from uq_llm_integrations.strategies.base import PLAIN_DATA, Run, Strategy, check_strategy
@@ -39,6 +39,8 @@ class Abstain(Strategy):
         check_strategy(self.strategy)
         object.__setattr__(self, "when", as_condition(self.when))
         check_action(self.action)
+        if not isinstance(self.text, str):
+            raise ConfigurationError(f"text is {described(self.text)}; it must be a text")
 
     @property
     def can_stream(self) -> bool:  # type: ignore[override]  # it depends on what is wrapped
@@ -86,9 +88,13 @@ class Policy:
     def __post_init__(self) -> None:
         object.__setattr__(self, "uncertain_when", self.condition)
         check_action(self.on_high_uncertainty, "on_high_uncertainty")
+        if not isinstance(self.abstention_text, str):
+            raise ConfigurationError(
+                f"abstention_text is {described(self.abstention_text)}; it must be a text"
+            )
         if self.condition is None and self.on_high_uncertainty != "annotate":
             raise ConfigurationError(
-                f"on_high_uncertainty={self.on_high_uncertainty!r} needs `uncertain_when`"
+                f"on_high_uncertainty={described(self.on_high_uncertainty)} needs `uncertain_when`"
             )
 
     @property
@@ -125,7 +131,7 @@ def check_action(action: str, name: str = "action") -> None:
     """Raise ConfigurationError for an action that is not known."""
     if action not in get_args(Action):
         allowed = ", ".join(get_args(Action))
-        raise ConfigurationError(f"{name} is {action!r}; allowed are {allowed}")
+        raise ConfigurationError(f"{name} is {described(action)}; allowed are {allowed}")
 
 
 def _decide(result: Result, when: Condition, action: Action, text: str) -> Result:

@@ -5,6 +5,7 @@ import string
 import unicodedata
 from collections.abc import Callable
 
+from uq_llm_integrations.errors import ConfigurationError, described
 from uq_llm_integrations.methods.numerals import as_number, ascii_digits, canonical
 
 Answer = Callable[[str], str]
@@ -23,6 +24,14 @@ _UNITS = "%‰°"
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+def check_answer(answer: object) -> None:
+    """Raise ConfigurationError for what cannot find an answer in a text."""
+    if not callable(answer):
+        raise ConfigurationError(
+            f"answer is {described(answer)}; it must be a function from a text to what is compared"
+        )
 
 
 def normalised_answer(text: str) -> str:

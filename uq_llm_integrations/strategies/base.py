@@ -21,6 +21,7 @@ from uq_llm_integrations.errors import (
     ConfigurationError,
     InvalidRequestError,
     UncertaintyError,
+    described,
 )  # fmt: skip  # a list of names
 from uq_llm_integrations.methods.options import MethodOptions
 from uq_llm_integrations.methods.registry import DEFAULT_METHODS, check_available, find_method
@@ -359,20 +360,30 @@ def check_many(
 def check_count(name: str, value: int, least: int = 1) -> None:
     """Raise ConfigurationError unless the value is a whole number of at least `least`."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ConfigurationError(f"{name} is {value!r}; allowed are whole numbers from {least}")
+        raise ConfigurationError(
+            f"{name} is {described(value)}; allowed are whole numbers from {least}"
+        )
 
 
 def check_number(name: str, value: float) -> None:
     """Raise ConfigurationError unless the value is a finite number from 0."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not is_number or not 0 <= value <= sys.float_info.max:
-        raise ConfigurationError(f"{name} is {value!r}; it must be a number from 0")
+        raise ConfigurationError(f"{name} is {described(value)}; it must be a number from 0")
+
+
+def check_function(name: str, value: object) -> None:
+    """Raise ConfigurationError unless the value is a function, or None."""
+    if value is not None and not callable(value):
+        raise ConfigurationError(f"{name} is {described(value)}; it must be a function")
 
 
 def check_strategy(strategy: object) -> None:
     """Raise ConfigurationError unless a strategy can be wrapped."""
     if not isinstance(strategy, Strategy):
-        raise ConfigurationError(f"{strategy!r} is no strategy; wrap one, such as Single()")
+        raise ConfigurationError(
+            f"{described(strategy)} is no strategy; wrap one, such as Single()"
+        )
 
 
 def check_orders(method: str) -> None:

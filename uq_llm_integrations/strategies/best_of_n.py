@@ -8,7 +8,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from uq_llm_integrations.backends.base import Capabilities
 from uq_llm_integrations.backends.capabilities import most_tokens
-from uq_llm_integrations.errors import ConfigurationError
+from uq_llm_integrations.errors import ConfigurationError, described
 from uq_llm_integrations.methods.options import MethodOptions
 from uq_llm_integrations.methods.registry import find_method
 from uq_llm_integrations.records import Candidate, Request, Result
@@ -18,7 +18,7 @@ from uq_llm_integrations.strategies.adaptive import (
     is_unbeatable,
     sample_in_waves,
 )
-from uq_llm_integrations.strategies.answers import Answer, normalised_answer
+from uq_llm_integrations.strategies.answers import Answer, check_answer, normalised_answer
 from uq_llm_integrations.strategies.base import (
     Run,
     Strategy,
@@ -73,8 +73,17 @@ class BestOfN(Strategy):
     def __post_init__(self) -> None:
         check_count("n", self.n)
         if not isinstance(self.by, str):
-            raise ConfigurationError(f"by is {self.by!r}; it is a method's name or a vote's")
+            raise ConfigurationError(
+                f"by is {described(self.by)}; it is a method's name or a vote's"
+            )
+        if not isinstance(self.method, str | None):
+            raise ConfigurationError(f"method is {described(self.method)}; it is a method's name")
+        if not isinstance(self.settle, bool):
+            raise ConfigurationError(
+                f"settle is {described(self.settle)}; allowed are True and False"
+            )
         check_orders(self._method)
+        check_answer(self.answer)
         check_number("power", self.power)
         if self.wave is not None:
             check_count("wave", self.wave)

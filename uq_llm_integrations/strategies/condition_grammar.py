@@ -6,7 +6,7 @@ One pass over the tokens, each of which is read once.
 import re
 from collections.abc import Callable, Sequence
 
-from uq_llm_integrations.errors import ConfigurationError
+from uq_llm_integrations.errors import ConfigurationError, described
 from uq_llm_integrations.strategies.conditions import MOST_LEVELS, And, Condition, Or
 
 MOST_CHARACTERS = 20_000
@@ -32,7 +32,7 @@ def read_condition(text: str, comparison: Comparing) -> Condition:
     reader = _Reader(text, comparison)
     condition = reader.alternatives(0)
     if reader.next is not None:
-        raise reader.error(f"{reader.next!r} is one too many")
+        raise reader.error(f"{described(reader.next)} is one too many")
     return condition
 
 
@@ -90,7 +90,7 @@ class _Reader:
             self._place += 1
         text = "".join(self._tokens[start : self._place]).strip()
         if not text:
-            raise self.error(f"a comparison is missing before {self.next or 'the end'!r}")
+            raise self.error(f"a comparison is missing before {described(self.next or 'the end')}")
         return self._comparison(text)
 
     def _has(self, token: str) -> bool:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 
-from uq_llm_integrations.errors import ConfigurationError, UncertaintyError, reason
+from uq_llm_integrations.errors import ConfigurationError, UncertaintyError, described, reason
 from uq_llm_integrations.strategies import quantities
 from uq_llm_integrations.strategies.condition_grammar import read_condition, shown
 from uq_llm_integrations.strategies.conditions import (
@@ -43,7 +43,9 @@ def as_condition(value: Condition | str) -> Condition:
     if isinstance(value, Condition):
         return value
     if not isinstance(value, str):
-        raise ConfigurationError(f"{value!r} is no condition; allowed are conditions and text")
+        raise ConfigurationError(
+            f"{described(value)} is no condition; allowed are conditions and text"
+        )
     return parse_condition(value)
 
 

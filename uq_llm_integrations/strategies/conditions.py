@@ -19,7 +19,7 @@ from itertools import product
 from typing import ClassVar, Literal, NamedTuple, Protocol
 
 from uq_llm_integrations.backends.base import Capabilities
-from uq_llm_integrations.errors import ConfigurationError, InvalidRequestError
+from uq_llm_integrations.errors import ConfigurationError, InvalidRequestError, described
 from uq_llm_integrations.methods.options import MethodOptions
 from uq_llm_integrations.methods.registry import check_available, find_method
 from uq_llm_integrations.records import NOT_REQUESTED, Result, Score, TokenTrace
@@ -135,8 +135,8 @@ class Condition(ABC):
         missing = [name for name, one in scores.items() if one.reason == NOT_REQUESTED]
         if missing:
             raise InvalidRequestError(
-                f"the condition {self!r} needs {', '.join(missing)}, which the model did not "
-                f"compute; add to its methods: methods={missing!r}"
+                f"the condition {described(self)} needs {', '.join(missing)}, which the model did "
+                f"not compute; add to its methods: methods={missing!r}"
             )
         return self(scored) is not False
 
@@ -165,7 +165,8 @@ class Comparison(Condition):
         is_number = isinstance(self.threshold, int | float) and not isinstance(self.threshold, bool)
         if not is_number or not (is_finite(self.threshold) or abs(self.threshold) == math.inf):
             raise ConfigurationError(
-                f"the threshold of {self.quantity!r} is {self.threshold!r}; it must be a number"
+                f"the threshold of {self.quantity!r} is {described(self.threshold)}; "
+                "it must be a number"
             )
 
     def __call__(self, scored: Scored) -> bool | None:
@@ -230,13 +231,13 @@ class _Composed(Condition):
     def __init__(self, *parts: Condition) -> None:
         for part in parts:
             if not isinstance(part, Condition):
-                raise ConfigurationError(f"{part!r} is not a condition")
+                raise ConfigurationError(f"{described(part)} is not a condition")
         self.parts = tuple(self._flat(parts))
         self._check_size()
         if not any(map(_can_hold, self.clauses(negated=False))):
-            raise ConfigurationError(f"{self!r} can never hold")
+            raise ConfigurationError(f"{described(self)} can never hold")
         if not any(map(_can_hold, self.clauses(negated=True))):
-            raise ConfigurationError(f"{self!r} always holds")
+            raise ConfigurationError(f"{described(self)} always holds")
 
     def _check_size(self) -> None:
         size = _size(self)
@@ -340,7 +341,7 @@ def check_condition(
     """Raise ConfigurationError for a condition that can never be decided there."""
     check_available((*condition.methods, *condition.token_methods), capabilities, options)
     if condition.needs_samples and samples < 2:
-        raise ConfigurationError(f"{condition!r} compares samples, but there is only one")
+        raise ConfigurationError(f"{described(condition)} compares samples, but there is only one")
 
 
 def _holds(value: float, operator: Operator, threshold: float) -> bool:

@@ -8,12 +8,12 @@ from typing import Literal
 
 import numpy as np
 
-from uq_llm_integrations.errors import ConfigurationError, suggestion
+from uq_llm_integrations.errors import ConfigurationError, described, suggestion
 from uq_llm_integrations.methods.registry import find_method
 from uq_llm_integrations.methods.scoring import token_values
 from uq_llm_integrations.plain_data import read_text
 from uq_llm_integrations.records import Floats, Result
-from uq_llm_integrations.strategies.answers import Answer, normalised_answer
+from uq_llm_integrations.strategies.answers import Answer, check_answer, normalised_answer
 from uq_llm_integrations.strategies.conditions import Interval, Quantity, Scored, score_of
 
 
@@ -74,7 +74,9 @@ class token_window(Quantity):  # noqa: N801  # reads as a word in conditions
                 "methods such as entropy and mean_nll"
             )
         if self.size is not None and (type(self.size) is not int or self.size < 1):
-            raise ConfigurationError(f"the window has {self.size!r} tokens; it needs at least 1")
+            raise ConfigurationError(
+                f"the window has {described(self.size)} tokens; it needs at least 1"
+            )
 
     @property
     def token_methods(self) -> tuple[str, ...]:
@@ -154,6 +156,9 @@ class agreement(Quantity):  # noqa: N801  # reads as a word in conditions
     answer: Answer = normalised_answer
     needs_samples = True
 
+    def __post_init__(self) -> None:
+        check_answer(self.answer)
+
     def __call__(self, scored: Scored) -> Interval | None:
         """Count the equal answers."""
         if not isinstance(scored, Result) or not scored.candidate.is_whole:
@@ -176,6 +181,11 @@ def load_threshold(path: str | Path, name: str) -> float:
     Example:
         uncertain = score("entropy") > load_threshold("calibration.json", "entropy")
     """
+    if not isinstance(path, str | Path) or not isinstance(name, str):
+        wrong = name if isinstance(path, str | Path) else path
+        raise ConfigurationError(
+            f"a threshold is read by a path and a name, and {described(wrong)} is none"
+        )
     try:
         thresholds = json.loads(read_text(path))["thresholds"]
         value = thresholds[name]
@@ -185,8 +195,10 @@ def load_threshold(path: str | Path, name: str) -> float:
         if error.args == ("thresholds",):
             raise ConfigurationError(f"{path} has no 'thresholds'") from error
         near = suggestion(name, thresholds)
-        raise ConfigurationError(f"{path} has no threshold {name!r}{near}") from error
+        raise ConfigurationError(f"{path} has no threshold {described(name)}{near}") from error
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not is_number or not abs(value) < math.inf:
-        raise ConfigurationError(f"the threshold {name!r} in {path} is {value!r}, not a number")
+        raise ConfigurationError(
+            f"the threshold {described(name)} in {path} is {described(value)}, not a number"
+        )
     return float(value)

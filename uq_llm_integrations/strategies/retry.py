@@ -12,7 +12,12 @@ from tenacity.stop import StopBaseT
 from tenacity.wait import WaitBaseT
 
 from uq_llm_integrations.backends.base import Backend, Capabilities
-from uq_llm_integrations.errors import ConfigurationError, HighUncertaintyError, UncertaintyError
+from uq_llm_integrations.errors import (
+    ConfigurationError,
+    HighUncertaintyError,
+    UncertaintyError,
+    described,
+)
 from uq_llm_integrations.identity import NO_PART
 from uq_llm_integrations.methods.options import MethodOptions
 from uq_llm_integrations.records import Decision, Request, Result, Usage
@@ -20,6 +25,7 @@ from uq_llm_integrations.strategies.base import (
     Run,
     Strategy,
     check_count,
+    check_function,
     check_number,
     check_run,
     check_strategy,
@@ -61,10 +67,18 @@ class Retry(Strategy):
         check_strategy(self.strategy)
         object.__setattr__(self, "when", as_condition(self.when))
         check_count("attempts", self.attempts)
+        for name in ("stop", "wait", "before", "after", "before_sleep"):
+            check_function(name, getattr(self, name))
+        if not isinstance(self.last_resort, Backend | None):
+            raise ConfigurationError(
+                f"last_resort is {described(self.last_resort)}; it must be a backend"
+            )
         given = self.temperatures
         given = (given,) if isinstance(given, int | float) else given
         if not isinstance(given, list | tuple):
-            raise ConfigurationError(f"temperatures is {given!r}; it must be a tuple of numbers")
+            raise ConfigurationError(
+                f"temperatures is {described(given)}; it must be a tuple of numbers"
+            )
         object.__setattr__(self, "temperatures", tuple(given))
         for value in self.temperatures:
             check_number("a temperature", value)
@@ -175,6 +189,8 @@ class RetryErrors(Strategy):
     def __post_init__(self) -> None:
         check_strategy(self.strategy)
         check_count("attempts", self.attempts)
+        check_function("stop", self.stop)
+        check_function("wait", self.wait)
 
     async def __call__(self, run: Run) -> Result:
         """Run the strategy until it does not fail."""

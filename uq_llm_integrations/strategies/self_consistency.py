@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pydantic.json_schema import SkipJsonSchema
 
 from uq_llm_integrations.backends.base import Capabilities
-from uq_llm_integrations.errors import ConfigurationError
+from uq_llm_integrations.errors import ConfigurationError, described
 from uq_llm_integrations.methods.options import MethodOptions
 from uq_llm_integrations.records import Candidate, Request, Result, SampleMonitor
 from uq_llm_integrations.strategies.adaptive import (
@@ -15,7 +15,7 @@ from uq_llm_integrations.strategies.adaptive import (
     sample_in_waves,
     settled_monitor,
 )
-from uq_llm_integrations.strategies.answers import Answer, normalised_answer
+from uq_llm_integrations.strategies.answers import Answer, check_answer, normalised_answer
 from uq_llm_integrations.strategies.base import Run, Strategy, check_count, check_many, check_orders
 from uq_llm_integrations.strategies.results import (
     by_votes,
@@ -56,15 +56,21 @@ class SelfConsistency(Strategy):
         check_count("n", self.n)
         check_count("wave", self.wave)
         check_orders(self.method)
+        check_answer(self.answer)
         for name, share in (("settle", self.settle), ("give_up", self.give_up)):
             if not isinstance(share, int | float | None):
-                raise ConfigurationError(f"{name} is {share!r}; it must be a number or None")
+                raise ConfigurationError(
+                    f"{name} is {described(share)}; it must be a number or None"
+                )
         if self.settle is not None and not 0.5 < self.settle <= 1.0:
             raise ConfigurationError(
-                f"settle is {self.settle!r}; allowed are None and numbers above 0.5, up to 1"
+                f"settle is {described(self.settle)}; allowed are None and numbers above 0.5, up "
+                "to 1"
             )
         if self.give_up is not None and not 0.0 < self.give_up < 1.0:
-            raise ConfigurationError(f"give_up is {self.give_up!r}; it is a share between 0 and 1")
+            raise ConfigurationError(
+                f"give_up is {described(self.give_up)}; it is a share between 0 and 1"
+            )
         if self.give_up is not None and self.settle is None:
             raise ConfigurationError("settle=None takes all samples at once: nothing to give up")
 

@@ -9,7 +9,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from uq_llm_integrations.backends.base import Capabilities
 from uq_llm_integrations.backends.capabilities import most_tokens
-from uq_llm_integrations.errors import ConfigurationError, UncertaintyError
+from uq_llm_integrations.errors import ConfigurationError, UncertaintyError, described
 from uq_llm_integrations.methods.options import MethodOptions
 from uq_llm_integrations.records import Candidate, Decision, Request, Result, SamplingEnd
 from uq_llm_integrations.strategies.adaptive import numbered
@@ -18,6 +18,7 @@ from uq_llm_integrations.strategies.base import (
     Run,
     Strategy,
     check_count,
+    check_function,
     check_many,
     check_orders,
 )
@@ -57,17 +58,26 @@ class Boundary:
     def __post_init__(self) -> None:
         for name, given in (("strings", self.strings), ("thinking", self.thinking or ())):
             if not isinstance(given, list | tuple):
-                raise ConfigurationError(f"{name} is {given!r}; it must be a tuple of strings")
+                raise ConfigurationError(
+                    f"{name} is {described(given)}; it must be a tuple of strings"
+                )
         if not isinstance(self.pattern, str | None):
-            raise ConfigurationError(f"pattern is {self.pattern!r}; it must be a text")
+            raise ConfigurationError(f"pattern is {described(self.pattern)}; it must be a text")
         if not all(isinstance(s, str) and s for s in self.stop_strings):
             raise ConfigurationError("a boundary string is empty; it would end every step at once")
+        if len(self.thinking or ()) not in (0, 2):
+            raise ConfigurationError(
+                f"thinking is {described(self.thinking)}; it must be two markers"
+            )
         if self.max_tokens is not None:
             check_count("max_tokens of a step", self.max_tokens)
+        check_function("test", self.test)
         if not (self.stop_strings or self.pattern or self.max_tokens or self.test):
             raise ConfigurationError("a boundary needs a string, a pattern, max_tokens or a test")
         if self._regex is not None and self._regex.search("") is not None:
-            raise ConfigurationError(f"the pattern {self.pattern!r} matches no text at all")
+            raise ConfigurationError(
+                f"the pattern {described(self.pattern)} matches no text at all"
+            )
 
     @property
     def stop_strings(self) -> tuple[str, ...]:
@@ -105,7 +115,9 @@ class Boundary:
         try:
             return re.compile(self.pattern) if self.pattern else None
         except re.error as error:
-            raise ConfigurationError(f"the pattern {self.pattern!r} is wrong: {error}") from error
+            raise ConfigurationError(
+                f"the pattern {described(self.pattern)} is wrong: {error}"
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -137,6 +149,10 @@ class Stepwise(Strategy):
     def __post_init__(self) -> None:
         check_count("n", self.n)
         check_orders(self.by)
+        if not isinstance(self.boundary, Boundary):
+            raise ConfigurationError(
+                f"boundary is {described(self.boundary)}; it must be a Boundary"
+            )
         if self.branch_when is not None:
             object.__setattr__(self, "branch_when", as_condition(self.branch_when))
         if self.max_steps is not None:

@@ -25,6 +25,7 @@ from uq_llm_integrations.strategies.base import (
     Generation,
     Run,
     Strategy,
+    check_function,
     check_grammar,
     completed,
 )  # fmt: skip  # a list of names
@@ -70,6 +71,7 @@ async def stream_strategy(
     capabilities = run.backend.capabilities
     check_stream(strategy, run.request, capabilities, run.methods, run.options, condition)
     check_grammar(strategy, run.request)
+    check_function("on_closed", run.on_closed)
     stream = _one_piece
     if strategy.can_stream:
         stream = _step_pieces if strategy.takes_steps else _token_pieces

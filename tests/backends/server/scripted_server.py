@@ -339,6 +339,8 @@ def _refusal(body) -> str | None:
         return f"token_id(s) contain out-of-vocab token ids. Vocabulary size: {SIZE}"
     if (body.get("logprobs") or 0) > SIZE:
         return "Requested sample logprobs, which is greater than max allowed: 20"
+    if body.get("temperature") == 0 and body.get("n", 1) > 1:
+        return "n must be 1 when using greedy sampling"
     if body.get("max_tokens", 0) > 4096:
         return "max_tokens=9 cannot be greater than max_model_len=4096. Please request fewer"
     return None

@@ -91,7 +91,7 @@ async def check_memory(backend, server, first: int, then: int) -> None:
         grown = held() - before
     finally:
         tracemalloc.stop()
-    assert grown < 200 * then
+    assert grown < 100_000 + 50 * then  # caches of the standard library, and next to nothing each
 
 
 async def abort(backend, server, count: int) -> None:

@@ -277,6 +277,23 @@ def test_rows_of_other_tokens_and_rows_that_are_no_numbers_are_damage(serve, con
         assert found.text == "Paris" and why in found.trace.damage
 
 
+def test_an_answer_to_another_prompt_is_refused(serve, connect):
+    server = serve(["Paris"])
+
+    def change(body: dict) -> dict:
+        body["choices"][0]["prompt_token_ids"] = [1, 2, 3]
+        return body
+
+    server.always = Fault(change=change)
+    backend = connect(server)
+    with pytest.raises(EngineError, match="another prompt"):
+        backend.run(backend.generate(Request(PROMPT)))
+    with pytest.raises(EngineError, match="another prompt"):
+        list(backend.iterate(backend.stream(Request(PROMPT))))
+    (scored,) = backend.run(backend.score_all(PROMPT, [(65,)]))
+    assert "another prompt" in scored.trace.damage
+
+
 def test_an_answer_that_is_not_exact_says_why(serve, connect):
     server = serve(["Paris"])
 

@@ -1,6 +1,7 @@
 """Servers without the plugin, and routers that pass on two routes only."""
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -152,6 +153,9 @@ def test_tools_stay_in_the_prompt_behind_a_router(serve, connect):
     (body,) = server.bodies("/v1/chat/completions")
     assert body["tools"] == [tool] and body["tool_choice"] == "none"
     assert body["chat_template_kwargs"] == {"think": False}
+    assert "allow_special_tokens" not in body
+    backend.run(backend.encode_chat(replace(given, allow_special_tokens=True)))
+    assert server.bodies("/v1/chat/completions")[1]["allow_special_tokens"] is True
 
 
 def test_a_server_that_says_no_length_needs_max_tokens(serve, connect, monkeypatch):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from uq_llm_integrations import ConfigurationError
 from uq_llm_integrations.backends.server.routing import LOAD, Servers, prefix_key
 
-KEYS = [prefix_key((number, number * 7)) for number in range(2000)]
+KEYS = [prefix_key((number, number * 7)) for number in range(600)]
 
 
 def urls(count: int) -> list[str]:
@@ -60,6 +60,19 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+def test_a_pause_grows_with_failures_in_a_row_and_not_with_those_at_once():
+    clock = Clock()
+    servers = Servers(urls(1), clock)
+    (server,) = servers.all
+    pauses = []
+    for _ in range(9):
+        for _ in range(50):
+            servers.note_failure(server, None)
+        pauses.append(server.away_until - clock.now)
+        clock.now = server.away_until
+    assert pauses == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0]
 
 
 @given(st.integers(1, 60))

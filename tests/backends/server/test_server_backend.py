@@ -51,6 +51,16 @@ def test_samples_that_nothing_ends_early_are_one_request(serve, connect):
     assert (body["n"], body["seed"], body["prompt"]) == (3, 7, list(PROMPT))
 
 
+@pytest.mark.parametrize("temperature", [0, 1e-6])
+def test_greedy_samples_are_requests_of_their_own(serve, connect, temperature):
+    server = serve(["Paris"])
+    backend = connect(server)
+    request = Request(PROMPT, n=2, sampling={"temperature": temperature})
+    found = backend.run(backend.generate(request))  # vLLM refuses n=2 in one of them
+    assert [one.text for one in found] == ["Paris"] * 2
+    assert [body["n"] for body in server.bodies()] == [1, 1]
+
+
 def test_samples_that_are_watched_have_a_seed_and_a_stream_each(serve, connect):
     server = serve(["Paris", "Lyon"])
     backend = connect(server)

@@ -32,6 +32,7 @@ from uq_llm_integrations.errors import (
     ConfigurationError,
     EmptyPromptError,
     InvalidRequestError,
+    described,
     suggestion,
 )
 from uq_llm_integrations.records import (
@@ -43,7 +44,8 @@ from uq_llm_integrations.records import (
     StreamPiece,
     TokenTrace,
 )
-from uq_llm_integrations.secret_values import sealed, without_secrets
+from uq_llm_integrations.secret_names import sealed
+from uq_llm_integrations.secret_values import without_secrets
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -310,5 +312,5 @@ def _check_names(from_pretrained: Iterable[str]) -> None:
     for name in from_pretrained:
         if get_close_matches(name, own, n=1, cutoff=0.8):
             raise ConfigurationError(
-                f"HuggingFaceBackend has no argument {name!r}{suggestion(name, own)}"
+                f"HuggingFaceBackend has no argument {described(name)}{suggestion(name, own)}"
             )

@@ -19,6 +19,7 @@ from uq_llm_integrations.errors import (
     EngineStartError,
     MissingDependencyError,
     ModelNotFoundError,
+    described,
     reason,
 )
 from uq_llm_integrations.identity import NO_PART
@@ -62,14 +63,16 @@ class ModelOptions:
     def __post_init__(self) -> None:
         if self.quantization is not None and self.quantization not in QUANTIZATIONS:
             raise ConfigurationError(
-                f"quantization is {self.quantization!r}; allowed are None, 'int8' and 'int4'"
+                f"quantization is {described(self.quantization)}; allowed are None, 'int8' and "
+                "'int4'"
             )
         if self.quantization and find_spec("bitsandbytes") is None:
             raise MissingDependencyError("bitsandbytes", "hf")
         share = self.gpu_memory_utilization
         if share is not None and not (isinstance(share, int | float) and 0 < share <= 1):
             raise ConfigurationError(
-                f"gpu_memory_utilization is {share!r}; allowed are fractions above 0 and up to 1"
+                f"gpu_memory_utilization is {described(share)}; allowed are fractions above 0 and "
+                "up to 1"
             )
         for own, foreign in (("quantization", "quantization_config"), ("device", "device_map")):
             if getattr(self, own) and foreign in self.others:
@@ -187,9 +190,13 @@ def _loading(path: str) -> Iterator[None]:
     except (ConfigurationError, EngineStartError):
         raise
     except OSError as error:
-        raise ModelNotFoundError(f"the model {path!r} cannot be loaded: {reason(error)}") from error
+        raise ModelNotFoundError(
+            f"the model {described(path)} cannot be loaded: {reason(error)}"
+        ) from error
     except Exception as error:
-        raise EngineStartError(f"the model {path!r} did not load: {reason(error)}") from error
+        raise EngineStartError(
+            f"the model {described(path)} did not load: {reason(error)}"
+        ) from error
 
 
 def _quantization(name: str, device: str) -> BitsAndBytesConfig:

@@ -13,7 +13,7 @@ from uq_llm_integrations.backends.sampling_values import check_sampling
 from uq_llm_integrations.backends.token_statistics import empty_trace, join_traces
 from uq_llm_integrations.backends.token_texts import IncrementalText
 from uq_llm_integrations.errors import EngineError, InvalidRequestError
-from uq_llm_integrations.records import Candidate, EarlyStop, Request, TokenTrace
+from uq_llm_integrations.records import Candidate, Request, StopRule, TokenTrace
 
 # Below this vLLM takes a temperature as 0.
 _LOWEST_TEMPERATURE = 1e-5
@@ -192,7 +192,7 @@ def _check_values(values: Mapping[str, Any]) -> None:
             raise InvalidRequestError(f"{name} is 0; it must be more")
 
 
-def _uncertainty(trace: TokenTrace, rule: EarlyStop) -> float:
+def _uncertainty(trace: TokenTrace, rule: StopRule) -> float:
     assert trace.entropy is not None
     assert trace.mean_logprob is not None and trace.support is not None
     if rule.statistic == "entropy":

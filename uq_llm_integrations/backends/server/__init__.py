@@ -1,1 +1,1 @@
-"""Servers of vLLM, reached over HTTP: one, or many that serve the same model."""
+"""Servers of vLLM: one or many, reached over HTTP, and the start of one."""

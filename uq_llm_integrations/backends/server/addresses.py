@@ -8,8 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from uq_llm_integrations.backends.sampling_values import described
-from uq_llm_integrations.errors import ConfigurationError
+from uq_llm_integrations.errors import ConfigurationError, described
 
 _OWN_HEADERS = frozenset({"authorization", "content-length", "content-type", "host"})
 

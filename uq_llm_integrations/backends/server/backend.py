@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from uq_llm_integrations.backends.base import Backend, Capabilities
 from uq_llm_integrations.backends.capabilities import MAX_N, check_limits, check_request
 from uq_llm_integrations.backends.event_loop import LoopThread
-from uq_llm_integrations.backends.sampling_values import described, token_ids
+from uq_llm_integrations.backends.sampling_values import token_ids
 from uq_llm_integrations.backends.server.addresses import sealed_headers, sealed_key, server_urls
 from uq_llm_integrations.backends.server.encoding import Encoding
 from uq_llm_integrations.backends.server.fleet import Limits
@@ -23,7 +23,7 @@ from uq_llm_integrations.backends.server.requests import check_for_server
 from uq_llm_integrations.backends.server.teacher_forcing import Scoring
 from uq_llm_integrations.backends.streams import closed_at_end, stream_of
 from uq_llm_integrations.backends.unicode_text import check_conversation, checked_text
-from uq_llm_integrations.errors import ConfigurationError, EmptyPromptError
+from uq_llm_integrations.errors import ConfigurationError, EmptyPromptError, described
 from uq_llm_integrations.records import (
     Candidate,
     Conversation,

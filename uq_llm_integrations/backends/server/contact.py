@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
-from uq_llm_integrations.backends.sampling_values import described
 from uq_llm_integrations.backends.server.wire import Answer
 from uq_llm_integrations.backends.token_statistics import COLUMNS
-from uq_llm_integrations.errors import ConfigurationError, EngineError, ModelNotFoundError
+from uq_llm_integrations.errors import (
+    ConfigurationError,
+    EngineError,
+    ModelNotFoundError,
+    described,
+)
 
 VERSION = 1
 """Of the contract between this client and the plugin."""
+
+VERSIONS = "package_version", "vllm_version"
+"""What may be another one once a server has come back."""
 
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
 UQ = "/v1/uq"
@@ -212,13 +219,13 @@ def _why_inexact(found: Mapping[str, Any]) -> str | None:
     return str(found.get("reason") or "the server gave no reason")[:600]
 
 
-def check_alike(met: Sequence[tuple[str, Facts]]) -> None:
+def check_alike(met: Sequence[tuple[str, Facts]], *, but: Collection[str] = ()) -> None:
     """Raise ConfigurationError where servers differ, with their addresses and in what."""
     for url, facts in met[1:]:
         first_url, first = met[0]
         for one in fields(Facts):
             ours, theirs = getattr(first, one.name), getattr(facts, one.name)
-            if ours != theirs and one.name != "block_size":
+            if ours != theirs and one.name not in {"block_size", *but}:
                 raise ConfigurationError(
                     f"the servers differ in {one.name}: {first_url} has {ours!r} and {url} has "
                     f"{theirs!r}; all of them must serve the same"

@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from uq_llm_integrations.backends.content_blocks import plain_messages
-from uq_llm_integrations.backends.sampling_values import described
 from uq_llm_integrations.backends.server.contact import UQ, Facts
 from uq_llm_integrations.backends.server.fleet import Fleet
 from uq_llm_integrations.backends.server.wire import Json
-from uq_llm_integrations.errors import EngineError, InvalidRequestError
+from uq_llm_integrations.errors import EngineError, InvalidRequestError, described
 from uq_llm_integrations.records import Conversation
 
 T = TypeVar("T")

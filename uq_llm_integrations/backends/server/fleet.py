@@ -10,18 +10,16 @@ from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TypeVar
 
-from uq_llm_integrations.backends.server.contact import Contact, Facts, check_alike
+from uq_llm_integrations.backends.server.contact import VERSIONS, Contact, Facts, check_alike
 from uq_llm_integrations.backends.server.http_errors import ElsewhereError
 from uq_llm_integrations.backends.server.routing import Server, Servers
 from uq_llm_integrations.backends.server.wire import Answer, Json, Wire
 from uq_llm_integrations.backends.streams import close_stream
 from uq_llm_integrations.errors import (
-    ConfigurationError,
     EngineBusyError,
     EngineDeadError,
     EngineTimeoutError,
     InvalidRequestError,
-    UncertaintyError,
     reason,
 )
 
@@ -29,10 +27,9 @@ T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
-_ROUNDS = 5
-"""How often a call waits, at most, for servers that said when to come back."""
-
-_LEAST_WAIT = 0.05
+_LEAST_WAIT, _LONGEST_WAIT = 0.05, 10.0
+"""Seconds that a call waits at least, the first time and later on, for servers that said when to
+come back; twice as long each time."""
 
 _WAITING = 16
 """How many times `max_in_flight` may wait for their turn."""
@@ -94,15 +91,14 @@ class Fleet:
 
     async def met(self) -> Facts:
         """Return what all servers serve, after the first contact with those that can be reached."""
-        async with self._meeting:
-            if self.facts is None:
-                self.facts = await self._meet_all()
+        if self.facts is None:
+            async with self._meeting:
+                self.facts = self.facts or await self._meet_all()
         return self.facts
 
     async def _meet_all(self) -> Facts:
         meetings = (self._meet(one) for one in self.servers.all)
-        async with _in_time_at(_now() + self.limits.deadline, "no server answered"):
-            outcomes = await asyncio.gather(*meetings, return_exceptions=True)
+        outcomes = await asyncio.gather(*meetings, return_exceptions=True)
         for one in outcomes:
             if isinstance(one, BaseException) and not isinstance(one, ElsewhereError):
                 raise one
@@ -125,15 +121,23 @@ class Fleet:
 
         contact = Contact(server.url, ask, self._wire.refuse, self._model)
         try:
-            server.facts = await contact.facts(only_completions=self._only_completions)
+            async with asyncio.timeout(self.limits.first_token_timeout):
+                facts = await contact.facts(only_completions=self._only_completions)
         except ElsewhereError as failure:
             self.servers.note_failure(server, failure.retry_after)
             raise
-        try:
-            check_alike([(one.url, one.facts) for one in self.servers.all if one.facts])
-        except ConfigurationError:
-            server.facts = None
-            raise
+        except TimeoutError:
+            self.servers.note_failure(server, None)
+            raise ElsewhereError(EngineTimeoutError(f"{server.url} does not answer")) from None
+        self._check(server, facts)
+        server.facts = facts
+
+    def _check(self, server: Server, facts: Facts) -> None:
+        """Compare a server with all others, and with what was served at the first contact."""
+        others = [(one.url, one.facts) for one in self.servers.all if one.facts]
+        check_alike([*others, (server.url, facts)])
+        if self.facts is not None:  # a server may be renewed, and still serve the same
+            check_alike([("before it", self.facts), (server.url, facts)], but=VERSIONS)
 
     async def answer(
         self, path: str, body: Mapping[str, object], key: bytes = b"", *, waits: bool = True
@@ -174,7 +178,7 @@ class Fleet:
     async def _somewhere(
         self, key: bytes, ends: float, attempt: Callable[[Server], Awaitable[T]]
     ) -> T:
-        tried: dict[Server, UncertaintyError] = {}
+        tried: dict[Server, ElsewhereError] = {}
         rounds = 0
         while True:
             server = self.servers.pick(key, tried)
@@ -186,7 +190,7 @@ class Fleet:
             try:
                 return await self._attempt(server, attempt)
             except ElsewhereError as failure:
-                tried[server] = failure.error
+                tried[server] = failure
 
     async def _attempt(self, server: Server, attempt: Callable[[Server], Awaitable[T]]) -> T:
         server.in_flight += 1
@@ -196,24 +200,25 @@ class Fleet:
             found = await attempt(server)
         except ElsewhereError as failure:
             self.servers.note_failure(server, failure.retry_after)
+            if not isinstance(failure.error, EngineBusyError):
+                server.facts = None  # it may come back as another one
             raise
         finally:
             server.in_flight -= 1
         self.servers.note_success(server)
         return found
 
-    async def _wait(
-        self, tried: Mapping[Server, UncertaintyError], ends: float, rounds: int
-    ) -> None:
+    async def _wait(self, tried: Mapping[Server, ElsewhereError], ends: float, rounds: int) -> None:
         """Wait for the first server that said when to come back, or raise why there is none."""
-        wait = self.servers.wait_seconds()
-        if wait is None or rounds > _ROUNDS or _now() + wait >= ends:
-            if tried:
-                raise next(iter(tried.values()))
-            if wait is None:
-                raise EngineDeadError("all servers are draining, so that none takes a request")
-            raise EngineBusyError(f"all servers are busy for {wait:.0f} s, as they said")
-        await asyncio.sleep(max(wait, _LEAST_WAIT))
+        errors, due = [one.error for one in tried.values()], self.servers.wait_seconds()
+        if due is None and all(one.retry_after is None for one in tried.values()):
+            nobody = EngineDeadError("all servers are draining, so that none takes a request")
+            raise next(iter(errors), nobody)
+        wait = max(due or 0.0, min(_LEAST_WAIT * 2.0 ** min(rounds, 10), _LONGEST_WAIT))
+        if _now() + wait >= ends:
+            busy = EngineBusyError(f"all servers are busy for {wait:.0f} s, as they said")
+            raise next(iter(errors), busy)
+        await asyncio.sleep(wait)
 
 
 class _Opened:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from uq_llm_integrations.backends.base import kept_candidates
 from uq_llm_integrations.backends.event_loop import cancel
@@ -26,6 +26,11 @@ from uq_llm_integrations.errors import (
 )
 from uq_llm_integrations.records import Candidate, Request, SampleMonitor, StreamPiece
 
+T = TypeVar("T")
+
+_LEAST_TEMPERATURE = 1e-5
+"""Below it vLLM samples greedily, and refuses to do so more than once in one request."""
+
 
 class Generation:
     """All samples of one request."""
@@ -45,6 +50,7 @@ class Generation:
         self._key = prefix_key(request.prompt_ids, facts.block_size)
         self._reader = Reader(
             facts,
+            request.prompt_ids,
             top_k(request.top_logprobs, facts),
             request.sampling.get("max_tokens"),
             grammar=bool(request.sampling.get("structured_outputs")),
@@ -52,20 +58,31 @@ class Generation:
 
     async def candidates(self) -> list[Candidate]:
         """Return one candidate a sample; one that failed has its error, unless all did."""
-        outcomes = await (self._watched() if self._is_watched else self._together())
+        n = self._request.n
+        if self._is_watched:
+            outcomes = await _gathered([self._candidate(i) for i in range(n)])
+        elif n == 1 or not self._is_greedy:
+            outcomes = await self._together(n)
+        else:
+            each = await _gathered([self._together(1, i) for i in range(n)])
+            outcomes = [one[0] if isinstance(one, list) else one for one in each]
         return kept_candidates(outcomes, self._request.prompt_ids, self._facts.size)
+
+    @property
+    def _is_greedy(self) -> bool:
+        temperature = self._request.sampling.get("temperature")
+        return temperature is not None and temperature < _LEAST_TEMPERATURE
 
     @property
     def _is_watched(self) -> bool:
         monitor, request = self._monitor, self._request
         return bool(request.until or request.early_stop or monitor.enough or monitor.hopeless)
 
-    async def _together(self) -> list[Candidate | BaseException]:
-        """Return all samples from one request, which computes the prompt once."""
-        n = self._request.n
+    async def _together(self, n: int, index: int = 0) -> list[Candidate | BaseException]:
+        """Return samples from one request, which computes the prompt once."""
         if (seed := self._request.sampling.get("seed")) is not None:
-            sampling_value("seed", seed + n - 1)
-        body = completion_body(self._request, self._facts, n=n)
+            sampling_value("seed", seed + index + n - 1)
+        body = completion_body(self._request, self._facts, n=n, index=index)
         answer = await self._fleet.answer(COMPLETIONS, body, self._key)
         parts = self._reader.parts(answer, dict.fromkeys(range(n), 0))
         if sorted(one.index for one in parts) != list(range(n)):
@@ -82,13 +99,6 @@ class Generation:
         sample.add(part)
         ending = Ending(part.finish_reason, len(part.token_ids), is_own=True)
         return await sample.candidate(ending, cached)
-
-    async def _watched(self) -> list[Candidate | BaseException]:
-        tasks = [asyncio.ensure_future(self._candidate(i)) for i in range(self._request.n)]
-        try:
-            return await asyncio.gather(*tasks, return_exceptions=True)
-        finally:
-            await cancel(tasks)
 
     async def _candidate(self, index: int) -> Candidate:
         pieces = self._pieces(index)
@@ -151,3 +161,12 @@ class Generation:
             self._finished.append(candidate)
             enough = self._monitor.enough
             self._is_enough = self._is_enough or bool(enough and enough(self._finished))
+
+
+async def _gathered(runs: Sequence[Coroutine[object, object, T]]) -> list[T | BaseException]:
+    """Return what each of some has come to, or its error; where this is cancelled, all are."""
+    tasks = [asyncio.ensure_future(one) for one in runs]
+    try:
+        return await asyncio.gather(*tasks, return_exceptions=True)
+    finally:
+        await cancel(tasks)

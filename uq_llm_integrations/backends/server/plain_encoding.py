@@ -66,11 +66,6 @@ class PlainEncoding:
                     f"a message has {next(iter(named))!r}, which this server without the uq_llm "
                     "plugin would read as a control token; leave it out, or allow special tokens"
                 )
-        if conversation.allow_special_tokens and self._is_safe:
-            raise InvalidRequestError(
-                "allow_special_tokens is True; behind routes='completions' names of control "
-                "tokens are always text"
-            )
         return await self._routes.chat_ids(conversation)
 
     async def decode(self, token_ids: Sequence[int]) -> str:

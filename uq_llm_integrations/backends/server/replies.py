@@ -16,11 +16,10 @@ from typing import Any
 import numpy as np
 
 from uq_llm_integrations.backends.row_checks import damaged_trace
-from uq_llm_integrations.backends.sampling_values import described
 from uq_llm_integrations.backends.server.contact import VERSION, Facts
 from uq_llm_integrations.backends.token_statistics import column, join_traces, read_rows
 from uq_llm_integrations.backends.token_table import TokenTable
-from uq_llm_integrations.errors import EngineError
+from uq_llm_integrations.errors import EngineError, described
 from uq_llm_integrations.records import Floats, TokenTrace
 
 Ids = tuple[int, ...]
@@ -48,6 +47,7 @@ class Reader:
     """Reads the choices of one request. `k` is how many log-probabilities it asked for, or None."""
 
     facts: Facts
+    prompt_ids: Ids
     k: int | None
     most_tokens: int | None
     grammar: bool = False
@@ -67,6 +67,7 @@ class Reader:
             )
         if not isinstance(text, str):
             raise EngineError(f"the server gave a text of type {type(text).__name__}")
+        check_prompt(choice, self.prompt_ids)
         found = self._token_ids(ids, first[index])
         finish, stop = choice.get("finish_reason"), choice.get("stop_reason")
         return Part(
@@ -115,6 +116,13 @@ class Reader:
         if rows is None:
             raise EngineError(why or "there are none")
         return TokenTable.of_rows(rows, ids)
+
+
+def check_prompt(choice: Mapping[str, Any], prompt_ids: Ids) -> None:
+    """Raise EngineError where a choice says that it is of another prompt."""
+    found = choice.get("prompt_token_ids")
+    if found is not None and found != list(prompt_ids):
+        raise EngineError("the server gave an answer to another prompt")
 
 
 def given_rows(found: object, ids: Ids, first: int) -> tuple[Floats | None, str | None]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from uq_llm_integrations.backends.sampling_values import described, sampling_value
+from uq_llm_integrations.backends.sampling_values import sampling_value
 from uq_llm_integrations.backends.server.contact import Facts
 from uq_llm_integrations.backends.server.grammar_requests import (
     server_options,
     structured_outputs,
 )
-from uq_llm_integrations.errors import InvalidRequestError
+from uq_llm_integrations.errors import InvalidRequestError, described
 from uq_llm_integrations.records import Request
 
 DEFAULTS: Mapping[str, object] = {

@@ -17,6 +17,9 @@ LOAD = 1.25
 BLOCK = 16
 """Tokens of a prompt that decide where it goes, unless the servers have another block size."""
 
+_LEAST_WAIT = 0.01
+"""Seconds that `Retry-After: 0` stands for."""
+
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
 """Seconds for which a server that failed once, or often in a row, is set aside."""
 
@@ -76,7 +79,9 @@ class Servers:
         """Set a server aside: for as long as it said, else the longer the more often it failed."""
         now = self._clock()
         if retry_after is not None:
-            server.busy_until = now + retry_after
+            server.busy_until = now + max(retry_after, _LEAST_WAIT)
+            return
+        if server.away_until > now:  # all that were under way fail with it, and count once
             return
         pause = _FIRST_PAUSE * 2.0 ** min(server.failures, 10)
         server.failures += 1

@@ -11,7 +11,7 @@ import numpy as np
 from uq_llm_integrations.backends.server.contact import Facts
 from uq_llm_integrations.backends.server.replies import Part, joined
 from uq_llm_integrations.backends.token_texts import TokenReader, read_texts
-from uq_llm_integrations.records import Candidate, EarlyStop, Request, StreamPiece, TokenTrace
+from uq_llm_integrations.records import Candidate, Request, StopRule, StreamPiece, TokenTrace
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Sample:
             cached_tokens=cached,
         )
 
-    def _add_totals(self, part: Part, rule: EarlyStop) -> None:
+    def _add_totals(self, part: Part, rule: StopRule) -> None:
         values = np.full(len(part.token_ids), math.nan)  # what is not known ends nothing
         trace = part.trace
         if rule.statistic == "entropy" and trace.entropy is not None:

@@ -13,6 +13,7 @@ from uq_llm_integrations.backends.server.fleet import Fleet
 from uq_llm_integrations.backends.server.replies import (
     Ids,
     cached_tokens,
+    check_prompt,
     given_rows,
     prompt_table,
     with_rows,
@@ -75,7 +76,7 @@ class Scoring:
 
     def _trace(self, choice: Mapping[str, Any], ids: Ids) -> TokenTrace:
         try:
-            self._check_prompt(choice, ids)
+            check_prompt(choice, (*self._prompt_ids, *ids))
             return self._table_trace(choice, ids)
         except (EngineError, ValueError, TypeError, KeyError, AttributeError) as error:
             why = str(error) or type(error).__name__
@@ -93,9 +94,3 @@ class Scoring:
         whole = (*self._prompt_ids, *ids)
         table = prompt_table(choice.get("prompt_logprobs"), whole, first, self._k, size)
         return (table if rows is None else with_rows(table, rows)).trace(size, rows, why)
-
-    def _check_prompt(self, choice: Mapping[str, Any], ids: Ids) -> None:
-        """Raise EngineError where the server has scored another text."""
-        found = choice.get("prompt_token_ids")
-        if found is not None and found != [*self._prompt_ids, *ids]:
-            raise EngineError("they belong to another prompt")

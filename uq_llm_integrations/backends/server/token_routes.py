@@ -72,6 +72,8 @@ class CompletionRoutes:
         body = {**chat_fields(conversation), "max_tokens": 1, "return_token_ids": True}
         if conversation.tools:
             body["tool_choice"] = "none"
+        if conversation.allow_special_tokens and self._facts.has_plugin:
+            body["allow_special_tokens"] = True
         answer = await self._ask(CHAT, body)
         return given_ids(answer.get("prompt_token_ids"), self._facts)
 

@@ -17,7 +17,7 @@ from uq_llm_integrations.backends.sampling_values import token_ids
 from uq_llm_integrations.backends.streams import closed_at_end, stream_of
 from uq_llm_integrations.backends.vllm.generation import Generation
 from uq_llm_integrations.backends.vllm.inspection import InspectionPass, why_no_activations
-from uq_llm_integrations.backends.vllm.launch import check_engine_arguments
+from uq_llm_integrations.backends.vllm.launch import check_engine_arguments, checked_values
 from uq_llm_integrations.backends.vllm.pool import POOL, engine_key
 from uq_llm_integrations.backends.vllm.process import EngineProcess
 from uq_llm_integrations.backends.vllm.requests import check_engine_limits
@@ -30,6 +30,7 @@ from uq_llm_integrations.errors import (
     EngineError,
     EngineLostError,
     EngineTimeoutError,
+    described,
 )
 from uq_llm_integrations.identity import Itself
 from uq_llm_integrations.records import (
@@ -40,7 +41,8 @@ from uq_llm_integrations.records import (
     SampleMonitor,
     StreamPiece,
 )
-from uq_llm_integrations.secret_values import sealed, without_secrets
+from uq_llm_integrations.secret_names import sealed
+from uq_llm_integrations.secret_values import without_secrets
 
 if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
@@ -112,7 +114,7 @@ class VLLMEngineBackend(TokenizerBackend):
             raise ConfigurationError("give either a model's name or a ready engine")
         if engine is not None and engine_args:
             raise ConfigurationError(f"a ready engine takes no engine arguments: {[*engine_args]}")
-        engine_args = sealed(engine_args)
+        engine_args = checked_values(sealed(engine_args))
         check_limits(max_n, deadline)
         _check_restarts(restart_engine)
         self._max_n, self._deadline, self._restarts = max_n, deadline, restart_engine
@@ -382,7 +384,9 @@ class VLLMEngineBackend(TokenizerBackend):
 
 def _check_restarts(value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ConfigurationError(f"restart_engine is {value!r}; allowed are whole numbers from 0")
+        raise ConfigurationError(
+            f"restart_engine is {described(value)}; allowed are whole numbers from 0"
+        )
 
 
 def _rebuilt(kind: type[B], model: str, arguments: Mapping[str, Any]) -> B:

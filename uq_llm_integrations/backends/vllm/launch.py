@@ -13,6 +13,8 @@ from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING
 
 from uq_llm_integrations.backends.reaches import check_unread_version
+from uq_llm_integrations.backends.sampling_values import Kind, whole
+from uq_llm_integrations.backends.server.serving.marks import without_plugin
 from uq_llm_integrations.backends.vllm import client_compat
 from uq_llm_integrations.backends.vllm.worker.protocol import (
     CHILD_MODULE,
@@ -22,8 +24,10 @@ from uq_llm_integrations.backends.vllm.worker.protocol import (
 from uq_llm_integrations.errors import (
     ConfigurationError,
     EngineStartError,
+    InvalidRequestError,
     MissingDependencyError,
     ModelNotFoundError,
+    described,
     reason,
     suggestion,
 )
@@ -54,7 +58,30 @@ def check_engine_arguments(arguments: Mapping[str, object]) -> None:
     for name in arguments:
         if name not in known:
             near = suggestion(name, known)
-            raise ConfigurationError(f"vLLM has no engine argument {name!r}{near}")
+            raise ConfigurationError(f"vLLM has no engine argument {described(name)}{near}")
+
+
+_VALUES: Mapping[str, Kind[object]] = {
+    "tensor_parallel_size": whole(1),
+    "pipeline_parallel_size": whole(1),
+    "data_parallel_size": whole(1),
+    "max_logprobs": whole(-1),
+}
+"""Arguments that are read here, too, before vLLM itself checks them."""
+
+
+def checked_values(arguments: Mapping[str, object]) -> dict[str, object]:
+    """Return arguments with exact values of those that are read before the engine starts.
+
+    Raises ConfigurationError for one that can never work.
+    """
+    try:
+        return {
+            name: _VALUES[name](name, value) if name in _VALUES else value
+            for name, value in arguments.items()
+        }
+    except InvalidRequestError as error:
+        raise ConfigurationError(str(error)) from None
 
 
 class SpawnedProcesses:
@@ -147,9 +174,17 @@ def start_async_llm(
 def _started(
     arguments: Mapping[str, object], spawned: SpawnedProcesses
 ) -> tuple[AsyncLLM, str | None]:
+    with _environment(without_plugin(os.environ)):
+        return _started_without_plugin(arguments, spawned)
+
+
+def _started_without_plugin(
+    arguments: Mapping[str, object], spawned: SpawnedProcesses
+) -> tuple[AsyncLLM, str | None]:
+    """Start an engine that the plugin for servers does not touch: it has a probe of its own."""
     config = _engine_config(arguments)
     why_no_probe = _install_probe(config)
-    with _environment(_worker_environment(config)), own_main_module(spawned), children_allowed():
+    with _environment(_environment_of(config)), own_main_module(spawned), children_allowed():
         try:
             engine = client_compat.start_async_llm(
                 config, disable_log_stats=bool(arguments.get("disable_log_stats", True))
@@ -233,17 +268,20 @@ def _why_no_probe(config: VllmConfig) -> str | None:
 
 
 def _engine_config(arguments: Mapping[str, object]) -> VllmConfig:
+    client_compat.engine_arguments_class()  # without vLLM, that says how it is installed
     check_engine_arguments(arguments)
     check_unread_version()
     try:
-        return client_compat.create_engine_config({**_platform_defaults(), **opened(arguments)})
+        return client_compat.create_engine_config({**platform_defaults(), **opened(arguments)})
     except OSError as error:
-        raise ModelNotFoundError(f"cannot load {arguments['model']!r}: {reason(error)}") from error
+        raise ModelNotFoundError(
+            f"cannot load {described(arguments['model'])}: {reason(error)}"
+        ) from error
     except (ValueError, TypeError, NotImplementedError) as error:
         raise ConfigurationError(f"vLLM refuses its engine arguments: {reason(error)}") from error
 
 
-def _platform_defaults() -> dict[str, object]:
+def platform_defaults() -> dict[str, object]:
     """Return engine arguments that keep vLLM alive on the CPU.
 
     With chunked prefill, a seeded request whose prompt is cut into chunks kills the engine: it
@@ -261,21 +299,23 @@ def _platform_defaults() -> dict[str, object]:
     return defaults
 
 
-def _worker_environment(config: VllmConfig) -> dict[str, str]:
-    """Return what the engine's processes need in their environment.
-
-    On the CPU vLLM keeps one core free for a server, which an embedded engine has not: on two cores
-    that is half of its speed. And it compiles a helper of its log-probabilities even with
-    `enforce_eager`, which takes seconds and a compiler; there, eager means eager.
-    """
-    environment = {"VLLM_WORKER_MULTIPROC_METHOD": "spawn"}
+def _environment_of(config: VllmConfig) -> dict[str, str]:
+    spawned = {"VLLM_WORKER_MULTIPROC_METHOD": "spawn"}
     if config.device_config.device_type != "cpu":
-        return environment
-    if RESERVED_CORES not in os.environ:
-        environment[RESERVED_CORES] = "0"
-    if config.model_config.enforce_eager:
-        environment["TORCHDYNAMO_DISABLE"] = "1"
-    return environment
+        return spawned
+    return spawned | cpu_environment(is_eager=config.model_config.enforce_eager)
+
+
+def cpu_environment(*, is_eager: bool) -> dict[str, str]:
+    """Return what an engine's processes need in their environment on the CPU.
+
+    vLLM keeps one core free there for a server, which an embedded engine has not, and which has
+    little to do: on two cores that is half of its speed. And it compiles a helper of its
+    log-probabilities even with `enforce_eager`, which takes seconds and a compiler; here, eager
+    means eager.
+    """
+    environment = {} if RESERVED_CORES in os.environ else {RESERVED_CORES: "0"}
+    return environment | ({"TORCHDYNAMO_DISABLE": "1"} if is_eager else {})
 
 
 @contextmanager

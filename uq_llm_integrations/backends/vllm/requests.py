@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from uq_llm_integrations.backends.capabilities import MASKING_PARAMETERS, PENALTIES
-from uq_llm_integrations.backends.sampling_values import described, sampling_value
+from uq_llm_integrations.backends.sampling_values import sampling_value
 from uq_llm_integrations.backends.vllm.grammar_schemas import (
     grammar_schema,
     is_served_by_xgrammar,
@@ -30,7 +30,7 @@ from uq_llm_integrations.backends.vllm.worker.protocol import (
     STOP_KEY,
     TOKENS_KEY,
 )
-from uq_llm_integrations.errors import InvalidRequestError, reason
+from uq_llm_integrations.errors import InvalidRequestError, described, reason
 from uq_llm_integrations.records import Request
 
 if TYPE_CHECKING:
@@ -94,7 +94,9 @@ def _own_values(request: Request, index: int) -> dict[str, Any]:
     if "seed" in values:
         values["seed"] = sampling_value("seed", values["seed"] + index)
     if taken := _KEYS & values.get("extra_args", {}).keys():
-        raise InvalidRequestError(f"extra_args has {min(taken)!r}, which only the backend may set")
+        raise InvalidRequestError(
+            f"extra_args has {described(min(taken))}, which only the backend may set"
+        )
     for name, read in _OPTIONS.items():
         if isinstance(values.get(name), Mapping):
             values[name] = _read(name, read, values[name])

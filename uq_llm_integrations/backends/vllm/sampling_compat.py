@@ -7,8 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from uq_llm_integrations.backends.reaches import reach
-from uq_llm_integrations.backends.sampling_values import described
-from uq_llm_integrations.errors import InvalidRequestError, reason
+from uq_llm_integrations.errors import InvalidRequestError, described, reason
 
 if TYPE_CHECKING:
     from vllm import SamplingParams

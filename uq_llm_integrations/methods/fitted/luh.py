@@ -27,6 +27,7 @@ from uq_llm_integrations.errors import (
     MethodUnavailableError,
     MissingDependencyError,
     ModelNotFoundError,
+    described,
     reason,
 )
 from uq_llm_integrations.records import Activations, Candidate, Floats, Inspection
@@ -126,7 +127,7 @@ class LuhHead:
         try:
             head = luh.AutoUncertaintyHead.from_pretrained(folder, base)
         except Exception as error:  # theirs, and so anything
-            why = f"cannot load the luh head {name!r}: {reason(error)}"
+            why = f"cannot load the luh head {described(name)}: {reason(error)}"
             raise ModelNotFoundError(why) from error
         return cls(name, head.to(device).eval(), _inspection(head), _top_logprobs(head))
 
@@ -147,7 +148,7 @@ class LuhHead:
             with torch.inference_mode():
                 logits = self._logits(candidate, seen, claims)
         except Exception as error:  # theirs, and so anything
-            why = f"the luh head {self.name!r} fails: {reason(error)}"
+            why = f"the luh head {described(self.name)} fails: {reason(error)}"
             raise ConfigurationError(why) from error
         found = torch.sigmoid(logits).double().cpu().numpy()
         if self.head.model_type == "claim":
@@ -264,7 +265,9 @@ def _folder(name: str, revision: str | None) -> str:
         # luh's own download has an argument that the hub's client no longer takes.
         return str(snapshot_download(name, revision=revision, allow_patterns=_FILES))
     except (OSError, ValueError) as error:
-        raise ModelNotFoundError(f"there is no luh head {name!r}: {reason(error)}") from error
+        raise ModelNotFoundError(
+            f"there is no luh head {described(name)}: {reason(error)}"
+        ) from error
 
 
 def _model_configuration(model: str) -> object:
@@ -273,7 +276,9 @@ def _model_configuration(model: str) -> object:
     try:
         return cast(object, AutoConfig.from_pretrained(model))
     except (OSError, ValueError) as error:
-        raise ModelNotFoundError(f"there is no model {model!r}: {reason(error)}") from error
+        raise ModelNotFoundError(
+            f"there is no model {described(model)}: {reason(error)}"
+        ) from error
 
 
 def _luh() -> ModuleType:

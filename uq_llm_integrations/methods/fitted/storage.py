@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from uq_llm_integrations.errors import ConfigurationError, MissingDependencyError, reason
+from uq_llm_integrations.errors import ConfigurationError, MissingDependencyError, described, reason
 from uq_llm_integrations.plain_data import read_text
 from uq_llm_integrations.records import Layer
 
@@ -82,6 +82,6 @@ def _check_description(
     fitted = description.get("model"), description.get("layer")
     if fitted != (model, layer):
         raise ConfigurationError(
-            f"this {kind} fit is of model {fitted[0]!r}, layer {fitted[1]}; "
-            f"it cannot score model {model!r}, layer {layer}"
+            f"this {kind} fit is of model {described(fitted[0])}, layer {fitted[1]}; "
+            f"it cannot score model {described(model)}, layer {layer}"
         )

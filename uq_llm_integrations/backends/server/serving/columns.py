@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from uq_llm_integrations.backends.server.serving.protocol import VALUES, WIDTH
+from uq_llm_integrations.backends.server.serving.marks import VALUES, WIDTH
 from uq_llm_integrations.backends.token_statistics import COLUMNS, SUMS
 from uq_llm_integrations.records import Floats, Integers
 

@@ -7,13 +7,18 @@ from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
-from uq_llm_integrations.backends.base import SampleMonitor
 from uq_llm_integrations.backends.capabilities import Capabilities
 from uq_llm_integrations.backends.codec import Tokenizer, TokenizerBackend
 from uq_llm_integrations.backends.control_tokens import ControlTokens
 from uq_llm_integrations.backends.event_loop import LoopThread
 from uq_llm_integrations.errors import InvalidRequestError, MethodUnavailableError
-from uq_llm_integrations.records import Candidate, Conversation, Request, StreamPiece
+from uq_llm_integrations.records import (
+    Candidate,
+    Conversation,
+    Request,
+    SampleMonitor,
+    StreamPiece,
+)
 
 T = TypeVar("T")
 

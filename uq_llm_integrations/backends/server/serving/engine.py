@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from uq_llm_integrations.backends.server.serving.columns import Columns, packed
-from uq_llm_integrations.backends.server.serving.protocol import WIDTH, read_mark
+from uq_llm_integrations.backends.server.serving.marks import WIDTH, read_mark
 
 if TYPE_CHECKING:
     import torch
@@ -67,10 +67,14 @@ def gathered(
             return gather(logprobs, count, token_ids)
         found = gather(logprobs, count - WIDTH, token_ids)
         return with_columns(found, logprobs, has_forbidden=False)
-    found = gather(logprobs, count, token_ids)
+    return with_wanted(step, gather(logprobs, count, token_ids), logprobs)
+
+
+def with_wanted(step: Step, found: LogprobsTensors, scores: torch.Tensor) -> LogprobsTensors:
+    """Return a step's log-probabilities with the columns, if they are wanted."""
     if not step.samples.is_wanted:
         return found
-    return with_columns(found, logprobs, has_forbidden=step.samples.has_forbidden)
+    return with_columns(found, scores, has_forbidden=step.samples.has_forbidden)
 
 
 def with_columns(

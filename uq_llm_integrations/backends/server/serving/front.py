@@ -7,14 +7,13 @@ from copy import copy
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from uq_llm_integrations.backends.server.serving.marks import MARK, WIDTH, read_mark
 from uq_llm_integrations.backends.server.serving.observed import (
     NOTHING,
     WHOLE_VOCABULARY,
-    Observed,
     RequestRows,
     without_columns,
 )
-from uq_llm_integrations.backends.server.serving.protocol import MARK, WIDTH, read_mark
 from uq_llm_integrations.backends.server.serving.request_fields import (
     Wish,
     read_wish,
@@ -23,7 +22,7 @@ from uq_llm_integrations.backends.server.serving.request_fields import (
 from uq_llm_integrations.errors import InvalidRequestError
 
 if TYPE_CHECKING:
-    from uq_llm_integrations.backends.server.serving.answers import Answers
+    from uq_llm_integrations.backends.server.serving.answer_fields import Answers
 
 ROWS = "uq_llm_rows"
 """The attribute under which vLLM's own objects carry rows from one place to the next."""
@@ -129,7 +128,7 @@ def merge_rows(output: Any, later: Any) -> None:
 
 def answers_of(request: Any, model: str) -> Answers | None:
     """Return what writes a request's answer, None where no statistics are wanted."""
-    from uq_llm_integrations.backends.server.serving.answers import Answers
+    from uq_llm_integrations.backends.server.serving.answer_fields import Answers
     from uq_llm_integrations.backends.server.serving.metrics import metrics_of
 
     wish = _wish(request)
@@ -180,9 +179,7 @@ def _see_chat(answers: Answers, result: Any, *, is_stream: bool) -> None:
         answers.see(output.index if is_stream else place, getattr(output, ROWS, None), None)
 
 
-def lines_of(
-    lines: AsyncGenerator[str, None], answers: Answers
-) -> AsyncGenerator[str, None]:
+def lines_of(lines: AsyncGenerator[str, None], answers: Answers) -> AsyncGenerator[str, None]:
     """Yield a stream's lines with the statistics in them."""
     from uq_llm_integrations.backends.server.serving.responses import with_statistics
 

@@ -14,7 +14,7 @@ from uq_llm_integrations.backends.server.serving.columns import (
     tokens_of,
     unknown_rows,
 )
-from uq_llm_integrations.backends.server.serving.protocol import WIDTH, Mark
+from uq_llm_integrations.backends.server.serving.marks import WIDTH, Mark
 from uq_llm_integrations.backends.token_statistics import COLUMNS
 from uq_llm_integrations.records import Floats
 

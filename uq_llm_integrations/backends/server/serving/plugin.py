@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from uq_llm_integrations.backends.server.serving.protocol import NAME, VARIABLE, is_switched_on
+from uq_llm_integrations.backends.server.serving.marks import NAME, VARIABLE, is_switched_on
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -26,9 +26,9 @@ def register() -> None:
     """
     if not is_switched_on(os.environ.get(VARIABLE)):
         return
-    from uq_llm_integrations.backends.server.serving import hooks
+    from uq_llm_integrations.backends.server.serving import installation
 
-    hooks.install(hooks.ENGINE)
+    installation.install(installation.Place.ENGINE)
 
 
 class ServingPlugin:
@@ -39,9 +39,9 @@ class ServingPlugin:
 
     def attach_router(self, app: FastAPI) -> None:
         """Put the hooks of the API server in place, and add the routes."""
-        from uq_llm_integrations.backends.server.serving import hooks, routes
+        from uq_llm_integrations.backends.server.serving import installation, routes
 
-        hooks.install(hooks.API_SERVER)
+        installation.install(installation.Place.API_SERVER)
         app.include_router(routes.router())
 
     async def init_state(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from uq_llm_integrations.backends.server.serving.protocol import (
+from uq_llm_integrations.backends.server.serving.marks import (
     MARK,
     NOTHING_SCORED,
 )

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic_core import from_json, to_json
 
-from uq_llm_integrations.backends.server.serving.answers import Answers, beside
+from uq_llm_integrations.backends.server.serving.answer_fields import Answers, beside
 
 T = TypeVar("T")
 
@@ -16,9 +16,7 @@ _DATA = "data: "
 _END = "\n\n"
 
 
-async def watched(
-    outputs: AsyncIterator[T], see: Callable[[T], None]
-) -> AsyncGenerator[T, None]:
+async def watched(outputs: AsyncIterator[T], see: Callable[[T], None]) -> AsyncGenerator[T, None]:
     """Yield the engine's outputs once `see` has seen them; closing this closes them."""
     try:
         async for one in outputs:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from uq_llm_integrations.backends.control_tokens import ControlTokens
 from uq_llm_integrations.backends.server.serving import conversations
-from uq_llm_integrations.backends.server.serving.protocol import VERSION
+from uq_llm_integrations.backends.server.serving.marks import VERSION
 from uq_llm_integrations.backends.token_statistics import COLUMNS
 from uq_llm_integrations.errors import InvalidRequestError, UncertaintyError, reason
 from uq_llm_integrations.records import Conversation

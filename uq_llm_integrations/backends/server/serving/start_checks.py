@@ -12,11 +12,9 @@ RUST_FRONT_END = "VLLM_USE_RUST_FRONTEND"
 
 def check_server(config: Any) -> None:
     """Raise ConfigurationError for a server with this VllmConfig, and say what must be changed."""
-    for why in (_why_not_raw(config), _why_sharded(config), _why_rust()):
+    for why in (_why_not_raw(config), _why_sharded(config), why_rust()):
         if why is not None:
-            raise ConfigurationError(
-                f"{why}; or start the server without uq_llm in VLLM_PLUGINS"
-            )
+            raise ConfigurationError(f"{why}; or start the server without uq_llm in VLLM_PLUGINS")
 
 
 def _why_not_raw(config: Any) -> str | None:
@@ -38,7 +36,8 @@ def _why_sharded(config: Any) -> str | None:
     )
 
 
-def _why_rust() -> str | None:
+def why_rust() -> str | None:
+    """Return why the environment's choice of a front end cannot have the plugin."""
     value = os.environ.get(RUST_FRONT_END, "").strip().lower()
     if value in ("", "0", "false"):
         return None

@@ -1,5 +1,6 @@
 """What the processes of a server, and its clients, agree upon."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 NAME = "uq_llm"
@@ -46,3 +47,16 @@ def read_mark(extra_args: object) -> Mark | None:
 def is_switched_on(plugins: str | None) -> bool:
     """Return whether the value of `VARIABLE` names the plugin; without one, vLLM loads them all."""
     return plugins is not None and NAME in plugins.split(",")
+
+
+def without_plugin(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return what is to be set for an engine that is no server's: other plugins stay.
+
+    Example:
+        >>> without_plugin({"VLLM_PLUGINS": "other,uq_llm"})
+        {'VLLM_PLUGINS': 'other'}
+    """
+    plugins = environment.get(VARIABLE)
+    if plugins is None or not is_switched_on(plugins):
+        return {}
+    return {VARIABLE: ",".join(one for one in plugins.split(",") if one != NAME)}

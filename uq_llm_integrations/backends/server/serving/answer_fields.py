@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from uq_llm_integrations.backends.server.serving.marks import VERSION
 from uq_llm_integrations.backends.server.serving.metrics import Metrics
 from uq_llm_integrations.backends.server.serving.observed import NOTHING, Observed
-from uq_llm_integrations.backends.server.serving.protocol import VERSION
 from uq_llm_integrations.backends.server.serving.request_fields import Wish
 from uq_llm_integrations.backends.token_statistics import COLUMNS, column, exact_statistics
 from uq_llm_integrations.records import Floats

@@ -1,0 +1,95 @@
+"""vLLM's own server, started by `uq-llm serve`."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("vllm")
+
+from uq_llm_integrations import UncertaintyModel, VLLMServerBackend
+from uq_llm_integrations.backends.server import vllm_program
+from uq_llm_integrations.backends.server.vllm_process import flags, is_given
+
+SOURCE = Path(__file__).parents[3]
+NAMES = ("dtype", "kv_cache_memory_bytes", "enable_chunked_prefill", "enforce_eager")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ([], []),
+        (["--dtype", "bfloat16", "--port", "8001"], ["dtype"]),
+        (["--kv-cache-memory-bytes=1G"], ["kv_cache_memory_bytes"]),
+        (["--no-enable-chunked-prefill"], ["enable_chunked_prefill"]),
+        (["--enable_chunked_prefill", "--enforce-eager"], ["enable_chunked_prefill", NAMES[-1]]),
+        (["--no-enforce-eager"], ["enforce_eager"]),
+    ],
+)
+def test_what_the_user_has_given_is_known(given, expected):
+    parsed = vllm_program.parsed(["org/name", *given])
+    assert [name for name in NAMES if is_given(parsed, name, given)] == expected
+
+
+def test_arguments_become_flags_that_vllm_reads():
+    arguments = {"dtype": "float32", "enable_chunked_prefill": False, "enforce_eager": True}
+    parsed = vllm_program.parsed(["org/name", *flags(arguments)])
+    assert arguments.items() <= vars(parsed).items()
+
+
+def test_an_unknown_flag_is_named(capsys):
+    with pytest.raises(SystemExit) as raised:
+        vllm_program.parsed(["org/name", "--no-such-flag", "3"])
+    assert raised.value.code == 2 and "--no-such-flag" in capsys.readouterr().err
+
+
+@pytest.fixture
+def plugin_folder(tmp_path):
+    """A folder on the path with the entry points, for environments without an installation."""
+    folder = tmp_path / "uq_llm_tested-0.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: uq-llm-tested\nVersion: 0\n")
+    points = tomllib.loads((SOURCE / "pyproject.toml").read_text())["project"]["entry-points"]
+    lines = [
+        f"[{group}]\n{name} = {one}" for group in points for name, one in points[group].items()
+    ]
+    (folder / "entry_points.txt").write_text("\n".join(lines))
+    return tmp_path
+
+
+@pytest.mark.engine
+@pytest.mark.subprocess
+def test_it_serves_until_a_signal_ends_it(plugin_folder):
+    with socket.create_server(("127.0.0.1", 0)) as one:
+        port = one.getsockname()[1]
+    arguments = ["--port", str(port), "--enforce-eager", "--max-model-len", "512"]
+    program = "from uq_llm_integrations.cli import app; app()"
+    server = subprocess.Popen(
+        [sys.executable, "-c", program, "serve", "smollm2", *arguments],
+        env={**os.environ, "PYTHONPATH": f"{SOURCE}:{plugin_folder}"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with server:
+        try:
+            assert server.stderr
+            seen = []
+            for line in server.stderr:
+                seen.append(line)
+                if line.startswith("uq-llm: smollm2 is served at"):
+                    break
+            assert server.poll() is None, "".join(seen)
+            with VLLMServerBackend(f"http://127.0.0.1:{port}", model="smollm2") as client:
+                model = UncertaintyModel(client, chat_template=True, temperature=0, max_tokens=16)
+                result = model.generate("What is the capital of France?")
+            assert "Paris" in result.text and result.candidate.trace.is_exact
+            server.send_signal(signal.SIGTERM)
+            server.stderr.read()
+            assert server.wait(60) == 0
+        finally:
+            server.kill()
