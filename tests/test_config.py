@@ -10,6 +10,7 @@ from uq_llm_integrations import (
     Abstain,
     BestOfN,
     Boundary,
+    ChatHybridUncertainty,
     ChatVLLMUncertainty,
     Classifier,
     Configuration,
@@ -114,6 +115,20 @@ def test_a_file_names_servers(tmp_path):
         stepwise = {"type": "stepwise"} if one is VLLMStepGenerator else {"type": "single"}
         source = load_mapping(path) | {"strategy": stepwise}
         assert one.from_config(source).model.backend == expected
+
+
+def test_an_address_says_that_servers_are_meant():
+    backend = Configuration.read({"generator": {"base_url": "http://one"}}).generator.backend()
+    assert backend == VLLMServerBackend("http://one")
+
+
+def test_a_hybrid_chat_has_the_key_of_its_servers():
+    given = {"model": "org/name", "mode": "resident", "api_key": "key"}
+    for server in ({"vllm": {"base_url": "http://one"}}, {"base_url": "http://one"}):
+        for kind in (ChatHybridUncertainty, HybridUncertaintyLLM):
+            served = VLLMServerBackend("http://one", model="org/name", api_key="key")
+            expected = HybridBackend(served, HuggingFaceBackend("org/name"))
+            assert kind(**given, **server).backend == expected
 
 
 def test_servers_generate_for_a_hybrid():

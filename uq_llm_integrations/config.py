@@ -121,7 +121,9 @@ class HybridGenerator(BaseModel):
 
 
 def _with_type(value: object) -> object:
-    return {"type": "vllm", **value} if isinstance(value, Mapping) else value
+    if not isinstance(value, Mapping):
+        return value
+    return {"type": "vllm_server" if "base_url" in value else "vllm", **value}
 
 
 Generator = Annotated[

@@ -94,6 +94,8 @@ class ModelFace(Settings):
                 raise ConfigurationError(unknown_option(name, cls.model_fields))
         # Tools that save an object by its public attributes give these back, too.
         derived = {"generator_type": cls.generator_type, "model_name": own.get("model")}
+        if own.get("base_url") and not own.get("model"):  # the servers said what the name is
+            derived["model_name"] = other.get("model_name")
         other = {k: v for k, v in other.items() if k not in derived or v != derived[k]}
         return {**own, "engine_args": {**(own.get("engine_args") or {}), **other}}
 
@@ -330,6 +332,8 @@ class HybridFace(ModelFace):
 
     def _new_backend(self) -> Backend:
         engine = self.vllm | self.engine_args
+        if "base_url" in engine and (key := getattr(self, "api_key", None)):
+            engine = {"api_key": key, **engine}  # of the chat class, where it is a field
         model = _named(self.model)
         return hybrid_backend(model, self.mode, engine, self.huggingface, max_n=self.max_n)
 

@@ -150,11 +150,14 @@ def is_plain(value):
 
 
 @pytest.mark.filterwarnings("ignore:Accessing the 'model_:DeprecationWarning")
-def test_an_object_is_rebuilt_of_its_plain_attributes_as_uqlm_does():
+@pytest.mark.parametrize(
+    "given", [{"model": "smollm2", "max_model_len": 64}, {"base_url": "http://one"}]
+)
+def test_an_object_is_rebuilt_of_its_plain_attributes_as_uqlm_does(given):
     plain = {
         name: one for name, one in OPTIONS.items() if name in ("n", "top_p", "stop", "methods")
     }
-    chat = ChatVLLMUncertainty(model="smollm2", max_model_len=64, temperature=0.5, **plain)
+    chat = ChatVLLMUncertainty(**given, temperature=0.5, **plain)
     left = {"config_specs", "lc_attributes", "lc_secrets", "model_config", "disable_streaming"}
     left.add("model_computed_fields")
     names = {name for name in dir(chat) if not name.startswith("_")} - left

@@ -11,7 +11,6 @@ pytestmark = pytest.mark.engine
 IDS = {"id", "created", "system_fingerprint"}
 
 CHAT = {"messages": [{"role": "user", "content": "What is the capital of France?"}]}
-TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
 BODIES = [
     ("completions", {"prompt": "The capital of France is"}),
     ("completions", {"prompt": ["A", "B"], "n": 2, "temperature": 1.0, "seed": 3}),
@@ -21,14 +20,6 @@ BODIES = [
     ("completions", {"prompt": "The", "max_tokens": -1}),
     ("chat/completions", {**CHAT, "logprobs": True, "top_logprobs": 5}),
     ("chat/completions", {**CHAT, "n": 2, "temperature": 0.8, "seed": 1}),
-    (
-        "chat/completions",
-        {
-            **CHAT,
-            "tools": [TOOL],
-            "tool_choice": {"type": "function", "function": {"name": "look"}},
-        },
-    ),
     ("chat/completions", {"messages": []}),
 ]
 SIZES = {"temperature": 0, "max_tokens": 5}
