@@ -24,6 +24,5 @@ def test_no_file_is_named_like_another_but_in_parallel_rooms():
     twice = {name: sorted(rooms) for name, rooms in names.items() if len(rooms) > 1}
     assert twice.pop("base") == ["backends", "methods", "strategies"]
     parallel = [{"huggingface", "server", "vllm"}, {"langchain", "llama_index"}]
-    parallel.append({"serving", "worker"})  # what runs in vLLM's own processes
     apart = [name for name, rooms in twice.items() if not any({*rooms} <= one for one in parallel)]
     assert apart == []

@@ -3,6 +3,8 @@
 import asyncio
 import gc
 import os
+import subprocess
+import sys
 import tracemalloc
 
 import pytest
@@ -114,3 +116,33 @@ async def abort(backend, server, count: int) -> None:
 def held() -> int:
     gc.collect()
     return tracemalloc.get_traced_memory()[0]
+
+
+LEFT_OPEN = """
+import gc
+from tests.backends.server.scripted_server import ScriptedServer
+from uq_llm_integrations import Request, VLLMServerBackend
+
+server = ScriptedServer(["Paris"])
+
+def begin():
+    backend = VLLMServerBackend(server.url)
+    pieces = backend.iterate(backend.stream(Request((65,))))
+    return next(pieces), pieces, backend
+
+begin()
+gc.collect()
+print(begin()[0].text)
+kept = begin()
+"""
+
+
+@pytest.mark.subprocess
+def test_a_program_that_leaves_streams_open_ends_in_silence():
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-W", "error::ResourceWarning", "-c", LEFT_OPEN],
+        capture_output=True,
+        text=True,
+    )
+    said = [one for one in done.stderr.splitlines() if one.startswith(("Task", "an error", "Res"))]
+    assert (done.stdout, said) == ("P\n", []), done.stderr

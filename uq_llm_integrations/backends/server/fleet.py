@@ -6,15 +6,16 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
 from uq_llm_integrations.backends.server.contact import VERSIONS, Contact, Facts, check_alike
 from uq_llm_integrations.backends.server.http_errors import ElsewhereError
 from uq_llm_integrations.backends.server.routing import Server, Servers
+from uq_llm_integrations.backends.server.turns import Turns
 from uq_llm_integrations.backends.server.wire import Answer, Json, Wire
-from uq_llm_integrations.backends.streams import close_stream
+from uq_llm_integrations.backends.streams import closed_at_end
 from uq_llm_integrations.errors import (
     EngineBusyError,
     EngineDeadError,
@@ -31,8 +32,8 @@ _LEAST_WAIT, _LONGEST_WAIT = 0.05, 10.0
 """Seconds that a call waits at least, the first time and later on, for servers that said when to
 come back; twice as long each time."""
 
-_WAITING = 16
-"""How many times `max_in_flight` may wait for their turn."""
+_LAST_TURNS = 5
+"""Of the loop, in which the generators within httpx end that were dropped."""
 
 
 @dataclass(frozen=True)
@@ -45,38 +46,6 @@ class Limits:
     max_in_flight: int
 
 
-class Turns:
-    """A place for so many calls; the others wait in their order."""
-
-    def __init__(self, most: int) -> None:
-        self._most, self._waiting = most, 0
-        self._free = asyncio.Semaphore(most)
-
-    @asynccontextmanager
-    async def taken(self, ends: float) -> AsyncGenerator[None, None]:
-        """Hold a place; EngineBusyError where there is none in time."""
-        if self._waiting >= _WAITING * self._most:
-            raise EngineBusyError(
-                f"{self._most} requests are in flight and {self._waiting} wait; "
-                "allowed by max_in_flight are no more"
-            )
-        self._waiting += 1
-        try:
-            async with asyncio.timeout_at(ends):
-                await self._free.acquire()
-        except TimeoutError:
-            raise EngineBusyError(
-                f"{self._most} requests, as many as max_in_flight allows, were in flight for all "
-                "of the deadline"
-            ) from None
-        finally:
-            self._waiting -= 1
-        try:
-            yield
-        finally:
-            self._free.release()
-
-
 class Fleet:
     """All servers of a backend, on one event loop."""
 
@@ -87,6 +56,7 @@ class Fleet:
         self._model, self._only_completions = model, routes == "completions"
         self._turns = Turns(limits.max_in_flight)
         self._meeting = asyncio.Lock()
+        self._streams: set[_Opened] = set()
         self.facts: Facts | None = None
 
     async def met(self) -> Facts:
@@ -151,9 +121,14 @@ class Fleet:
         async def whole(server: Server) -> Json:
             return await self._wire.answer(server.url, path, content)
 
-        turn = self._turns.taken(ends) if waits else nullcontext()
-        async with turn, _in_time_at(ends, "no answer within the deadline"):
-            return await self._somewhere(key, ends, whole)
+        if waits:
+            await self._turns.take(ends)
+        try:
+            async with _in_time_at(ends, "no answer within the deadline"):
+                return await self._somewhere(key, ends, whole)
+        finally:
+            if waits:
+                self._turns.give_back()
 
     async def events(
         self, path: str, body: Mapping[str, object], key: bytes
@@ -166,14 +141,27 @@ class Fleet:
             await stream.open(min(_now() + self.limits.first_token_timeout, ends))
             return stream
 
-        async with self._turns.taken(ends):
+        stream: _Opened | None = None
+        await self._turns.take(ends)
+        try:
             async with _in_time_at(ends, "no answer within the deadline"):
                 stream = await self._somewhere(key, ends, opened)
-            try:
-                while (event := await stream.next(ends)) is not None:
-                    yield event
-            finally:
+            self._streams.add(stream)
+            while (event := await stream.next(ends)) is not None:
+                yield event
+        finally:
+            self._turns.give_back()
+            if stream is not None:
+                self._streams.discard(stream)
                 await stream.close()
+
+    async def close(self) -> None:
+        """End all streams and connections, before the loop ends and would end them in any order."""
+        while self._streams:
+            await self._streams.pop().close()
+        await self._wire.client.aclose()
+        for _ in range(_LAST_TURNS):
+            await asyncio.sleep(0)
 
     async def _somewhere(
         self, key: bytes, ends: float, attempt: Callable[[Server], Awaitable[T]]
@@ -225,8 +213,9 @@ class _Opened:
     """A stream of one server whose first token has come."""
 
     def __init__(self, server: Server, events: AsyncGenerator[Json, None]) -> None:
-        self._server, self._events = server, events
+        self._server, self._events = server, closed_at_end(events)
         self._first: Json | None = None
+        self._is_open = True
         server.in_flight += 1
 
     async def open(self, ends: float) -> None:
@@ -252,8 +241,10 @@ class _Opened:
             raise EngineDeadError(f"the stream broke: {failure.error}") from None
 
     async def close(self) -> None:
-        self._server.in_flight -= 1
-        await close_stream(self._events)
+        is_open, self._is_open = self._is_open, False
+        if is_open:
+            self._server.in_flight -= 1
+            await self._events.aclose()
 
 
 def _has_tokens(event: Json) -> bool:

@@ -13,7 +13,7 @@ from importlib.metadata import entry_points
 from importlib.util import find_spec
 from typing import NoReturn
 
-from uq_llm_integrations.backends.server.serving.protocol import NAME, VARIABLE
+from uq_llm_integrations.backends.server.serving.marks import NAME, VARIABLE
 from uq_llm_integrations.backends.server.serving.start_checks import why_rust
 from uq_llm_integrations.checkpoints import resolve_model
 from uq_llm_integrations.errors import ConfigurationError, EngineStartError, MissingDependencyError

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
@@ -19,9 +18,6 @@ from uq_llm_integrations.backends.server.plain_encoding import PlainEncoding
 from uq_llm_integrations.backends.server.routing import Servers
 from uq_llm_integrations.backends.server.token_routes import CompletionRoutes, TokenizeRoutes
 from uq_llm_integrations.backends.server.wire import Wire
-
-if TYPE_CHECKING:
-    import httpx
 
 _EXIT_SECONDS = 2.0
 
@@ -68,10 +64,10 @@ class Link(Shared):
         """Return the servers; on the loop."""
         if self._fleet is None:
             wire = Wire(request_headers(self._api_key, self._headers), self._limits.connect_timeout)
-            keeper = asyncio.ensure_future(_closed_at_end(wire.client))
+            self._fleet = Fleet(self.servers, wire, self._limits, self._model, routes=self._routes)
+            keeper = asyncio.ensure_future(_closed_at_end(self._fleet))
             _keepers.add(keeper)
             keeper.add_done_callback(_keepers.discard)
-            self._fleet = Fleet(self.servers, wire, self._limits, self._model, routes=self._routes)
         return self._fleet
 
     async def encoding(self) -> Encoding:
@@ -102,9 +98,9 @@ class Link(Shared):
             loop.stop(_EXIT_SECONDS)
 
 
-async def _closed_at_end(client: httpx.AsyncClient) -> None:
+async def _closed_at_end(fleet: Fleet) -> None:
     """Close the connections where the loop ends, which cancels this."""
     try:
         await asyncio.get_running_loop().create_future()
     finally:
-        await client.aclose()
+        await fleet.close()

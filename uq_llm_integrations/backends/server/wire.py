@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from dataclasses import dataclass
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from uq_llm_integrations.backends.server.http_errors import (
@@ -98,18 +99,8 @@ class Wire:
                         self._raise(*stated)
                     yield body
 
-    @asynccontextmanager
-    async def _response(
-        self, url: str, path: str, content: bytes | None
-    ) -> AsyncGenerator[httpx.Response, None]:
-        method = "GET" if content is None else "POST"
-        with _translated(url):
-            request = self.client.build_request(method, url + path, content=content)
-            response = await self.client.send(request, stream=True)
-            try:
-                yield response
-            finally:
-                await response.aclose()
+    def _response(self, url: str, path: str, content: bytes | None) -> _Exchange:
+        return _Exchange(self.client, url, path, content)
 
     def refuse(self, url: str, answer: Answer) -> NoReturn:
         """Raise the error of an answer that is none."""
@@ -127,6 +118,39 @@ class Wire:
         for secret in self._secrets:
             text = text.replace(secret, "**********")
         return text
+
+
+class _Exchange(AbstractAsyncContextManager["httpx.Response"]):
+    """One request, and its response until this is left; httpx's errors become ours.
+
+    No generator: a loop closes at its end all generators that it knows of at once, the one that
+    this is within, too.
+    """
+
+    def __init__(
+        self, client: httpx.AsyncClient, url: str, path: str, content: bytes | None
+    ) -> None:
+        self._client, self._url, self._path, self._content = client, url, path, content
+        self._response: httpx.Response
+
+    async def __aenter__(self) -> httpx.Response:
+        method = "GET" if self._content is None else "POST"
+        with _translated(self._url):
+            url = self._url + self._path
+            request = self._client.build_request(method, url, content=self._content)
+            self._response = await self._client.send(request, stream=True)
+        return self._response
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        with _translated(self._url):
+            await self._response.aclose()
+            if isinstance(error, Exception):
+                raise error
 
 
 def _secrets(headers: Mapping[str, str]) -> list[str]:

@@ -25,6 +25,9 @@ T = TypeVar("T")
 ALLOWS_SPECIAL_TOKENS: ContextVar[bool] = ContextVar("allows_special_tokens", default=False)
 """Whether names of control tokens in the messages of this request are these tokens."""
 
+TOOLS: ContextVar[Sequence[Mapping[str, Any]] | None] = ContextVar("tools", default=None)
+"""The tools of this request as its body has them; vLLM adds fields, and orders them anew."""
+
 _OF_VLLM = {"add_generation_prompt", "continue_final_message", "tokenize", "tools", "return_dict"}
 
 
@@ -96,11 +99,19 @@ def conversation_of(
         values["chat_template"] = chat_template
     return Conversation(
         tuple(dict(one) for one in messages),
-        tuple(template.get("tools") or ()),
+        _tools(template.get("tools") or ()),
         values,
         continues=continues,
         allow_special_tokens=ALLOWS_SPECIAL_TOKENS.get(),
     )
+
+
+def _tools(rendered: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
+    """Return the tools that are to be rendered as the caller has written them."""
+    written = TOOLS.get()
+    if written is not None and len(written) == len(rendered):
+        return tuple(written)
+    return tuple(rendered)
 
 
 async def encoded(codec: Codec, conversation: Conversation) -> list[int]:

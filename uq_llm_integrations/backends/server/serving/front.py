@@ -46,6 +46,17 @@ def mark(request: Any) -> str | None:
     return None
 
 
+async def keep_tools(request: Any, raw_request: Any) -> None:
+    """Keep the tools of a chat as its body has them."""
+    from uq_llm_integrations.backends.server.serving.conversations import TOOLS
+
+    tools = None
+    if raw_request is not None and getattr(request, "tools", None):
+        body = await raw_request.json()  # it has been read before, and is kept
+        tools = body.get("tools")
+    TOOLS.set(tools)
+
+
 def _wish(request: Any) -> Wish | None:
     if hasattr(request, "messages"):
         refuse_scoring(request.model_extra)

@@ -275,6 +275,7 @@ async def bodies(original: Hook, self: Any, request: Any, raw_request: Any = Non
     """Read the plugin's fields of a body, and mark the request."""
     if (refusal := front.mark(request)) is not None:
         return self.create_error_response(refusal)
+    await front.keep_tools(request, raw_request)
     return await original(self, request, raw_request)
 
 

@@ -10,6 +10,7 @@ from enum import Enum
 from typing import Any
 
 from uq_llm_integrations.backends.reaches import VLLM_READ_IN, Reach
+from uq_llm_integrations.errors import EngineStartError
 
 Hook = Callable[..., Any]
 """What is called in place of a function of vLLM's, which is its first argument."""
@@ -49,6 +50,9 @@ def install(place: Place) -> None:
     """
     for one in all_hooks():
         one.verify()
+    for hooks in _hooks.values():
+        for target, function in hooks:
+            _owner(target, function)
     for target, function in _hooks[place]:
         _replace(target, function)
 
@@ -59,10 +63,25 @@ def all_hooks() -> list[Reach]:
     return list(_reaches)
 
 
-def _replace(target: str, function: Hook) -> None:
+def _owner(target: str, function: Hook) -> tuple[Any, str]:
+    """Return what has a function, and the function's name; it must be there by itself."""
     module, _, path = target.partition(":")
     *owners, name = path.split(".")
-    owner: Any = functools.reduce(getattr, owners, importlib.import_module(module))
+    try:
+        owner: Any = functools.reduce(getattr, owners, importlib.import_module(module))
+        inspect.getattr_static(owner, name)
+    except (ImportError, AttributeError) as error:
+        from vllm import __version__
+
+        raise EngineStartError(
+            f"vllm {__version__} is not as the hook {function.__name__} needs it: {target} has "
+            f"moved ({error}); it was read in {', '.join(VLLM_READ_IN)}"
+        ) from error
+    return owner, name
+
+
+def _replace(target: str, function: Hook) -> None:
+    owner, name = _owner(target, function)
     found = inspect.getattr_static(owner, name)
     is_wrapped = isinstance(found, staticmethod | classmethod)
     original = found.__func__ if is_wrapped else found
