@@ -4,8 +4,10 @@ import asyncio
 from collections import Counter
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from tests.backends.server.scripted_server import Fault
+from tests.backends.server.scripted_server import Fault, ScriptedServer
 from tests.conftest import eventually
 from uq_llm_integrations import (
     ConfigurationError,
@@ -16,6 +18,7 @@ from uq_llm_integrations import (
     InvalidRequestError,
     Request,
     UncertaintyError,
+    VLLMServerBackend,
 )
 
 PROMPT = tuple(b"The capital of France is")
@@ -145,6 +148,50 @@ def test_one_of_two_killed_under_load_loses_and_doubles_nothing(serve, connect):
         return servers[0].counts["answers"] > before
 
     backend.run(eventually(is_back))
+
+
+@pytest.fixture(scope="module")
+def pair():
+    """Two servers and one backend for all examples."""
+    with (
+        ScriptedServer(["Paris"]) as one,
+        ScriptedServer(["Paris"]) as other,
+        VLLMServerBackend([one.url, other.url]) as backend,
+    ):
+        yield one, other, backend
+
+
+FAULTS = [
+    Fault(),
+    Fault(status=429),
+    Fault(status=500),
+    Fault(status=503, headers={"Retry-After": "0"}),
+    Fault(drop_at=0),
+    Fault(drop_at=3),
+    Fault(body=b'{"choices": ['),
+]
+
+
+@given(st.lists(st.lists(st.sampled_from(FAULTS), max_size=4), min_size=2, max_size=2))
+@settings(max_examples=40)
+def test_whatever_fails_an_answer_is_whole_or_an_error(pair, faults):
+    *servers, backend = pair
+    for server, some in zip(servers, faults, strict=True):
+        server.faults = list(some)
+
+    async def streamed(ids) -> str:
+        return "".join([piece.text async for piece in backend.stream(Request(ids))])
+
+    async def whole(ids) -> str:
+        return (await backend.generate(Request(ids)))[0].text
+
+    async def all_of_them() -> list:
+        runs = [run(tuple(b"%16d" % n)) for n in range(3) for run in (whole, streamed)]
+        return await asyncio.gather(*runs, return_exceptions=True)
+
+    for found in backend.run(all_of_them()):
+        assert found == "Paris" or isinstance(found, UncertaintyError)
+    assert all(one.in_flight == 0 for one in backend._link.servers.all)
 
 
 def test_retry_after_is_kept_to(serve, connect):

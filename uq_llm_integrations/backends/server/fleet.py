@@ -12,8 +12,8 @@ from typing import TypeVar
 
 from uq_llm_integrations.backends.server.contact import VERSIONS, Contact, Facts, check_alike
 from uq_llm_integrations.backends.server.http_errors import ElsewhereError
+from uq_llm_integrations.backends.server.request_queue import RequestQueue
 from uq_llm_integrations.backends.server.routing import Server, Servers
-from uq_llm_integrations.backends.server.turns import Turns
 from uq_llm_integrations.backends.server.wire import Answer, Json, Wire
 from uq_llm_integrations.backends.streams import closed_at_end
 from uq_llm_integrations.errors import (
@@ -54,7 +54,7 @@ class Fleet:
     ) -> None:
         self.servers, self._wire, self.limits = servers, wire, limits
         self._model, self._only_completions = model, routes == "completions"
-        self._turns = Turns(limits.max_in_flight)
+        self._queue = RequestQueue(limits.max_in_flight)
         self._meeting = asyncio.Lock()
         self._streams: set[_Opened] = set()
         self.facts: Facts | None = None
@@ -122,13 +122,13 @@ class Fleet:
             return await self._wire.answer(server.url, path, content)
 
         if waits:
-            await self._turns.take(ends)
+            await self._queue.take(ends)
         try:
             async with _in_time_at(ends, "no answer within the deadline"):
                 return await self._somewhere(key, ends, whole)
         finally:
             if waits:
-                self._turns.give_back()
+                self._queue.give_back()
 
     async def events(
         self, path: str, body: Mapping[str, object], key: bytes
@@ -142,7 +142,7 @@ class Fleet:
             return stream
 
         stream: _Opened | None = None
-        await self._turns.take(ends)
+        await self._queue.take(ends)
         try:
             async with _in_time_at(ends, "no answer within the deadline"):
                 stream = await self._somewhere(key, ends, opened)
@@ -150,7 +150,7 @@ class Fleet:
             while (event := await stream.next(ends)) is not None:
                 yield event
         finally:
-            self._turns.give_back()
+            self._queue.give_back()
             if stream is not None:
                 self._streams.discard(stream)
                 await stream.close()

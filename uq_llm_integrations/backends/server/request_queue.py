@@ -10,7 +10,7 @@ _WAITING = 16
 """How many times `max_in_flight` may wait for their turn."""
 
 
-class Turns:
+class RequestQueue:
     """A place for so many calls; the others wait in their order."""
 
     def __init__(self, most: int) -> None:
