@@ -63,9 +63,7 @@ def both_servers(flags: tuple[str, ...] = FLAGS) -> Iterator[dict[str, VLLMServe
         servers = {}
         for name, plugins in (("plugin", "uq_llm"), ("plain", None)):
             (room / name).mkdir()
-            server = vllm_server(
-                room / name, plugins=plugins, flags=flags, environment=ENVIRONMENT
-            )
+            server = vllm_server(room / name, plugins=plugins, flags=flags, environment=ENVIRONMENT)
             servers[name] = stack.enter_context(server)
         yield servers
 
