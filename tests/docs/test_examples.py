@@ -2,8 +2,9 @@
 
 The blocks of a page run in their order, in one namespace. A block marked `python engine` needs a
 model; all of them run on the engine of the session, whatever engine they describe. One marked
-`python server` needs a server, and gets a scripted one, wherever it says that it is. Where a block
-has lines `# > text`, they are what it prints.
+`python server` needs a server, and gets a scripted one, wherever it says that it is; one marked
+`python exact` gets a real one with the plugin. Where a block has lines `# > text`, they are what
+it prints.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import io
 import re
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,6 +24,7 @@ import yaml
 
 from tests.backends.server.scripted_server import ScriptedServer
 from tests.conftest import ENGINE_ARGUMENTS
+from tests.vllm_server import VLLMServer
 from uq_llm_integrations import METHODS, Configuration, VLLMEngineBackend, VLLMServerBackend
 from uq_llm_integrations.methods import registry
 from uq_llm_integrations.strategies import STRATEGIES
@@ -30,8 +32,11 @@ from uq_llm_integrations.strategies import STRATEGIES
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 
+ADDRESS = "http://localhost:8000"
+"""Where the server of an example is."""
+
 _BLOCK = re.compile(
-    r"^```(?P<kind>python(?: engine| server)?|yaml)\n(?P<code>.*?)^```$", re.M | re.S
+    r"^```(?P<kind>python(?: engine| server| exact)?|yaml)\n(?P<code>.*?)^```$", re.M | re.S
 )
 
 
@@ -146,6 +151,17 @@ def test_examples_run_on_a_server(
         block.run(namespace)
 
 
+@pytest.mark.engine
+@pytest.mark.parametrize("page", pages_with("python exact"))
+def test_examples_run_on_a_real_server(
+    page: Path, namespace: dict[str, Any], exact_server: VLLMServer
+) -> None:
+    for package in ("openai", "langchain_openai", "llama_index.llms.openai_like"):
+        pytest.importorskip(package)
+    for block in blocks(page, "python exact"):
+        replace(block, code=block.code.replace(ADDRESS, exact_server.url)).run(namespace)
+
+
 @pytest.mark.parametrize("page", pages_with("yaml"))
 def test_configuration_files_can_be_read(page: Path) -> None:
     for block in blocks(page, "yaml"):
@@ -155,4 +171,5 @@ def test_configuration_files_can_be_read(page: Path) -> None:
 def test_every_python_fence_is_one_that_is_run() -> None:
     for page in PAGES:
         fences = re.findall(r"^ *```(py\w*.*)$", page.read_text(), re.M)
-        assert len(fences) == len(blocks(page, "python", "python engine", "python server")), page
+        kinds = "python", "python engine", "python server", "python exact"
+        assert len(fences) == len(blocks(page, *kinds)), page

@@ -12,6 +12,7 @@ from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
+from urllib.request import getproxies
 
 from uq_llm_integrations.backends.server.http_errors import (
     ELSEWHERE,
@@ -62,12 +63,15 @@ class Wire:
     def __init__(self, headers: Mapping[str, str], connect_timeout: float) -> None:
         try:
             import httpx
+
+            from uq_llm_integrations.backends.server.connections import Connections
         except ImportError as error:
             raise MissingDependencyError("httpx", "server") from error
         self.client = httpx.AsyncClient(
             headers={**headers, "Content-Type": "application/json"},
             timeout=httpx.Timeout(None, connect=connect_timeout),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=_KEPT_CONNECTIONS),
+            transport=None if getproxies() else Connections(),  # httpx itself knows proxies
             follow_redirects=False,  # secrets go nowhere else
         )
         self._secrets = [one for one in _secrets(headers) if one]
