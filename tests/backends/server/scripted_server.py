@@ -33,6 +33,8 @@ class Fault:
     """Close the connection before this token of a stream; 0 is before anything is said."""
     delay: float = 0.0
     token_delay: float = 0.0
+    stall_at: int | None = None
+    """Say nothing for a minute before this token of a stream."""
     change: Callable[[dict], dict | bytes] | None = None
     """What becomes of each body, and of each event of a stream."""
 
@@ -309,7 +311,7 @@ class ScriptedServer:
             if fault.drop_at is not None and first + self.chunk > fault.drop_at:
                 await writer.drain()
                 raise _DroppedError
-            await asyncio.sleep(fault.token_delay)
+            await asyncio.sleep(60 if first == fault.stall_at else fault.token_delay)
             part = self._part(body, ids[first : first + self.chunk], first)
             if first + self.chunk >= len(ids):
                 part["finish_reason"] = "stop" if ids == line else "length"

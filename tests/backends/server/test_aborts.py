@@ -18,9 +18,9 @@ PROMPT = tuple(b"The capital of France is")
 
 @pytest.fixture
 def slow(serve):
-    """A server that takes a minute for a token."""
+    """A server that takes a minute for the rest of its answer."""
     server = serve(["Paris is the capital of France"])
-    server.always = Fault(token_delay=0.01)
+    server.always = Fault(stall_at=len("Paris is the"))
     return server
 
 

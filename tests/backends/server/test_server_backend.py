@@ -178,7 +178,7 @@ def test_an_early_stop_leaves_out_the_token_that_was_too_uncertain(
 
 def test_a_monitor_aborts_the_others_on_the_server(serve, connect):
     server = serve(["Yes", "No, that is a very long answer"])
-    server.faults = [Fault(), Fault(token_delay=0.05)]
+    server.faults = [Fault(), Fault(token_delay=0.3)]
     backend = connect(server)
     monitor = SampleMonitor(enough=lambda finished: True)
     found = backend.run(backend.generate(Request(PROMPT, n=2), monitor))
