@@ -63,6 +63,39 @@ def unknown_to_loop(begin: Callable[[], Awaitable[T]]) -> Awaitable[T]:
         sys.set_asyncgen_hooks(*hooks)
 
 
+async def bunched(stream: AsyncIterator[T], most: int = 64) -> AsyncGenerator[list[T], None]:
+    """Yield the pieces that are there at the same time together, at most so many.
+
+    It is a step ahead of its reader, no more, and closes the stream.
+    """
+    async with closed_at_end(stream) as pieces:
+        step = asyncio.ensure_future(_next(pieces))
+        try:
+            while True:
+                bunch = [await step]
+                while (step := await _begun(pieces)).done() and len(bunch) < most:
+                    if step.exception() is not None:
+                        break
+                    bunch.append(step.result())
+                yield bunch
+        except StopAsyncIteration:
+            return
+        finally:
+            step.cancel()
+            await asyncio.gather(step, return_exceptions=True)
+
+
+async def _begun(stream: AsyncIterator[T]) -> asyncio.Task[T]:
+    """Return the next step of a stream; one that waits for nothing is done."""
+    step = asyncio.ensure_future(_next(stream))
+    await asyncio.sleep(0)
+    return step
+
+
+async def _next(stream: AsyncIterator[T]) -> T:
+    return await anext(stream)
+
+
 class _ClosedError(Exception):
     """The stream was closed while this step of it was under way."""
 

@@ -21,7 +21,7 @@ from uq_llm_integrations.backends.server.generation import Generation
 from uq_llm_integrations.backends.server.link import Link
 from uq_llm_integrations.backends.server.requests import check_for_server
 from uq_llm_integrations.backends.server.teacher_forcing import Scoring
-from uq_llm_integrations.backends.streams import closed_at_end, stream_of
+from uq_llm_integrations.backends.streams import bunched, closed_at_end, stream_of
 from uq_llm_integrations.backends.unicode_text import check_conversation, checked_text
 from uq_llm_integrations.errors import ConfigurationError, EmptyPromptError, described
 from uq_llm_integrations.records import (
@@ -204,10 +204,11 @@ class VLLMServerBackend(Backend):
 
     async def _pieces(self, request: Request) -> AsyncGenerator[StreamPiece, None]:
         check_request(request, self.capabilities)
-        stream = self._link.loop.aiterate(self._own_pieces(request))
-        async with closed_at_end(stream) as pieces:
-            async for piece in pieces:
-                yield piece
+        stream = self._link.loop.aiterate(bunched(self._own_pieces(request)))
+        async with closed_at_end(stream) as bunches:  # each is one way between threads
+            async for pieces in bunches:
+                for piece in pieces:
+                    yield piece
 
     async def _own_pieces(self, request: Request) -> AsyncGenerator[StreamPiece, None]:
         generation = await self._generation(request, None)
