@@ -17,6 +17,7 @@ EXAMPLES = [
     uq.ModelNotFoundError("no model"),
     uq.MissingDependencyError("vllm", "vllm"),
     uq.InvalidRequestError("n is 0"),
+    uq.InvalidOptionError("n is 0"),
     uq.EmptyPromptError(),
     uq.PromptTooLongError(9, 4),
     uq.EvidenceError("nothing"),

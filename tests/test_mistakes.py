@@ -1,6 +1,7 @@
 """Values of a wrong kind, whoever takes them: an error of ours that names what they are for."""
 
 import math
+from functools import partial
 
 import pytest
 
@@ -237,3 +238,26 @@ def test_sampling_sets_sampling_parameters_alone(sampling):
             make(sampling=sampling)
     with pytest.raises(ConfigurationError, match="sampling"):
         uq.Configuration.read({"generator": {"model": "smollm2"}, "sampling": sampling})
+
+
+WRONG_OPTIONS = [
+    {"max_tokens": "ten"},
+    {"top_p": "x"},
+    {"temperature": []},
+    {"n": 10**6},
+    {"sampling": {"top_p": 3}},
+]
+
+
+@pytest.mark.parametrize("options", WRONG_OPTIONS, ids=str)
+def test_a_wrong_option_is_a_mistake_of_the_configuration_and_of_a_request(options):
+    backend = uq.ScriptedBackend(["Paris"])
+    model = uq.UncertaintyModel(backend)
+    makers = [uq.UncertaintyModel, uq.VLLMStepGenerator]
+    calls = [partial(make, backend, **options) for make in makers]
+    calls.append(partial(uq.ChatVLLMUncertainty, backend=backend, **options))
+    calls += [partial(model.generate, "?", **options), partial(model.with_options, **options)]
+    for call in calls:
+        for kind in (uq.ConfigurationError, uq.InvalidRequestError):
+            with pytest.raises(kind):
+                call()

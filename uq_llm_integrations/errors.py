@@ -118,6 +118,10 @@ class InvalidRequestError(UncertaintyError, ValueError):
     """A request that can never work; nothing was sent to the engine."""
 
 
+class InvalidOptionError(ConfigurationError, InvalidRequestError):
+    """An option with a value that can never work, given to a class or to one of its calls."""
+
+
 class EmptyPromptError(InvalidRequestError):
     """The prompt has no tokens."""
 

@@ -33,7 +33,7 @@ from uq_llm_integrations.methods.options import MethodOptions
 from uq_llm_integrations.methods.registry import affordable_methods
 from uq_llm_integrations.records import Candidate, Conversation, Request, Result
 from uq_llm_integrations.report.metadata import Metadata, token_metadata, uncertainty_metadata
-from uq_llm_integrations.settings import ALL_AFFORDABLE, Settings
+from uq_llm_integrations.settings import ALL_AFFORDABLE, Settings, of_options
 from uq_llm_integrations.strategies.base import (
     Run,
     Strategy,
@@ -93,7 +93,7 @@ class UncertaintyModel:
     def _prepare(self) -> None:
         """Make of the settings, once, what every call needs.
 
-        Raises ConfigurationError or InvalidRequestError for what the backend can never serve.
+        Raises ConfigurationError for what the backend can never serve.
         """
         settings, capabilities = self.settings, self.backend.capabilities
         self.method_options = settings.method_options or MethodOptions()
@@ -102,16 +102,17 @@ class UncertaintyModel:
             methods = affordable_methods(capabilities, self.method_options)
         self.methods = methods  # in one step: other threads may be reading it
         self.strategy, self._sampling = settings.deciding(), settings.all_sampling()
-        check_n(settings.n, capabilities.max_n)
-        check_top_logprobs(settings.top_logprobs, capabilities.max_top_logprobs)
-        check_stream(
-            self.strategy,
-            self.request((0,)),
-            capabilities,
-            self.methods,
-            self.method_options,
-            settings.stop_if,
-        )
+        with of_options():
+            check_n(settings.n, capabilities.max_n)
+            check_top_logprobs(settings.top_logprobs, capabilities.max_top_logprobs)
+            check_stream(
+                self.strategy,
+                self.request((0,)),
+                capabilities,
+                self.methods,
+                self.method_options,
+                settings.stop_if,
+            )
         if settings.stop_if is not None:
             self.strategy = EndedBy(self.strategy, settings.stop_if)
         self._capabilities = capabilities

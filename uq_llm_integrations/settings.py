@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any, Self
@@ -23,6 +24,7 @@ from uq_llm_integrations.backends.unicode_text import check_unicode
 from uq_llm_integrations.coercion import Options, validation_text
 from uq_llm_integrations.errors import (
     ConfigurationError,
+    InvalidOptionError,
     InvalidRequestError,
     UncertaintyError,
     described,
@@ -169,6 +171,8 @@ class Settings(BaseModel):
             own = next((cause for cause in causes if isinstance(cause, UncertaintyError)), None)
             if own is None:
                 raise ConfigurationError(validation_text(error)) from error
+        if isinstance(own, InvalidRequestError):
+            own = InvalidOptionError(str(own))
         raise own  # here, where it has no context with all options in it
 
     @classmethod
@@ -234,7 +238,7 @@ class Settings(BaseModel):
         """Return these settings with some options changed; all are checked as at construction."""
         for name in options:
             if name not in Settings.model_fields and name not in SAMPLING_PARAMETERS:
-                raise InvalidRequestError(unknown_option(name, Settings.model_fields))
+                raise InvalidOptionError(unknown_option(name, Settings.model_fields))
         own = {name: getattr(self, name) for name in Settings.model_fields}
         return Settings(**combined(own, options))
 
@@ -259,6 +263,15 @@ class Settings(BaseModel):
         foreign = foreign_methods(None if uses_all else str(found))
         own = {f"method {name}": digest(one) for name, one in foreign.items()}
         return {name: one for name, one in found.items() if one is not None} | own
+
+
+@contextmanager
+def of_options() -> Iterator[None]:
+    """Raise what no request may have as InvalidOptionError, since an option asks for it."""
+    try:
+        yield
+    except InvalidRequestError as error:
+        raise InvalidOptionError(str(error)) from None
 
 
 def hoisted(options: Mapping[str, Any]) -> JsonObject:

@@ -126,7 +126,7 @@ def openai_tools(tools: Iterable[Any], strict: bool | None = None) -> tuple[Mapp
     Raises InvalidRequestError for what is no function, such as a provider's own tool.
     """
     if not isinstance(tools, Iterable) or isinstance(tools, Mapping | str):
-        raise InvalidRequestError(f"tools is {described(tools)}; allowed is a list of tools")
+        raise InvalidRequestError(f"tools is {described(tools)}; allowed is a list of functions")
     try:
         return tool_specs([_openai_tool(one, strict) for one in tools])
     except InvalidRequestError:
