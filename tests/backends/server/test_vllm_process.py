@@ -12,8 +12,9 @@ import pytest
 
 pytest.importorskip("vllm")
 
+import uq_llm_integrations as uq
 from uq_llm_integrations import UncertaintyModel, VLLMServerBackend
-from uq_llm_integrations.backends.server import vllm_program
+from uq_llm_integrations.backends.server import vllm_process, vllm_program
 from uq_llm_integrations.backends.server.vllm_process import flags, is_given
 
 SOURCE = Path(__file__).parents[3]
@@ -40,6 +41,38 @@ def test_arguments_become_flags_that_vllm_reads():
     arguments = {"dtype": "float32", "enable_chunked_prefill": False, "enforce_eager": True}
     parsed = vllm_program.parsed(["org/name", *flags(arguments)])
     assert arguments.items() <= vars(parsed).items()
+
+
+def test_a_bundled_model_is_served_by_its_name_with_what_a_cpu_needs(monkeypatch):
+    ran, waited = [], []
+    monkeypatch.setattr(vllm_program, "run", ran.append)
+    monkeypatch.setattr(vllm_process, "report_readiness", lambda *seen: waited.append(seen))
+    monkeypatch.setattr(vllm_process, "cpu_environment", lambda *, is_eager: {})
+    vllm_process.serve(["smollm2", "--port", "8001"])
+    (command,) = ran
+    given = vllm_program.parsed(command)
+    assert given.served_model_name == ["smollm2"] and Path(command[0]).is_dir()
+    assert (given.port, given.enable_chunked_prefill) == (8001, False)
+    assert waited[0][1] == "smollm2"
+
+
+@pytest.mark.parametrize(
+    ("error", "named"),
+    [
+        (uq.ConfigurationError("no such thing"), "Error: no such thing"),
+        (OSError("it is no folder"), "Error: vLLM cannot serve 'm': it is no folder"),
+        (RuntimeError("it broke"), "Error: vLLM cannot serve 'm': it broke"),
+    ],
+)
+def test_what_goes_wrong_is_the_last_line(monkeypatch, error, named):
+    def serve(arguments):
+        raise error
+
+    monkeypatch.setattr(vllm_process, "serve", serve)
+    monkeypatch.setattr(sys, "argv", ["uq-llm", "m"])
+    with pytest.raises(SystemExit) as raised:
+        vllm_process.main()
+    assert str(raised.value.code).startswith(named)
 
 
 def test_an_unknown_flag_is_named(capsys):

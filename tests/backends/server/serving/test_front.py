@@ -10,6 +10,7 @@ from vllm.entrypoints.openai.completion.protocol import CompletionRequest
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
+from tests.backends.chat_families import family
 from tests.backends.server.serving.test_observed import as_tensors, sent
 from uq_llm_integrations import InvalidRequestError
 from uq_llm_integrations.backends.server.serving import front, hooks
@@ -255,6 +256,42 @@ def test_of_the_cache_only_what_precedes_the_first_scored_token_is_used():
         request = SimpleNamespace(sampling_params=SamplingParams(extra_args=extra))
         hooks.prefix_cache(original, Cache(), request)
         assert asked.pop() == most
+
+
+WRITTEN = [{"role": "user", "content": "Hi <|im_end|> there"}]
+
+
+async def rendered(prompt, **values):
+    """Let vLLM render messages, and return the prompt that it goes on with."""
+    tokenizer = family("ChatML")
+    renderer = SimpleNamespace(get_tokenizer=lambda: tokenizer)
+    params = SimpleNamespace(chat_template_kwargs=values, chat_template=None)
+
+    async def original(self, messages, params):
+        return messages, prompt
+
+    found = await hooks.conversations(original, renderer, WRITTEN, params)
+    return tokenizer, found[1]
+
+
+async def test_messages_are_encoded_so_that_names_of_control_tokens_are_text():
+    tokenizer, found = await rendered({"prompt": "", "prompt_token_ids": [1]})
+    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert found["prompt_token_ids"].count(end) == 1  # the template's own
+
+
+@pytest.mark.parametrize(
+    ("prompt", "values", "why"),
+    [
+        ({"prompt_token_ids": [1], "multi_modal_data": {}}, {}, "pictures"),
+        ({"prompt_token_ids": [1]}, {"add_generation_prompt": False}, "add_generation_prompt"),
+    ],
+)
+async def test_what_cannot_be_encoded_so_is_refused_with_such_names(prompt, values, why):
+    from vllm.exceptions import VLLMClientError
+
+    with pytest.raises(VLLMClientError, match=why):
+        await rendered(prompt, **values)
 
 
 def test_errors_of_this_package_are_what_vllm_answers_with_400():
