@@ -42,7 +42,8 @@ _UNITS = {math.inf: "∞", -math.inf: "-∞"}
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Replace the markers of a page."""
-    for word, needed in (("engine", "a model"), ("server", "a server")):
+    needs = {"engine": "a model", "server": "a server", "exact": "a server with the plugin"}
+    for word, needed in needs.items():
         markdown = markdown.replace(f"```python {word}\n", f'```python title="needs {needed}"\n')
     for marker, table in TABLES.items():
         if marker in markdown:
