@@ -156,8 +156,6 @@ def test_examples_run_on_a_server(
 def test_examples_run_on_a_real_server(
     page: Path, namespace: dict[str, Any], exact_server: VLLMServer
 ) -> None:
-    for package in ("openai", "langchain_openai", "llama_index.llms.openai_like"):
-        pytest.importorskip(package)
     for block in blocks(page, "python exact"):
         replace(block, code=block.code.replace(ADDRESS, exact_server.url)).run(namespace)
 

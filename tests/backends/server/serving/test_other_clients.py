@@ -25,7 +25,8 @@ def entropies(chunks) -> list[float]:
 
 @pytest.fixture
 def client(exact_server):
-    openai = pytest.importorskip("openai")
+    import openai
+
     with openai.OpenAI(base_url=f"{exact_server.url}/v1", api_key="none") as client:
         yield client
 
@@ -52,8 +53,10 @@ def test_openai_asks_for_nothing(client):
 
 @pytest.fixture
 def chat_openai(exact_server):
+    from langchain_openai import ChatOpenAI
+
     place = {"base_url": f"{exact_server.url}/v1", "max_completion_tokens": 20, **PLACE}
-    return pytest.importorskip("langchain_openai").ChatOpenAI(logprobs=True, **place)
+    return ChatOpenAI(logprobs=True, **place)
 
 
 def test_chat_openai_has_them_in_the_logprobs(chat_openai, expected):
@@ -70,15 +73,17 @@ def test_chat_openai_has_them_in_the_sum_of_a_stream(chat_openai, expected):
 
 @pytest.fixture
 def open_ai_like(exact_server):
-    room = pytest.importorskip("llama_index.llms.openai_like")
+    from llama_index.llms.openai_like import OpenAILike
+
     place = {"api_base": f"{exact_server.url}/v1", "max_tokens": 20, **PLACE}
-    return room.OpenAILike(is_chat_model=True, **place)
+    return OpenAILike(is_chat_model=True, **place)
 
 
 @pytest.fixture
 def messages():
-    room = pytest.importorskip("llama_index.core.llms")
-    return [room.ChatMessage(content="What is the capital of France?")]
+    from llama_index.core.llms import ChatMessage
+
+    return [ChatMessage(content="What is the capital of France?")]
 
 
 def test_open_ai_like_has_them_in_raw(open_ai_like, messages, expected):
