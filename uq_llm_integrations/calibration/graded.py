@@ -7,14 +7,13 @@ the most uncertain of the known ones, together with all others that are unknown.
 from __future__ import annotations
 
 import contextlib
-import reprlib
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from uq_llm_integrations.errors import ConfigurationError
+from uq_llm_integrations.errors import ConfigurationError, described
 from uq_llm_integrations.records import Floats, Integers, Score
 
 Scores = Iterable[float | Score | None] | ArrayLike
@@ -70,7 +69,7 @@ def as_labels(labels: Iterable[object], count: int) -> NDArray[np.object_]:
     for place, one in enumerate(listed):
         if not isinstance(one, str | int | np.integer | np.bool_):
             raise ConfigurationError(
-                f"groups[{place}] is {reprlib.repr(one)}; "
+                f"groups[{place}] is {described(one)}; "
                 "allowed are texts, whole numbers, True and False"
             )
     return np.array([str(one) for one in listed], dtype=object)
@@ -98,7 +97,7 @@ def _listed(values: Iterable[object] | ArrayLike, name: str) -> list[object]:
     if isinstance(values, Iterable) and not isinstance(values, str | bytes | Mapping | Set):
         with contextlib.suppress(TypeError):  # an array of no dimensions
             return list(values)
-    raise ConfigurationError(f"{name} is {reprlib.repr(values)}; wanted is one value a question")
+    raise ConfigurationError(f"{name} is {described(values)}; wanted is one value a question")
 
 
 def _number(value: object, name: str, place: int) -> float:
@@ -111,9 +110,7 @@ def _number(value: object, name: str, place: int) -> float:
             return float(value)
         except (TypeError, OverflowError):
             pass
-    raise ConfigurationError(
-        f"{name}[{place}] is {reprlib.repr(value)}; allowed are numbers and None"
-    )
+    raise ConfigurationError(f"{name}[{place}] is {described(value)}; allowed are numbers and None")
 
 
 @dataclass(frozen=True, eq=False)

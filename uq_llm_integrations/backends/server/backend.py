@@ -266,10 +266,12 @@ def _check_limits(limits: Limits) -> None:
         value = getattr(limits, name)
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if not is_number or not 0 < value <= sys.float_info.max:
-            raise ConfigurationError(f"{name} is {value!r}; allowed are seconds above 0")
+            raise ConfigurationError(f"{name} is {described(value)}; allowed are seconds above 0")
     most = limits.max_in_flight
     if isinstance(most, bool) or not isinstance(most, int) or most < 1:
-        raise ConfigurationError(f"max_in_flight is {most!r}; allowed are whole numbers from 1")
+        raise ConfigurationError(
+            f"max_in_flight is {described(most)}; allowed are whole numbers from 1"
+        )
 
 
 def _check_routes(routes: object, model: object) -> None:
