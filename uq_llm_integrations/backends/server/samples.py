@@ -81,12 +81,13 @@ class Sample:
         )
 
     def _add_totals(self, part: Part, rule: StopRule) -> None:
-        values = np.full(len(part.token_ids), math.nan)  # what is not known ends nothing
-        trace = part.trace
-        if rule.statistic == "entropy" and trace.entropy is not None:
+        values, trace = None, part.trace
+        if rule.statistic == "entropy":
             values = trace.entropy
         elif trace.mean_logprob is not None and trace.support is not None:
             values = trace.mean_logprob + np.log(trace.support)
+        if values is None:  # what is not known ends nothing
+            values = np.full(len(part.token_ids), math.nan)
         for value in values.tolist():
             self._totals.append(self._totals[-1] + value)
 
