@@ -71,3 +71,23 @@ async def test_cancelling_its_reader_ends_the_stream():
     with pytest.raises(asyncio.CancelledError):
         await task
     assert closed == ["closed"] and len(asyncio.all_tasks()) == 1
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_cancelling_its_reader_at_any_turn_of_the_loop_leaves_no_step_behind(turns):
+    async def stalling() -> AsyncIterator[int]:
+        yield 1
+        yield 2
+        await asyncio.sleep(60)
+
+    async def read() -> None:
+        async for _ in bunched(stalling()):
+            pass
+
+    task = asyncio.ensure_future(read())
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    task.cancel()
+    async with asyncio.timeout(20):
+        await asyncio.gather(task, return_exceptions=True)
+    assert len(asyncio.all_tasks()) == 1

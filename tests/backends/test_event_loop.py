@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from uq_llm_integrations.backends.event_loop import LoopThread
+from uq_llm_integrations.backends.streams import closed_at_end
 
 
 @pytest.fixture
@@ -85,6 +86,29 @@ async def test_a_stream_whose_reader_is_cancelled_ends_in_its_own_time(loop):
     with pytest.raises(asyncio.CancelledError):
         await task
     assert ended.is_set()
+
+
+def test_streams_within_streams_end_in_silence_with_their_loop(loop):
+    """The loop closes all that it knows of at once, in no order."""
+    said, closed = [], []
+    loop.loop.set_exception_handler(lambda loop, context: said.append(context["message"]))
+
+    async def inner():
+        try:
+            yield 0
+        finally:
+            await asyncio.sleep(0.01)
+            closed.append(True)
+
+    async def outer():
+        async with closed_at_end(loop.aiterate(inner())) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    left = [loop.iterate(outer()) for _ in range(20)]
+    assert [next(stream) for stream in left] == [0] * 20
+    loop.stop()
+    assert (said, len(closed)) == ([], 20)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
 from uq_llm_integrations.backends.interruption import closed_before, closed_meanwhile
-from uq_llm_integrations.backends.streams import close_stream
+from uq_llm_integrations.backends.streams import close_stream, closed_at_end
 from uq_llm_integrations.errors import EngineClosedError, EngineError
 
 T = TypeVar("T")
@@ -173,6 +173,11 @@ class LoopThread:
 
     async def aiterate(self, stream: AsyncIterator[T]) -> AsyncGenerator[T, None]:
         """Iterate from any loop over a stream that lives on this one, closing it at the end."""
+        if _running_loop() is self.loop:
+            async with closed_at_end(stream) as pieces:
+                async for piece in pieces:
+                    yield piece
+            return
         try:
             while True:
                 try:

@@ -73,10 +73,10 @@ async def bunched(stream: AsyncIterator[T], most: int = 64) -> AsyncGenerator[li
         try:
             while True:
                 bunch = [await step]
-                while (step := await _begun(pieces)).done() and len(bunch) < most:
-                    if step.exception() is not None:
-                        break
+                step = asyncio.ensure_future(_next(pieces))
+                while len(bunch) < most and await _is_there(step):
                     bunch.append(step.result())
+                    step = asyncio.ensure_future(_next(pieces))
                 yield bunch
         except StopAsyncIteration:
             return
@@ -85,11 +85,10 @@ async def bunched(stream: AsyncIterator[T], most: int = 64) -> AsyncGenerator[li
             await asyncio.gather(step, return_exceptions=True)
 
 
-async def _begun(stream: AsyncIterator[T]) -> asyncio.Task[T]:
-    """Return the next step of a stream; one that waits for nothing is done."""
-    step = asyncio.ensure_future(_next(stream))
+async def _is_there(step: asyncio.Task[T]) -> bool:
+    """Return whether a step that has just begun waits for nothing, and has a piece."""
     await asyncio.sleep(0)
-    return step
+    return step.done() and step.exception() is None
 
 
 async def _next(stream: AsyncIterator[T]) -> T:
