@@ -180,7 +180,7 @@ class ScriptedServer:
         gone = asyncio.ensure_future(_gone(reader))
         await asyncio.wait({gone, answer}, return_when=asyncio.FIRST_COMPLETED)
         gone.cancel()
-        if not answer.done():
+        if not answer.done() or isinstance(answer.exception(), ConnectionError):
             answer.cancel()
             self.counts["aborts"] += 1
             raise _DroppedError
