@@ -62,6 +62,11 @@ def resolve_model(name: str) -> ModelSource:
     return ModelSource(str(folder))
 
 
+def existing_folder(path: object) -> Path | None:
+    """Return a folder that is there, None for anything else."""
+    return Path(path) if isinstance(path, str) and Path(path).is_dir() else None
+
+
 def cache_folder() -> Path:
     """Return the user's cache folder of this package; UQ_LLM_CACHE overrides it."""
     from platformdirs import user_cache_path

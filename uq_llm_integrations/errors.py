@@ -86,6 +86,10 @@ class ConfigurationError(UncertaintyError, ValueError):
     """An argument that can never work, found before anything is loaded."""
 
 
+class CalibrationMismatchError(ConfigurationError):
+    """A calibration was made with another model, template, sampling or version."""
+
+
 class UnknownMethodError(ConfigurationError):
     """No uncertainty method has this name."""
 

@@ -17,6 +17,7 @@ from uq_llm_integrations.backends.sampling_values import stop_strings
 from uq_llm_integrations.backends.streams import ClosableStream, closed_at_end
 from uq_llm_integrations.backends.token_texts import candidate_texts
 from uq_llm_integrations.backends.vllm.backend import VLLMEngineBackend
+from uq_llm_integrations.calibration.origin import Origin
 from uq_llm_integrations.chat.counting import count_tokens
 from uq_llm_integrations.chat.exchange import Exchange
 from uq_llm_integrations.chat.reply import ChatResult, ReplyPiece, Turn
@@ -31,6 +32,7 @@ from uq_llm_integrations.errors import (
 from uq_llm_integrations.identity import KEY_VERSION
 from uq_llm_integrations.methods.options import MethodOptions
 from uq_llm_integrations.methods.registry import affordable_methods
+from uq_llm_integrations.origins import check_origin, origin_of
 from uq_llm_integrations.records import Candidate, Conversation, Request, Result
 from uq_llm_integrations.report.metadata import Metadata, token_metadata, uncertainty_metadata
 from uq_llm_integrations.settings import ALL_AFFORDABLE, Settings, of_options
@@ -77,6 +79,7 @@ class UncertaintyModel:
             )
         base = settings or Settings(**options)
         self.settings = base.updated(options) if settings and options else base
+        self._has_origin = False
         self._prepare()
 
     @classmethod
@@ -98,8 +101,13 @@ class UncertaintyModel:
         settings, capabilities = self.settings, self.backend.capabilities
         self.method_options = settings.method_options or MethodOptions()
         methods = settings.methods
+        if calibration := settings.calibration:
+            self.method_options = replace(self.method_options, calibration=calibration)
         if methods == (ALL_AFFORDABLE,):
             methods = affordable_methods(capabilities, self.method_options)
+        elif calibration:
+            added = (*methods, *calibration.methods, "error_probability")
+            methods = tuple(dict.fromkeys(added))
         self.methods = methods  # in one step: other threads may be reading it
         self.strategy, self._sampling = settings.deciding(), settings.all_sampling()
         with of_options():
@@ -123,6 +131,14 @@ class UncertaintyModel:
         model = self.backend.capabilities.model
         own = {"model": model, "backend": self.backend.fingerprint, "key_version": KEY_VERSION}
         return {**self.settings.identity(), **own}
+
+    def origin(self) -> Origin:
+        """Return what the answers and their scores come from: what a calibration is made with."""
+        return self.backend.run(self.aorigin())
+
+    async def aorigin(self) -> Origin:
+        """Return what `origin` does."""
+        return await origin_of(self.backend, self.settings)
 
     def request(
         self,
@@ -176,7 +192,7 @@ class UncertaintyModel:
             raise InvalidRequestError(f"the prompts are {described(prompts)}; give a list of texts")
         stops = stop_strings(stop)
         requests = [await model._request_or_error(prompt, stops) for prompt in prompts]
-        model._refresh()
+        await model._ready()
         running = run_strategies(
             model.strategy, requests, self.backend, model.methods, model.method_options
         )
@@ -233,7 +249,7 @@ class UncertaintyModel:
         model = self.with_options(**options)
         exchange = Exchange(model, turn)
         request = await exchange.request()
-        model._refresh()
+        await model._ready()
         run = replace(model.run_of(request), on_closed=on_closed)
         strategy = model.settings.deciding(streamed=True)
         answer = stream_strategy(strategy, run, model.settings.stop_if)
@@ -294,7 +310,7 @@ class UncertaintyModel:
         """Return what `score_truncated` does."""
         model = self.with_options(**options)
         request = await model._request(prompt)
-        model._refresh()
+        await model._ready()
         scoring = score_truncated_texts(
             self.backend,
             request,
@@ -375,13 +391,16 @@ class UncertaintyModel:
         backend = MeteredBackend(self.backend, is_data=request.is_data)
         return Run(backend, request, self.methods, self.method_options)
 
-    def _refresh(self) -> None:
+    async def _ready(self) -> None:
+        if self.settings.calibration and not self._has_origin:
+            await check_origin(self.backend, self.settings)
+            self._has_origin = True
         if self.backend.capabilities != self._capabilities:  # more is known once an engine runs
             self._prepare()
 
     async def answer(self, request: Request, strategy: Strategy | None = None) -> Result:
         """Run a strategy, or the configured one, within the timeout and under the policy."""
-        self._refresh()
+        await self._ready()
         deciding, run = self.strategy, self.run_of(request)
         if strategy:
             deciding = self.settings.deciding(strategy)

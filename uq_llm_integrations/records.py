@@ -293,6 +293,17 @@ class Score:
         return any(part is not None for part in (self.value, self.tokens, self.claims))
 
 
+ERROR_PROBABILITY = "ErrorProbability"
+"""The method whose complement is the confidence."""
+
+
+def confidence_of(scores: Mapping[str, Score]) -> float | None:
+    """Return the confidence among a candidate's scores, None where there is none."""
+    wrong = (one.value for one in scores.values() if one.method == ERROR_PROBABILITY)
+    known = next(wrong, None)
+    return None if known is None else 1 - known
+
+
 @dataclass(frozen=True)
 class Usage:
     """What an answer cost."""
@@ -382,6 +393,14 @@ class Result:
     def trace(self) -> TokenTrace:
         """The chosen candidate's trace."""
         return self.candidate.trace
+
+    @property
+    def confidence(self) -> float | None:
+        """How probable it is that the answer is right, by the model's calibration.
+
+        None where there is no calibration, and where the scores that it reads are unknown.
+        """
+        return confidence_of(self.scores[0])
 
     def score(self, name: str) -> Score:
         """Return the chosen candidate's score by the name that it was requested by."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -37,7 +37,8 @@ from uq_llm_integrations.secret_names import is_secret_name, sealed
 from uq_llm_integrations.stop_rule import EarlyStop
 from uq_llm_integrations.strategies.abstain import ABSTENTION, Action, Policy
 from uq_llm_integrations.strategies.base import Single, Strategy, why_no_grammar
-from uq_llm_integrations.strategies.condition_text import When, is_readable
+from uq_llm_integrations.strategies.calibrated import CalibrationField, above_risk
+from uq_llm_integrations.strategies.condition_text import When, as_condition, is_readable
 from uq_llm_integrations.strategies.conditions import Condition
 from uq_llm_integrations.strategies.retry import RetryErrors
 
@@ -47,8 +48,22 @@ ALL_AFFORDABLE = "all affordable"
 HOISTED = frozenset({"temperature", "max_tokens", "stop", "n"})
 """Options that may also stand among the sampling parameters, which they are for vLLM."""
 
-NO_PART_OF_ANSWERS = frozenset({"timeout", "max_retries"})
+NO_PART_OF_ANSWERS = frozenset({"timeout", "max_retries", "calibration_mismatch"})
 """Options that change no answer and no score; a new one is taken to change them."""
+
+NO_PART_OF_SCORES = NO_PART_OF_ANSWERS | {
+    "abstention_text",
+    "calibration",
+    "group",
+    "logprobs",
+    "methods",
+    "on_high_uncertainty",
+    "risk",
+    "token_scores",
+    "top_logprobs",
+    "uncertain_when",
+}
+"""Options that change neither what is sampled nor a score of it."""
 
 BACKEND_OPTIONS = frozenset({"engine_args", "vllm", "huggingface", "generator"})
 """Options of classes and files that hold a backend's arguments, with secrets among them."""
@@ -131,6 +146,15 @@ class Settings(BaseModel):
     """How many samples there are, where the strategy leaves it open."""
     top_logprobs: Annotated[int, _counted("top_logprobs", -1)] = 0
     """How many alternatives of each token come with their log-probabilities, -1 for all."""
+    calibration: CalibrationField | None = None
+    """What gives each answer a confidence: a `Calibration`, or the path of its file."""
+    risk: float | None = None
+    """The most that may be wrong of the answers, on the terms of the calibration's guarantee: an
+    answer above the threshold for it is too uncertain."""
+    group: str | None = None
+    """The question's group, where the calibration has a threshold for each."""
+    calibration_mismatch: Literal["raise", "warn"] = "raise"
+    """What to do where a calibration was made with another model, template, sampling or version."""
     temperature: Annotated[float | None, _sampled("temperature"), _Read] = None
     """What the logits are divided by; 0 is greedy, None leaves it to the engine."""
     max_tokens: MaxTokens = None
@@ -213,13 +237,25 @@ class Settings(BaseModel):
             check_early_stop(self.early_stop, self.all_sampling())
         if self.strategy.takes_steps and self.sampling.get("structured_outputs"):
             raise ConfigurationError(why_no_grammar(self.strategy, "structured_outputs"))
+        if self.calibration is None and (self.risk, self.group) != (None, None):
+            raise ConfigurationError("risk and group need a calibration")
+        if self.calibration is not None:
+            check_methods(self.calibration.methods)
         _ = self.policy
         return self
 
     @property
     def policy(self) -> Policy:
         """When an answer is uncertain, and what happens then."""
-        return Policy(self.uncertain_when, self.on_high_uncertainty, self.abstention_text)
+        return Policy(self._uncertain_when, self.on_high_uncertainty, self.abstention_text)
+
+    @property
+    def _uncertain_when(self) -> When | None:
+        """The condition of the user, or what is above the threshold for the risk."""
+        if self.calibration is None or self.risk is None:
+            return self.uncertain_when
+        above = above_risk(self.calibration, self.risk, self.group)
+        return above if self.uncertain_when is None else as_condition(self.uncertain_when) | above
 
     def deciding(self, strategy: Strategy | None = None, *, streamed: bool = False) -> Strategy:
         """Return a strategy, or the configured one, with the retries and the policy around it."""
@@ -263,6 +299,11 @@ class Settings(BaseModel):
         foreign = foreign_methods(None if uses_all else str(found))
         own = {f"method {name}": digest(one) for name, one in foreign.items()}
         return {name: one for name, one in found.items() if one is not None} | own
+
+    def origin(self) -> dict[str, str]:
+        """Return all options that change what is sampled, or a score of it, as text by name."""
+        own = self.identity()
+        return {name: canonical(own[name]) for name in sorted(own.keys() - NO_PART_OF_SCORES)}
 
 
 @contextmanager

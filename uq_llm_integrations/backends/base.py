@@ -6,6 +6,7 @@ import weakref
 from abc import ABC, abstractmethod
 from asyncio import to_thread
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Generator, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Self, TypeVar
 from uuid import uuid4
@@ -16,6 +17,7 @@ from uq_llm_integrations.backends.capabilities import Capabilities as Capabiliti
 from uq_llm_integrations.backends.capabilities import check_request
 from uq_llm_integrations.backends.event_loop import LoopThread
 from uq_llm_integrations.backends.interruption import OpenCalls
+from uq_llm_integrations.backends.model_facts import ModelFacts, model_facts
 from uq_llm_integrations.errors import (
     InvalidRequestError,
     MethodUnavailableError,
@@ -37,7 +39,7 @@ from uq_llm_integrations.records import (
 
 T = TypeVar("T")
 
-_NOT_COPIED = ("loop", "_open_calls")
+_NOT_COPIED = ("loop", "_open_calls", "_facts")
 
 
 class Backend(ABC):
@@ -72,6 +74,20 @@ class Backend(ABC):
     async def tokenizer(self) -> object:
         """Return the transformers tokenizer, None where there is none."""
         return None
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """The folder of this machine in which the model's weights are, None where there is none."""
+        return None
+
+    async def facts(self) -> ModelFacts:
+        """Return the model's name and hashes; they are taken once."""
+        if "_facts" not in self.__dict__:
+            tokenizer = await self.tokenizer()  # this may be what brings the weights here
+            parts = self.capabilities.model, self.checkpoint, tokenizer
+            self.__dict__["_facts"] = await to_thread(model_facts, *parts)
+        found: ModelFacts = self.__dict__["_facts"]
+        return found
 
     @abstractmethod
     async def encode_continuation(self, text: str) -> tuple[int, ...]:

@@ -13,6 +13,7 @@ from uq_llm_integrations.backends.capabilities import MAX_N, Capabilities
 from uq_llm_integrations.backends.codec import check_same_tokens
 from uq_llm_integrations.backends.event_loop import LoopThread
 from uq_llm_integrations.backends.huggingface.backend import HuggingFaceBackend
+from uq_llm_integrations.backends.model_facts import ModelFacts
 from uq_llm_integrations.backends.phase_lock import Phase, PhaseLock
 from uq_llm_integrations.backends.server.arguments import server_backend
 from uq_llm_integrations.backends.streams import closed_at_end, stream_of
@@ -177,6 +178,10 @@ class HybridBackend(Backend):
         with self.open_calls.call():
             await self._check_tokens()
             return await self._pair.codec.encode_chat(conversation)
+
+    async def facts(self) -> ModelFacts:
+        """Return the generator's."""
+        return await self._pair.generator.facts()
 
     async def tokenizer(self) -> object:
         """Return the tokenizer of both."""

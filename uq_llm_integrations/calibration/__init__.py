@@ -5,6 +5,12 @@ It knows arrays and `Score` records, and no backend, method or framework. `scipy
 """
 
 from uq_llm_integrations.calibration.bootstrap import bootstrap, bootstrap_difference
+from uq_llm_integrations.calibration.calibration_file import (
+    Calibration,
+    GradedAnswers,
+    calibration_schema,
+    fit_calibration,
+)
 from uq_llm_integrations.calibration.confidence import (
     IsotonicScaling,
     PlattScaling,
@@ -22,16 +28,20 @@ from uq_llm_integrations.calibration.metrics import (
     risk_coverage,
     selective_accuracy,
 )
+from uq_llm_integrations.calibration.origin import Origin
 from uq_llm_integrations.calibration.reliability import ReliabilityBin, brier, ece, reliability
 from uq_llm_integrations.calibration.stacking import Stack, StackedMethod, StackFit, fit_stack
 from uq_llm_integrations.calibration.thresholds import fit_group_thresholds, fit_threshold
 
 __all__ = [
+    "Calibration",
+    "GradedAnswers",
     "GroupThresholds",
     "Guarantee",
     "Interval",
     "IsotonicScaling",
     "Metric",
+    "Origin",
     "PlattScaling",
     "ReliabilityBin",
     "Stack",
@@ -44,8 +54,10 @@ __all__ = [
     "bootstrap",
     "bootstrap_difference",
     "brier",
+    "calibration_schema",
     "eaurc",
     "ece",
+    "fit_calibration",
     "fit_confidence",
     "fit_group_thresholds",
     "fit_stack",

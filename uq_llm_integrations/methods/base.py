@@ -1,8 +1,9 @@
 """What a method is: its name, its paper, what it needs, how that is gathered, and its formula.
 
 A method of the trace alone has `values`, a formula for one number a token, and `reduce`, which
-makes one number of them. Any other method has `gather`, an `async def` that gathers its evidence
-and returns a value for each candidate. Both are made by a decorator:
+makes one number of them. One that is made of other methods' scores has `combine`. Any other method
+has `gather`, an `async def` that gathers its evidence and returns a value for each candidate. All
+are made by a decorator:
 
     @trace_method("doubts", np.sum, summary="Tokens below one half.", reference="my paper")
     def doubts(trace):
@@ -16,7 +17,7 @@ and returns a value for each candidate. Both are made by a decorator:
 """
 
 import math
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, Required, TypedDict, TypeVarTuple, Unpack
 
@@ -26,10 +27,10 @@ from uq_llm_integrations.backends.base import Capabilities
 from uq_llm_integrations.errors import EvidenceError, UncertaintyError, reason
 from uq_llm_integrations.methods.context import Context
 from uq_llm_integrations.methods.options import MethodOptions
-from uq_llm_integrations.records import Floats, Inspection, TokenTrace
+from uq_llm_integrations.records import Floats, Inspection, Score, TokenTrace
 
 Level = Literal["sequence", "token", "claim"]
-Category = Literal["logprob", "sampling", "hidden state", "attention", "prompting"]
+Category = Literal["logprob", "sampling", "hidden state", "attention", "prompting", "calibrated"]
 
 Ends = tuple[Floats, Floats]
 """[T] lower and upper ends of what is known of each token's value; equal where it is exact."""
@@ -43,6 +44,10 @@ Value = float | Floats | Exception
 
 Gather = Callable[[Context], Coroutine[object, object, Sequence[Value]]]
 """Returns one value for each candidate, in their order; higher is more uncertain."""
+
+
+Combine = Callable[[Mapping[str, Score], MethodOptions], float | Floats]
+"""Makes one value of a candidate's other scores, by the names of their methods."""
 
 
 class Reduce(Protocol):
@@ -85,6 +90,12 @@ class Method:
     transform: Callable[[float], float] | None = None
     """What is applied to the reduced value, such as exp; it must not decrease anywhere."""
     gather: Gather | None = None
+    combine: Combine | None = None
+
+    @property
+    def function(self) -> Callable[..., object] | None:
+        """What makes the method's values."""
+        return self.gather or self.values or self.combine
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -129,6 +140,11 @@ def trace_method(
 def evidence_method(name: str, **fields: Unpack[MethodFields]) -> Callable[[Gather], Method]:
     """Make a method of an `async def` that returns one value for each candidate, in their order."""
     return lambda gather: Method(name, gather=gather, **fields)
+
+
+def combined_method(name: str, **fields: Unpack[MethodFields]) -> Callable[[Combine], Method]:
+    """Make a method of a function of other methods' scores of the same candidate."""
+    return lambda combine: Method(name, combine=combine, **fields)
 
 
 def needs_exact_statistics(capabilities: Capabilities, options: MethodOptions) -> str | None:

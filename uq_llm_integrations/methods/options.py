@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields
 from typing import Protocol
 
 from uq_llm_integrations.backends.sampling_values import GREATEST_NUMBER
+from uq_llm_integrations.calibration.calibration_file import Calibration
 from uq_llm_integrations.errors import ConfigurationError, described
 from uq_llm_integrations.identity import Verbatim
 from uq_llm_integrations.methods.entailment import Entailment, ServedJudge, Similarity
@@ -105,6 +106,8 @@ class MethodOptions:
     after the last. It runs on a thread of its own; claims may overlap."""
     layer: Layer = "middle"
     """The layer whose hidden states EigenScore compares."""
+    calibration: Calibration | None = None
+    """What makes a confidence of scores; the settings' `calibration` is the usual way to it."""
     stated_confidence: str | None = None
     """Finds where an answer states its confidence, as the one group of a pattern; without one, what
     follows `Confidence:` is read, or stands by such a word: 90% sure."""
@@ -149,13 +152,14 @@ _PARTS = {
     "similarity": ("similarities", "ServedJudge(), EmbeddingSimilarity() or Classifier(...)"),
     "density": ("has_background", "DensityFit"),
     "head": ("doubt", "UncertaintyHead or LuhHead"),
+    "calibration": ("confidence_of", "Calibration.load(path)"),
 }
 """Parts of the options: what each of them must have, and what has it."""
 
 
 def _check_part(name: str, part: object) -> None:
     needed, ready = _PARTS[name]
-    is_left_out = part is None and name in ("density", "head")
+    is_left_out = part is None and name in ("density", "head", "calibration")
     if not is_left_out and (isinstance(part, type) or not hasattr(part, needed)):
         raise ConfigurationError(
             f"{name} is {described(part)}; allowed are objects with `{needed}`, such as {ready}"

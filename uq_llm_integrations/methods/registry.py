@@ -25,6 +25,7 @@ from uq_llm_integrations.errors import (
 from uq_llm_integrations.methods import (
     alternatives,
     attention,
+    calibrated,
     claims,
     hidden_states,
     logprob,
@@ -165,7 +166,7 @@ def foreign_methods(text: str | None = None) -> dict[str, Method]:
 
     With a text, those of which it has a name.
     """
-    found = {name: one for name, one in METHODS.items() if not is_own(one.gather or one.values)}
+    found = {name: one for name, one in METHODS.items() if not is_own(one.function)}
     if text is None:
         return found
     return {name: one for name, one in found.items() if any(each in text for each in one.names)}
@@ -182,7 +183,7 @@ def _reduced(method: Method) -> str | tuple[Any, ...]:
     """Pickle a registered method by its name: its function has often given its own name to it."""
     if _by_name.get(method.name) is not method:
         return method.__reduce_ex__(4)
-    module = getattr(method.gather or method.values, "__module__", None)
+    module = getattr(method.function, "__module__", None)
     return _find_registered, (method.name, module)
 
 
@@ -212,6 +213,7 @@ for _family in (
     attention,
     prompting,
     claims,
+    calibrated,
 ):
     for _method in _family.METHODS:
         register_method(_method)

@@ -76,7 +76,7 @@ def _trace_score(trace: TokenTrace, method: Method) -> Score:
         if not np.array_equal(lower, values):
             return _interval(method, lower, values, trace)
     if method.reduce is None:
-        return _score(method, values, trace)
+        return score_of_value(method, values, trace)
     value = float(method.reduce(values))
     value = method.transform(value) if method.transform else value
     return Score(method.name, value) if isfinite(value) else _not_finite(method, trace)
@@ -108,7 +108,9 @@ def _interval(method: Method, lower: Floats, upper: Floats, trace: TokenTrace) -
     return Score(method.name, None, why, low, high)
 
 
-def _score(method: Method, value: Value, trace: TokenTrace, parts: Sequence[Claim] = ()) -> Score:
+def score_of_value(
+    method: Method, value: Value, trace: TokenTrace, parts: Sequence[Claim] = ()
+) -> Score:
     """Return the score of a value, or of the reason that stands in its place."""
     if method.level == "claim" and not parts:
         return Score(method.name, reason="the answer holds no claim")
@@ -218,7 +220,7 @@ def _judge_name(method: Method, options: MethodOptions) -> str | None:
 def _one_score(method: Method, value: Value, trace: TokenTrace, parts: Sequence[Claim]) -> Score:
     """Return the score of one candidate's value; one that is no number is its own reason."""
     try:
-        return _score(method, value, trace, parts)
+        return score_of_value(method, value, trace, parts)
     except Exception as error:  # a value of another package's method, and so anything
         return Score(method.name, reason=reason_of(_failure(method, error)))
 

@@ -11,7 +11,14 @@ import numpy as np
 from uq_llm_integrations.errors import ConfigurationError, InvalidRequestError, described
 from uq_llm_integrations.methods.bounds import bounded
 from uq_llm_integrations.methods.registry import find_method
-from uq_llm_integrations.records import NOT_REQUESTED, Result, Score, TokenTrace
+from uq_llm_integrations.records import (
+    ERROR_PROBABILITY,
+    NOT_REQUESTED,
+    Result,
+    Score,
+    TokenTrace,
+    confidence_of,
+)
 from uq_llm_integrations.strategies.conditions import Comparison, Condition
 
 Metadata = dict[str, Any]
@@ -22,7 +29,8 @@ _TOKEN_ARRAYS = ("logprob", "rank", "entropy", "varentropy", "entropy_lower", "e
 def uncertainty_metadata(result: Result, index: int = 0) -> Metadata:
     """Return the metadata of one candidate.
 
-    `scores` has a number or None for each sequence-level method. A None has its `reasons`, and its
+    `confidence` is there where the model is calibrated: how probable it is that the answer is
+    right. `scores` has a number or None for each sequence-level method. A None has its `reasons`, and its
     `intervals` where the top k bounds it, and `sources` say what judged texts. `token_scores` has
     the token-level methods, `claim_scores` those of claims. The first candidate's has the `usage`
     of all, and the `attempts` that were not kept.
@@ -34,6 +42,7 @@ def uncertainty_metadata(result: Result, index: int = 0) -> Metadata:
         "exact": candidate.trace.is_exact,
         "grammar": candidate.trace.grammar,
         "tokens": len(candidate.token_ids),
+        **_confidence(scores),
         "decision": result.decision.action,
         "uncertain": result.decision.is_uncertain,
         "sampling": result.sampling_end.kind,
@@ -62,6 +71,12 @@ def uncertainty_metadata(result: Result, index: int = 0) -> Metadata:
         },
     }
     return metadata | {key: part for key, part in optional.items() if part or part == ""}
+
+
+def _confidence(scores: Mapping[str, Score]) -> Metadata:
+    """Return the confidence, where the model is calibrated; None where it is unknown."""
+    is_calibrated = any(one.method == ERROR_PROBABILITY for one in scores.values())
+    return {"confidence": confidence_of(scores)} if is_calibrated else {}
 
 
 def _numbers(result: Result) -> dict[str, float | None]:

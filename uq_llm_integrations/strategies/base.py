@@ -23,9 +23,9 @@ from uq_llm_integrations.errors import (
     UncertaintyError,
     described,
 )  # fmt: skip  # a list of names
+from uq_llm_integrations.methods.combining import add_scores
 from uq_llm_integrations.methods.options import MethodOptions
 from uq_llm_integrations.methods.registry import DEFAULT_METHODS, check_available, find_method
-from uq_llm_integrations.methods.scoring import add_evidence_scores
 from uq_llm_integrations.records import Candidate, Request, Result, SampleMonitor
 from uq_llm_integrations.strategies.results import concluded, scored_result
 from uq_llm_integrations.strategies.step_state import StepState
@@ -94,9 +94,7 @@ class Run:
 
     async def assess(self, result: Result) -> Result:
         """Return the result with the scores of the methods that need more than a trace."""
-        return await add_evidence_scores(
-            result, self.backend, self.request, self.methods, self.options
-        )
+        return await add_scores(result, self.backend, self.request, self.methods, self.options)
 
 
 STRATEGIES: dict[str, type[Strategy]] = {}

@@ -69,7 +69,7 @@ When = Annotated[
 def parse_condition(text: str) -> Condition:
     """Return the condition that a text describes.
 
-    A comparison has a method's name, `agreement`, or a window such as `worst_window(entropy, 8)` on
+    A comparison has a method's name, `agreement`, `confidence`, or a window such as `worst_window(entropy, 8)` on
     its left, and on its right a number, or `calibrated("file.json", "name")`. `and`, `or`, `not`
     and brackets compose them. Raises ConfigurationError for anything else, and for more than 20,000
     characters, 32 brackets and `not` around each other, or 100 comparisons.
@@ -103,13 +103,17 @@ def _quantity(node: ast.expr, text: str) -> Quantity:
     match node:
         case ast.Name(id="agreement"):
             return quantities.agreement()
+        case ast.Name(id="confidence"):
+            return quantities.confidence()
         case ast.Name(id=name):
             return quantities.score(name)
         case ast.Call(func=ast.Name(id=name), args=[ast.Name(id=method), *sizes], keywords=[]):
             least = 1 if name == "worst_window" else 0
             if name in _WINDOWS and least <= len(sizes) <= 1:
                 return _WINDOWS[name](method, *(_size(size, text) for size in sizes))
-    raise _unreadable(node, text, "a method's name, `agreement`, or `worst_window(entropy, 8)`")
+    raise _unreadable(
+        node, text, "a method's name, `agreement`, `confidence`, or `worst_window(entropy, 8)`"
+    )
 
 
 def _size(node: ast.expr, text: str) -> int:

@@ -142,6 +142,31 @@ def worst_window(method: str, size: int) -> token_window:
 
 
 @dataclass(frozen=True, repr=False)
+class confidence(Quantity):  # noqa: N801  # reads as a word in conditions
+    """How probable it is, by the model's calibration, that the answer is right, 0 to 1.
+
+    Low is uncertain. It needs a `calibration`.
+
+    Example:
+        >>> confidence() < 0.8
+        confidence < 0.8
+    """
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The method whose complement it is."""
+        return ("error_probability",)
+
+    def __call__(self, scored: Scored) -> Interval | None:
+        """Return the confidence, None where it is unknown."""
+        wrong = score_of(scored, "error_probability").value
+        return None if wrong is None else (1 - wrong, 1 - wrong)
+
+    def __repr__(self) -> str:
+        return "confidence"
+
+
+@dataclass(frozen=True, repr=False)
 class agreement(Quantity):  # noqa: N801  # reads as a word in conditions
     """The share of the whole candidates that give the same answer as the chosen one, 0 to 1.
 

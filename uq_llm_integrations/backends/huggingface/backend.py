@@ -8,6 +8,7 @@ from dataclasses import replace
 from difflib import get_close_matches
 from functools import cached_property
 from inspect import signature
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from uq_llm_integrations.backends.base import kept_candidates, layer_numbers
@@ -27,7 +28,7 @@ from uq_llm_integrations.backends.huggingface.token_sampling import HFSampling
 from uq_llm_integrations.backends.sampling_values import token_ids
 from uq_llm_integrations.backends.streams import closed_at_end, stream_of
 from uq_llm_integrations.backends.token_texts import named_texts
-from uq_llm_integrations.checkpoints import resolve_model
+from uq_llm_integrations.checkpoints import existing_folder, resolve_model
 from uq_llm_integrations.errors import (
     ConfigurationError,
     EmptyPromptError,
@@ -134,6 +135,12 @@ class HuggingFaceBackend(TokenizerBackend):
         self.__dict__.update(state)
         self._thread = copy(self._thread)  # itself, but for a forked child
         self._thread.join(self)
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """The folder that the weights were loaded from, None where they came from elsewhere."""
+        options, ready, _ = self._thread.settings
+        return existing_folder(options.path) if ready is None else None
 
     def _identity(self) -> tuple[object, ...]:
         return *self._thread.settings, self._max_n, self._one_by_one

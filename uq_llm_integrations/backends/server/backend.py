@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from uq_llm_integrations.backends.base import Backend, Capabilities
 from uq_llm_integrations.backends.capabilities import MAX_N, check_limits, check_request
 from uq_llm_integrations.backends.event_loop import LoopThread
+from uq_llm_integrations.backends.model_facts import ModelFacts
 from uq_llm_integrations.backends.sampling_values import token_ids
 from uq_llm_integrations.backends.server.addresses import sealed_headers, sealed_key, server_urls
 from uq_llm_integrations.backends.server.encoding import Encoding
@@ -125,6 +126,11 @@ class VLLMServerBackend(Backend):
         super().close()
         if self._link.leave(self):
             self._link.close()
+
+    async def facts(self) -> ModelFacts:
+        """Return the name that the model is served by, and the plugin's hash of its tokenizer."""
+        found = await self._link.loop.arun(self._link.fleet().met())
+        return ModelFacts(found.model, tokenizer=found.tokenizer)
 
     def drain(self, url: str) -> None:
         """Send nothing new to one of the servers; what it is at work on goes on."""

@@ -7,6 +7,7 @@ import copy
 import weakref
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from uq_llm_integrations.backends.base import Backend, Capabilities
@@ -22,7 +23,7 @@ from uq_llm_integrations.backends.vllm.pool import POOL, engine_key
 from uq_llm_integrations.backends.vllm.process import EngineProcess
 from uq_llm_integrations.backends.vllm.requests import check_engine_limits
 from uq_llm_integrations.backends.vllm.teacher_forcing import Scoring
-from uq_llm_integrations.checkpoints import resolve_model
+from uq_llm_integrations.checkpoints import existing_folder, resolve_model
 from uq_llm_integrations.errors import (
     ConfigurationError,
     EmptyPromptError,
@@ -152,6 +153,11 @@ class VLLMEngineBackend(TokenizerBackend):
             why_inexact=process.why_no_probe if process else None,
             why_no_activations=why_no_activations(self._arguments, process),
         )
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """The folder with the engine's weights, None where vLLM takes them from elsewhere."""
+        return existing_folder(self._arguments.get("model", self._model))
 
     @property
     def loop(self) -> LoopThread:

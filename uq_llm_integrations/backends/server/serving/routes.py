@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Awaitable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from uq_llm_integrations.backends.control_tokens import ControlTokens
+from uq_llm_integrations.backends.model_facts import tokenizer_digest
 from uq_llm_integrations.backends.server.serving import conversations
 from uq_llm_integrations.backends.server.serving.marks import VERSION
 from uq_llm_integrations.backends.token_statistics import COLUMNS
@@ -83,13 +83,6 @@ def _capabilities(config: Any, codec: Any, model: str, tokenizer: Any) -> dict[s
         "has_chat_template": bool(ControlTokens.of(tokenizer).template),
         "block_size": config.cache_config.block_size,
     }
-
-
-def tokenizer_digest(tokenizer: Any) -> str:
-    """Return what is the same for tokenizers with the same tokens and chat template."""
-    vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda item: (item[1], item[0]))
-    template = ControlTokens.of(tokenizer).template
-    return hashlib.sha256(repr((vocabulary, template)).encode()).hexdigest()[:32]
 
 
 async def encode(codec: conversations.Codec, body: dict[str, Any]) -> dict[str, Any]:
