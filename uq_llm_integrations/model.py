@@ -30,12 +30,10 @@ from uq_llm_integrations.errors import (
     described,
 )  # fmt: skip  # a list of names
 from uq_llm_integrations.identity import KEY_VERSION
-from uq_llm_integrations.methods.options import MethodOptions
-from uq_llm_integrations.methods.registry import affordable_methods
 from uq_llm_integrations.origins import check_origin, origin_of
 from uq_llm_integrations.records import Candidate, Conversation, Request, Result
 from uq_llm_integrations.report.metadata import Metadata, token_metadata, uncertainty_metadata
-from uq_llm_integrations.settings import ALL_AFFORDABLE, Settings, of_options
+from uq_llm_integrations.settings import Settings, of_options
 from uq_llm_integrations.strategies.base import (
     Run,
     Strategy,
@@ -99,16 +97,8 @@ class UncertaintyModel:
         Raises ConfigurationError for what the backend can never serve.
         """
         settings, capabilities = self.settings, self.backend.capabilities
-        self.method_options = settings.method_options or MethodOptions()
-        methods = settings.methods
-        if calibration := settings.calibration:
-            self.method_options = replace(self.method_options, calibration=calibration)
-        if methods == (ALL_AFFORDABLE,):
-            methods = affordable_methods(capabilities, self.method_options)
-        elif calibration:
-            added = (*methods, *calibration.methods, "error_probability")
-            methods = tuple(dict.fromkeys(added))
-        self.methods = methods  # in one step: other threads may be reading it
+        self.method_options = settings.all_method_options()
+        self.methods = settings.all_methods(capabilities)
         self.strategy, self._sampling = settings.deciding(), settings.all_sampling()
         with of_options():
             check_n(settings.n, capabilities.max_n)

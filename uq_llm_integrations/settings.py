@@ -11,7 +11,11 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from uq_llm_integrations.backends.capabilities import check_early_stop, check_top_logprobs
+from uq_llm_integrations.backends.capabilities import (
+    Capabilities,
+    check_early_stop,
+    check_top_logprobs,
+)
 from uq_llm_integrations.backends.sampling_values import (
     MANAGED_PARAMETERS,
     SAMPLING_PARAMETERS,
@@ -31,7 +35,13 @@ from uq_llm_integrations.errors import (
     suggestion,
 )
 from uq_llm_integrations.identity import Verbatim, canonical, digest
-from uq_llm_integrations.methods.registry import DEFAULT_METHODS, check_methods, foreign_methods
+from uq_llm_integrations.methods.options import MethodOptions
+from uq_llm_integrations.methods.registry import (
+    DEFAULT_METHODS,
+    affordable_methods,
+    check_methods,
+    foreign_methods,
+)
 from uq_llm_integrations.records import Conversation, JsonObject
 from uq_llm_integrations.secret_names import is_secret_name, sealed
 from uq_llm_integrations.stop_rule import EarlyStop
@@ -256,6 +266,20 @@ class Settings(BaseModel):
             return self.uncertain_when
         above = above_risk(self.calibration, self.risk, self.group)
         return above if self.uncertain_when is None else as_condition(self.uncertain_when) | above
+
+    def all_method_options(self) -> MethodOptions:
+        """Return the method options, the calibration among them."""
+        own = self.method_options or MethodOptions()
+        return own if self.calibration is None else replace(own, calibration=self.calibration)
+
+    def all_methods(self, capabilities: Capabilities) -> tuple[str, ...]:
+        """Return the names of the methods to score by, with those that the confidence takes."""
+        methods = self.methods
+        if methods == (ALL_AFFORDABLE,):
+            return affordable_methods(capabilities, self.all_method_options())
+        if self.calibration is None:
+            return methods
+        return tuple(dict.fromkeys((*methods, *self.calibration.methods, "error_probability")))
 
     def deciding(self, strategy: Strategy | None = None, *, streamed: bool = False) -> Strategy:
         """Return a strategy, or the configured one, with the retries and the policy around it."""

@@ -29,8 +29,8 @@ _TOKEN_ARRAYS = ("logprob", "rank", "entropy", "varentropy", "entropy_lower", "e
 def uncertainty_metadata(result: Result, index: int = 0) -> Metadata:
     """Return the metadata of one candidate.
 
-    `confidence` is there where the model is calibrated: how probable it is that the answer is
-    right. `scores` has a number or None for each sequence-level method. A None has its `reasons`, and its
+    `confidence`, where the model is calibrated, is how probable it is that the answer is right.
+    `scores` has a number or None for each sequence-level method. A None has its `reasons`, and its
     `intervals` where the top k bounds it, and `sources` say what judged texts. `token_scores` has
     the token-level methods, `claim_scores` those of claims. The first candidate's has the `usage`
     of all, and the `attempts` that were not kept.

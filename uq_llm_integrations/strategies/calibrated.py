@@ -1,4 +1,4 @@
-"""What a calibration makes of an option: a field that reads its file, and the condition of a risk."""
+"""A calibration as an option: a field that reads its file, and the condition of a risk."""
 
 import math
 from typing import Annotated

@@ -25,6 +25,7 @@ _OPERATORS: dict[type[ast.cmpop], Operator] = {
     ast.LtE: "<=",
 }
 _COMPARISON = "a comparison such as `entropy > 1.5`"
+_QUANTITY = "a method's name, `agreement`, `confidence`, or `worst_window(entropy, 8)`"
 _LONGEST, _MOST_BRACKETS = 5000, 4
 _WINDOWS: dict[str, Callable[..., Quantity]] = {
     "token_mean": quantities.token_mean,
@@ -69,9 +70,9 @@ When = Annotated[
 def parse_condition(text: str) -> Condition:
     """Return the condition that a text describes.
 
-    A comparison has a method's name, `agreement`, `confidence`, or a window such as `worst_window(entropy, 8)` on
-    its left, and on its right a number, or `calibrated("file.json", "name")`. `and`, `or`, `not`
-    and brackets compose them. Raises ConfigurationError for anything else, and for more than 20,000
+    A comparison has a method's name, `agreement`, `confidence`, or a window such as
+    `worst_window(entropy, 8)` on its left, and on its right a number, or
+    `calibrated("file.json", "name")`. `and`, `or`, `not` and brackets compose them. Raises ConfigurationError for anything else, and for more than 20,000
     characters, 32 brackets and `not` around each other, or 100 comparisons.
 
     Example:
@@ -111,9 +112,7 @@ def _quantity(node: ast.expr, text: str) -> Quantity:
             least = 1 if name == "worst_window" else 0
             if name in _WINDOWS and least <= len(sizes) <= 1:
                 return _WINDOWS[name](method, *(_size(size, text) for size in sizes))
-    raise _unreadable(
-        node, text, "a method's name, `agreement`, `confidence`, or `worst_window(entropy, 8)`"
-    )
+    raise _unreadable(node, text, _QUANTITY)
 
 
 def _size(node: ast.expr, text: str) -> int:
