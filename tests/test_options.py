@@ -8,6 +8,7 @@ entrance here, fail.
 import inspect
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
@@ -27,6 +28,10 @@ VALUES: dict[str, Any] = {
     "token_scores": True,
     "early_stop": {"above": 3.0, "window": 2},
     "stop_if": "token_max(entropy) > 9",
+    "calibration": str(Path(__file__).parent / "calibration" / "entropy.json"),
+    "risk": 0.25,
+    "group": "law",
+    "calibration_mismatch": "warn",
     "n": 2,
     "top_logprobs": 3,
     "temperature": 0.3,
@@ -48,6 +53,10 @@ WITH = {
     "on_high_uncertainty": {"uncertain_when": VALUES["uncertain_when"]},
     "strategy": {"temperature": 0.5},
     "stop_if": {"n": 1},
+    **{
+        name: {"calibration": VALUES["calibration"], "calibration_mismatch": "warn"}
+        for name in ("calibration", "risk", "group", "calibration_mismatch")
+    },
 }
 """What else an option needs to make sense."""
 
@@ -220,6 +229,7 @@ def test_every_class_that_takes_options_is_an_entrance():
     }  # fmt: skip  # a list of names
 
 
+@pytest.mark.filterwarnings("ignore:the calibration was made with something else")
 @pytest.mark.parametrize("option", VALUES)
 @pytest.mark.parametrize("entrance", NAMES)
 def test_an_option_has_its_effect(entrance, option, monkeypatch):

@@ -8,6 +8,7 @@ from .backends.scripted import ScriptedBackend as ScriptedBackend, ScriptedLine 
 from .backends.vllm.backend import VLLMEngineBackend as VLLMEngineBackend
 from .config import Configuration as Configuration
 from .errors import (
+    CalibrationMismatchError as CalibrationMismatchError,
     ConfigurationError as ConfigurationError, EmptyPromptError as EmptyPromptError,
     EngineBusyError as EngineBusyError, EngineClosedError as EngineClosedError,
     EngineDeadError as EngineDeadError, EngineError as EngineError,
@@ -67,7 +68,7 @@ from .strategies.answers import (
 from .strategies.base import Single as Single, run_strategy as run_strategy
 from .strategies.best_of_n import BestOfN as BestOfN
 from .strategies.quantities import (
-    agreement as agreement, load_threshold as load_threshold, score as score,
+    agreement as agreement, confidence as confidence, load_threshold as load_threshold, score as score,
     token_max as token_max, token_mean as token_mean, worst_window as worst_window,
 )
 from .strategies.retry import Retry as Retry, RetryErrors as RetryErrors

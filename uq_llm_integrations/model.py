@@ -77,7 +77,7 @@ class UncertaintyModel:
             )
         base = settings or Settings(**options)
         self.settings = base.updated(options) if settings and options else base
-        self._has_origin = False
+        self._compared: set[bool] = set()
         self._prepare()
 
     @classmethod
@@ -123,7 +123,10 @@ class UncertaintyModel:
         return {**self.settings.identity(), **own}
 
     def origin(self) -> Origin:
-        """Return what the answers and their scores come from: what a calibration is made with."""
+        """Return what the answers and their scores come from: what a calibration is made with.
+
+        Those of a chat are in the chat template, as those of prompts with `chat_template=True`.
+        """
         return self.backend.run(self.aorigin())
 
     async def aorigin(self) -> Origin:
@@ -239,7 +242,7 @@ class UncertaintyModel:
         model = self.with_options(**options)
         exchange = Exchange(model, turn)
         request = await exchange.request()
-        await model._ready()
+        await model._ready(is_chat=True)
         run = replace(model.run_of(request), on_closed=on_closed)
         strategy = model.settings.deciding(streamed=True)
         answer = stream_strategy(strategy, run, model.settings.stop_if)
@@ -381,16 +384,17 @@ class UncertaintyModel:
         backend = MeteredBackend(self.backend, is_data=request.is_data)
         return Run(backend, request, self.methods, self.method_options)
 
-    async def _ready(self) -> None:
-        if self.settings.calibration and not self._has_origin:
-            await check_origin(self.backend, self.settings)
-            self._has_origin = True
+    async def _ready(self, *, is_chat: bool = False) -> None:
+        if self.settings.calibration and is_chat not in self._compared:
+            own = self.settings.updated({"chat_template": True}) if is_chat else self.settings
+            await check_origin(self.backend, own)
+            self._compared.add(is_chat)
         if self.backend.capabilities != self._capabilities:  # more is known once an engine runs
             self._prepare()
 
     async def answer(self, request: Request, strategy: Strategy | None = None) -> Result:
         """Run a strategy, or the configured one, within the timeout and under the policy."""
-        await self._ready()
+        await self._ready(is_chat=request.conversation is not None)
         deciding, run = self.strategy, self.run_of(request)
         if strategy:
             deciding = self.settings.deciding(strategy)

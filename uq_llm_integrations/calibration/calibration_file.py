@@ -6,11 +6,11 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import TypeAdapter
@@ -84,8 +84,9 @@ class Calibration(PlainRecord):
     """What keeps the guarantee."""
     version: Literal[1] = 1
     """Of the file's form; another one is refused."""
-    path: str | None = field(default=None, compare=False, metadata={"identity": False})
-    """The file that it was read from; it is no part of the file."""
+
+    path: ClassVar[str | None] = None
+    """The file that it was read from, None for one that was made here."""
 
     def __post_init__(self) -> None:
         if self.data_hash != self.graded.digest:
@@ -142,10 +143,6 @@ class Calibration(PlainRecord):
         """The thresholds of further risks: settings are checked at each call with options."""
         return {}
 
-    def to_dict(self) -> JsonObject:
-        """Return the fields as plain data for `json.dumps`."""
-        return {name: one for name, one in super().to_dict().items() if name != "path"}
-
     def save(self, path: str | Path) -> None:
         """Write it as a file, which is either the old one or the whole new one at any time.
 
@@ -164,15 +161,16 @@ class Calibration(PlainRecord):
             data = json.loads(read_text(path))
             if not isinstance(data, dict):
                 raise ConfigurationError(f"it holds {described(data)}")
-            return replace(cls.from_dict(data), path=str(path))
+            read = cls.from_dict(data)
         except (ValueError, RecursionError, ConfigurationError) as error:
             raise ConfigurationError(f"{path} is no calibration file: {reason(error)}") from error
+        object.__setattr__(read, "path", str(path))
+        return read
 
 
 def calibration_schema() -> JsonObject:
     """Return the JSON Schema of calibration files."""
     schema = TypeAdapter(Calibration).json_schema()
-    schema["properties"].pop("path")
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 

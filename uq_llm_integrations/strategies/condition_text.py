@@ -72,8 +72,9 @@ def parse_condition(text: str) -> Condition:
 
     A comparison has a method's name, `agreement`, `confidence`, or a window such as
     `worst_window(entropy, 8)` on its left, and on its right a number, or
-    `calibrated("file.json", "name")`. `and`, `or`, `not` and brackets compose them. Raises ConfigurationError for anything else, and for more than 20,000
-    characters, 32 brackets and `not` around each other, or 100 comparisons.
+    `calibrated("file.json", "name")`. `and`, `or`, `not` and brackets compose them. Raises
+    ConfigurationError for anything else, and for more than 20,000 characters, 32 brackets and
+    `not` around each other, or 100 comparisons.
 
     Example:
         >>> parse_condition("worst_window(entropy, 8) > 3")
