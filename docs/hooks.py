@@ -36,6 +36,7 @@ _FAMILIES = {
     "hidden state": "Hidden states",
     "attention": "Attention",
     "prompting": "Questions to the model",
+    "calibrated": "Calibrated scores",
 }
 _UNITS = {math.inf: "∞", -math.inf: "-∞"}
 

@@ -11,6 +11,7 @@ RESULT = uq.UncertaintyModel(uq.ScriptedBackend(["Paris"])).generate("?")
 
 EXAMPLES = [
     uq.ConfigurationError("wrong"),
+    uq.CalibrationMismatchError("the model is another"),
     uq.UnknownMethodError("entrpy", ["entropy", "maxprob"]),
     uq.MethodUnavailableError("no attention"),
     uq.NotShareableError("no layer"),

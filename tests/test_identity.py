@@ -37,7 +37,7 @@ from uq_llm_integrations import (
 from uq_llm_integrations.strategies.base import Strategy
 from uq_llm_integrations.strategies.conditions import Custom
 
-OF_NO_ANSWER = {"timeout", "max_retries"}
+OF_NO_ANSWER = {"timeout", "max_retries", "calibration_mismatch"}
 
 
 def key(backend=None, **options) -> str:

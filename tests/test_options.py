@@ -53,10 +53,12 @@ WITH = {
     "on_high_uncertainty": {"uncertain_when": VALUES["uncertain_when"]},
     "strategy": {"temperature": 0.5},
     "stop_if": {"n": 1},
-    **{
-        name: {"calibration": VALUES["calibration"], "calibration_mismatch": "warn"}
-        for name in ("calibration", "risk", "group", "calibration_mismatch")
-    },
+    "calibration": {"calibration_mismatch": "warn"},
+    "calibration_mismatch": {"calibration": VALUES["calibration"]},
+    **dict.fromkeys(
+        ("risk", "group"),
+        {"calibration": VALUES["calibration"], "calibration_mismatch": "warn"},
+    ),
 }
 """What else an option needs to make sense."""
 

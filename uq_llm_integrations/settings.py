@@ -47,10 +47,10 @@ from uq_llm_integrations.secret_names import is_secret_name, sealed
 from uq_llm_integrations.stop_rule import EarlyStop
 from uq_llm_integrations.strategies.abstain import ABSTENTION, Action, Policy
 from uq_llm_integrations.strategies.base import Single, Strategy, why_no_grammar
-from uq_llm_integrations.strategies.calibrated import CalibrationField, above_risk
 from uq_llm_integrations.strategies.condition_text import When, as_condition, is_readable
 from uq_llm_integrations.strategies.conditions import Condition
 from uq_llm_integrations.strategies.retry import RetryErrors
+from uq_llm_integrations.strategies.risk import CalibrationField, above_risk
 
 ALL_AFFORDABLE = "all affordable"
 """In place of names: all methods that the backend can serve and that need nothing fitted."""

@@ -97,7 +97,8 @@ def test_a_method_says_what_it_is(name):
     assert method.reference.startswith("https://")
     assert method.range[0] < method.range[1]
     assert method.cost
-    assert (method.values is None) != (method.gather is None)
+    kinds = (method.values, method.gather, method.combine)
+    assert [one for one in kinds if one] == [method.function]
     assert method.values is None or method.cost == "nothing"
 
 

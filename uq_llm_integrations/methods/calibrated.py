@@ -23,7 +23,7 @@ def needs_calibration(capabilities: Capabilities, options: MethodOptions) -> str
     category="calibrated",
     summary="The score that the calibration's thresholds are of: one method's, or the probability "
     "by a stack of several that the answer is wrong.",
-    reference="a logistic regression on graded answers, for a stack",
+    reference="https://doi.org/10.1016/S0893-6080(05)80023-1",
     cost="what the calibrated methods cost",
     requirements=(needs_calibration,),
 )
@@ -40,7 +40,7 @@ def calibrated_score(scores: Mapping[str, Score], options: MethodOptions) -> flo
     category="calibrated",
     summary="The probability that the answer is wrong, by the calibration: 1 - confidence.",
     range=(0.0, 1.0),
-    reference="Platt 1999; https://doi.org/10.1145/775047.775151",
+    reference="https://doi.org/10.1145/775047.775151",
     cost="what the calibrated methods cost",
     requirements=(needs_calibration,),
 )
