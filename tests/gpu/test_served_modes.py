@@ -1,4 +1,7 @@
-"""The plugin in every mode of vLLM's server that a CPU does not have. Not yet run on a GPU."""
+"""The plugin in every mode of vLLM's server that a CPU does not have.
+
+`docs/gpu.md` says which were run.
+"""
 
 import json
 from dataclasses import dataclass, field
