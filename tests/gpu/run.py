@@ -1,6 +1,7 @@
-"""Runs all tests that need a GPU, servers and engines side by side, in eight minutes at most.
+"""Runs all tests that need a GPU, each mode in a process of its own, in eight minutes at most.
 
-`python -m tests.gpu.run` exits 0 where all passed, or where there is no GPU, and 1 otherwise.
+All start at the same time, since most of a mode's time is vLLM's start. `python -m tests.gpu.run`
+exits 0 where all passed, or where there is no GPU, and 1 otherwise.
 """
 
 from __future__ import annotations
@@ -15,27 +16,43 @@ from pathlib import Path
 from tests.gpu.conftest import gpu_count
 
 SECONDS = 470.0
+NO_TESTS = 5
+"""How pytest ends where nothing was chosen."""
+
 ROOMS = ("test_served_modes.py", "test_engine_modes.py")
+MODES = {
+    "V1-runner": 1,
+    "V2-runner": 1,
+    "speculative": 1,
+    "FP8": 1,
+    "tensor-parallel": 2,
+    "pipeline-parallel": 2,
+    "data-parallel": 2,
+}
+"""Mode -> how many GPUs it needs."""
 
 
 def main() -> int:
-    """Run both files at the same time."""
+    """Run each mode of both files at the same time."""
     if (count := gpu_count()) == 0:
         print("skipped: there is no GPU")
         return 0
     print(f"{count} GPUs; not longer than {SECONDS:.0f} s", flush=True)
     ends = time.monotonic() + SECONDS
-    runs = {name: start(name) for name in ROOMS}
-    outcomes = {name: outcome(one, ends) for name, one in runs.items()}
-    for name, said in outcomes.items():
-        print(f"{name}: {said}")
-    return int(any(said != "passed" for said in outcomes.values()))
+    modes = [mode for mode, needed in MODES.items() if needed <= count]
+    runs = {(name, mode): start(name, mode) for name in ROOMS for mode in modes}
+    outcomes = {key: outcome(run, ends) for key, run in runs.items()}
+    for (name, mode), said in outcomes.items():
+        print(f"{name} {mode}: {said}")
+    lacking = [mode for mode in MODES if mode not in modes]
+    print("skipped for lack of GPUs:", ", ".join(lacking) or "none")
+    return int(any(said.startswith(("failed", "not done")) for said in outcomes.values()))
 
 
-def start(name: str) -> subprocess.Popen[bytes]:
-    """Start the tests of a file, in a session of their own."""
+def start(name: str, mode: str) -> subprocess.Popen[bytes]:
+    """Start a mode's tests of a file, in a session of their own."""
     path = Path(__file__).with_name(name)
-    command = [sys.executable, "-m", "pytest", "-v", "--no-header", str(path)]
+    command = [sys.executable, "-m", "pytest", "-v", "--no-header", str(path), "-k", mode]
     return subprocess.Popen(command, start_new_session=True)
 
 
@@ -50,7 +67,7 @@ def outcome(run: subprocess.Popen[bytes], ends: float) -> str:
         except subprocess.TimeoutExpired:
             os.killpg(run.pid, signal.SIGKILL)
         return "not done in time"
-    return "passed" if code == 0 else f"failed ({code})"
+    return {0: "passed", NO_TESTS: "no such mode"}.get(code, f"failed ({code})")
 
 
 if __name__ == "__main__":

@@ -178,7 +178,8 @@ async def test_a_pass_that_differs_from_the_engine_is_refused_with_the_differenc
     process = backend.start()
     monkeypatch.setattr(process, "sharing", None)
     monkeypatch.setattr(process, "why_not_shared", None)
-    monkeypatch.setattr(vllm_inspect, "TOLERANCES", {"float32": 0.0})
+    for name in ("TOLERANCES", "GPU_TOLERANCES"):
+        monkeypatch.setattr(vllm_inspect, name, {"float32": 0.0})
     for _ in range(2):
         with pytest.raises(MethodUnavailableError, match=r"by \d\.?\d*e-\d\d nats on average"):
             await backend.inspect_all([(1, 2)], BANDS)
@@ -186,18 +187,20 @@ async def test_a_pass_that_differs_from_the_engine_is_refused_with_the_differenc
 
 
 @pytest.mark.parametrize(
-    ("dtype", "quantization", "expected"),
+    ("dtype", "quantization", "device", "expected"),
     [
-        (torch.float32, None, ("float32", 1e-3)),
-        (torch.bfloat16, None, ("bfloat16", 0.1)),
-        (torch.float32, "compressed-tensors", ("compressed-tensors", 0.5)),
+        (torch.float32, None, "cpu", ("float32", 1e-3)),
+        (torch.float32, None, "cuda", ("float32", 1e-2)),
+        (torch.bfloat16, None, "cpu", ("bfloat16", 0.1)),
+        (torch.bfloat16, None, "cuda", ("bfloat16", 0.1)),
+        (torch.float32, "compressed-tensors", "cpu", ("compressed-tensors", 0.5)),
     ],
 )
 def test_what_may_be_rounding_follows_from_what_the_engine_computes_in(
-    dtype, quantization, expected
+    dtype, quantization, device, expected
 ):
     config = SimpleNamespace(dtype=dtype, quantization=quantization)
-    assert vllm_inspect.tolerance(config) == expected
+    assert vllm_inspect.tolerance(config, device) == expected
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,10 @@ WEIGHTS_AT_ONCE = 1 << 26
 TOLERANCES = {"float32": 1e-3}
 """How far the shared pass may be from the engine itself, in nats, on average over the tokens."""
 
+GPU_TOLERANCES = {"float32": 1e-2}
+"""The same on a GPU, where vLLM's attention in float32 is a Triton kernel whose products have the
+ten bits of TF32: 0.0015 nats were seen on SmolLM2."""
+
 OTHER_TOLERANCE = 0.1
 """The same for other types."""
 
@@ -153,7 +157,8 @@ class InspectionPass:
         except EngineError as error:
             return f"the pass on the engine's layers fails: {error}"
         difference = float(np.abs(found.logprob - expected).mean())
-        kind, allowed = tolerance(self._config)
+        device = str(self._process.llm.vllm_config.device_config.device_type)
+        kind, allowed = tolerance(self._config, device)
         if difference <= allowed:  # False for a difference that is not a number
             return None
         return (
@@ -163,12 +168,13 @@ class InspectionPass:
         )
 
 
-def tolerance(config: ModelConfig) -> tuple[str, float]:
+def tolerance(config: ModelConfig, device: str) -> tuple[str, float]:
     """Return what the engine computes in, and how far from it may be taken for rounding."""
     if config.quantization:
         return str(config.quantization), QUANTISED_TOLERANCE
     dtype = str(config.dtype).removeprefix("torch.")
-    return dtype, TOLERANCES.get(dtype, OTHER_TOLERANCE)
+    tolerances = TOLERANCES if device == "cpu" else GPU_TOLERANCES
+    return dtype, tolerances.get(dtype, OTHER_TOLERANCE)
 
 
 def _forget_failure(process: EngineProcess, task: asyncio.Task[None]) -> None:
