@@ -55,10 +55,8 @@ WITH = {
     "stop_if": {"n": 1},
     "calibration": {"calibration_mismatch": "warn"},
     "calibration_mismatch": {"calibration": VALUES["calibration"]},
-    **dict.fromkeys(
-        ("risk", "group"),
-        {"calibration": VALUES["calibration"], "calibration_mismatch": "warn"},
-    ),
+    "risk": {"calibration": VALUES["calibration"], "calibration_mismatch": "warn"},
+    "group": {"calibration": VALUES["calibration"], "calibration_mismatch": "warn"},
 }
 """What else an option needs to make sense."""
 

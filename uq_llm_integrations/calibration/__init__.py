@@ -17,6 +17,7 @@ from uq_llm_integrations.calibration.confidence import (
     fit_confidence,
     scaling_from_dict,
 )
+from uq_llm_integrations.calibration.drift import DriftState, DriftWatch, Watched
 from uq_llm_integrations.calibration.guarantees import GroupThresholds, Guarantee, Threshold
 from uq_llm_integrations.calibration.learn_then_test import answers_needed
 from uq_llm_integrations.calibration.measured import Interval, Metric
@@ -35,6 +36,8 @@ from uq_llm_integrations.calibration.thresholds import fit_group_thresholds, fit
 
 __all__ = [
     "Calibration",
+    "DriftState",
+    "DriftWatch",
     "GradedAnswers",
     "GroupThresholds",
     "Guarantee",
@@ -48,6 +51,7 @@ __all__ = [
     "StackFit",
     "StackedMethod",
     "Threshold",
+    "Watched",
     "answers_needed",
     "aurc",
     "auroc",

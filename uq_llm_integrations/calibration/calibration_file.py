@@ -143,6 +143,29 @@ class Calibration(PlainRecord):
         """The thresholds of further risks: settings are checked at each call with options."""
         return {}
 
+    def refitted(
+        self,
+        scores: Scores,
+        correct: Correct,
+        groups: Iterable[object] | None = None,
+    ) -> Calibration:
+        """Return the calibration that other graded answers give, with the same score and terms.
+
+        `scores` are calibrated scores. Raises ConfigurationError where the answers are not both
+        right and wrong.
+        """
+        values = as_scores(scores)
+        right = as_correct(correct, len(values))
+        labels = None if groups is None else as_labels(groups, len(values))
+        graded = _Answers(values, right, range(len(values)), len(values)).graded(labels)
+        return replace(
+            self,
+            confidence=fit_confidence(values, right, self.confidence.kind),
+            graded=graded,
+            data_hash=graded.digest,
+            thresholds=None if self.guarantee is None else _fit(graded, self.guarantee),
+        )
+
     def save(self, path: str | Path) -> None:
         """Write it as a file, which is either the old one or the whole new one at any time.
 
