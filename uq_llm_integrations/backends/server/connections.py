@@ -30,14 +30,18 @@ class Connections(httpx.AsyncBaseTransport):
         self._all: set[httpx.AsyncHTTPTransport] = set()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send a request by a free connection, or a new one, which is free again at its end."""
+        """Send a request by a free connection, or a new one.
+
+        It is free again once its response was read to the end. What was cancelled or failed may
+        have left a pool that takes itself for full, in which the next request would wait for ever.
+        """
         origin = request.url.scheme, request.url.host, request.url.port
         await self._close_idle(self._free.get(origin, deque()))
         connection = self._taken(origin)
         try:
             response = await connection.handle_async_request(request)
         except BaseException:
-            self._give(origin, connection)
+            await self._drop(connection)
             raise
         assert isinstance(response.stream, httpx.AsyncByteStream)
         response.stream = _Body(response.stream, self, origin, connection)
@@ -62,12 +66,15 @@ class Connections(httpx.AsyncBaseTransport):
             kept = _Kept(connection, time.monotonic())
             self._free.setdefault(origin, deque()).append(kept)
 
+    async def _drop(self, connection: httpx.AsyncHTTPTransport) -> None:
+        """Close a connection that was left before its response had ended."""
+        self._all.discard(connection)
+        await connection.aclose()
+
     async def _close_idle(self, free: deque[_Kept]) -> None:
         """Close those at the front, which wait the longest."""
         while free and time.monotonic() - free[0].since > _IDLE_SECONDS:
-            connection = free.popleft().connection
-            self._all.discard(connection)
-            await connection.aclose()
+            await self._drop(free.popleft().connection)
 
     @cached_property
     def _context(self) -> ssl.SSLContext:
@@ -93,14 +100,27 @@ class _Body(httpx.AsyncByteStream):
     ) -> None:
         self._body, self._connections, self._origin = body, connections, origin
         self._connection: httpx.AsyncHTTPTransport | None = connection
+        self._parts = aiter(body)
+        self._is_read = False
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        return self._body.__aiter__()
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            return await anext(self._parts)
+        except StopAsyncIteration:
+            self._is_read = True
+            raise
 
     async def aclose(self) -> None:
         connection, self._connection = self._connection, None
+        is_whole = False
         try:
             await self._body.aclose()
+            is_whole = self._is_read
         finally:
-            if connection is not None:
+            if connection is not None and is_whole:
                 self._connections._give(self._origin, connection)
+            elif connection is not None:
+                await self._connections._drop(connection)
