@@ -1,29 +1,14 @@
 """vLLM's own router before two servers: the client uses the two routes that every router has."""
 
-import shutil
-import socket
-import subprocess
-import sys
-import time
-from contextlib import suppress
-from pathlib import Path
-
-import httpx
 import pytest
 
 from tests.backends.server.scripted_server import ScriptedServer
+from tests.deploy.router_program import vllm_router
 from uq_llm_integrations import ChatVLLMUncertainty, UncertaintyModel, VLLMServerBackend
 
 pytestmark = pytest.mark.subprocess
 
-SECONDS = 60
 PARIS = "The capital of France is Paris."
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
@@ -36,32 +21,9 @@ def servers():
 
 @pytest.fixture(scope="module")
 def router(servers, tmp_path_factory):
-    port, log = free_port(), tmp_path_factory.mktemp("router") / "log"
-    program = shutil.which("vllm-router", path=str(Path(sys.executable).parent))
-    assert program
-    options = {"--port": port, "--prometheus-port": free_port(), "--policy": "cache_aware"}
-    command = [program, "--host", "127.0.0.1"]
-    command += [str(part) for pair in options.items() for part in pair]
-    command += ["--worker-urls", *[one.url for one in servers]]
-    with (
-        log.open("wb") as written,
-        subprocess.Popen(command, stdout=written, stderr=written) as one,
-    ):
-        try:
-            wait_for(f"http://127.0.0.1:{port}/health", log)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            one.terminate()
-
-
-def wait_for(url: str, log: Path) -> None:
-    ends = time.monotonic() + SECONDS
-    while time.monotonic() < ends:
-        with suppress(httpx.HTTPError):
-            if httpx.get(url).status_code == 200:
-                return
-        time.sleep(0.1)
-    raise AssertionError(log.read_text())
+    urls = [one.url for one in servers]
+    with vllm_router(tmp_path_factory.mktemp("router"), urls) as url:
+        yield url
 
 
 @pytest.fixture

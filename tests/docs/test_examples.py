@@ -166,6 +166,20 @@ def test_configuration_files_can_be_read(page: Path) -> None:
         Configuration.read({"generator": {"model": "smollm2"}} | yaml.safe_load(block.code))
 
 
+@pytest.mark.engine
+def test_the_readme_s_example_prints_on_a_server_what_it_prints_on_an_engine(
+    namespace: dict[str, Any], exact_server: VLLMServer
+) -> None:
+    (block,) = blocks(ROOT / "README.md", "python server")
+    replace(block, code=block.code.replace(ADDRESS, exact_server.url)).run(namespace)
+    message = namespace["message"]
+    shown = f"{message.content} {message.response_metadata['uncertainty']['scores']}"
+    stated = re.search(r"^prints `(.*\{'entropy'.*\})`", (ROOT / "README.md").read_text(), re.M)
+    assert stated is not None
+    parts = map(re.escape, stated[1].split("..."))
+    assert re.fullmatch(r"\d*".join(parts), shown), shown
+
+
 def test_every_python_fence_is_one_that_is_run() -> None:
     for page in PAGES:
         fences = re.findall(r"^ *```(py\w*.*)$", page.read_text(), re.M)
