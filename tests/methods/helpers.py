@@ -14,7 +14,8 @@ from uq_llm_integrations import (
     Usage,
 )
 from uq_llm_integrations.backends.metering import MeteredBackend
-from uq_llm_integrations.methods.scoring import add_evidence_scores, score_candidate
+from uq_llm_integrations.methods import combining
+from uq_llm_integrations.methods.scoring import score_candidate
 
 NATS = -np.log(0.9)
 """What a scripted token costs."""
@@ -57,7 +58,7 @@ async def add_scores(
     scores = tuple(score_candidate(one, names) for one in candidates)
     bare = Result(tuple(candidates), scores, Usage())
     metered = MeteredBackend(backend)
-    return await add_evidence_scores(bare, metered, prompt or request(), names, options)
+    return await combining.add_scores(bare, metered, prompt or request(), names, options)
 
 
 async def scored(script, *names: str, n: int = 1, backend=ScriptedBackend, **options) -> Result:

@@ -17,6 +17,7 @@ from uq_llm_integrations import (
     fit_head,
     missing_requirements,
 )
+from uq_llm_integrations.calibration import Origin, fit_calibration
 
 pytestmark = pytest.mark.engine
 
@@ -61,7 +62,11 @@ def method_options(hugging_face) -> MethodOptions:
     density = fit_density(hugging_face, EXAMPLES, background=EXAMPLES, max_tokens=4)
     head = fit_head(hugging_face, EXAMPLES, [i % 3 == 0 for i in range(20)], max_tokens=4)
     judges = {"entailment": SparingJudge(), "similarity": EmbeddingSimilarity()}
-    return MethodOptions(samples=2, density=density, head=head, **judges)
+    calibration = fit_calibration(
+        {"entropy": range(20)}, [i < 12 for i in range(20)], origin=Origin("smollm2", "1")
+    )
+    fits = {"density": density, "head": head, "calibration": calibration}
+    return MethodOptions(samples=2, **fits, **judges)
 
 
 @pytest.fixture(scope="module")
