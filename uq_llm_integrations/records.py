@@ -176,7 +176,8 @@ class TokenTrace:
 
         Where the rows of one are damaged, so are those of both.
         """
-        if damaged := next((one for one in (self, other) if one.damage), None):
+        damaged = next((one for one in (self, other) if one.damage), None)
+        if damaged is not None:  # it has no tokens, and so would count as nothing
             return damaged
         arrays: dict[str, Any] = {}
         for name in (f.name for f in fields(self)):

@@ -317,3 +317,18 @@ def test_an_answer_that_is_not_exact_says_why(serve, connect):
 )
 def test_retry_after_has_two_forms(value, seconds):
     assert retry_after(value) == seconds
+
+
+@pytest.mark.parametrize("first", [0, False])
+def test_a_stream_of_which_a_later_piece_is_damaged_has_no_statistics(answering, first):
+    def change(event: dict) -> dict:
+        for choice in event["choices"]:
+            if "uncertainty" in choice:
+                choice["uncertainty"]["first"] = first
+        return event
+
+    (server, backend), _ = answering
+    server.faults = [Fault(change=change)]
+    request = Request(PROMPT, top_logprobs=2)
+    candidate = list(backend.iterate(backend.stream(request)))[-1].candidate
+    assert len(candidate.token_ids) == 6 and "due were version 1" in candidate.trace.damage

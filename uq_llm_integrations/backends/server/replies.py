@@ -129,7 +129,8 @@ def given_rows(found: object, ids: Ids, first: int) -> tuple[Floats | None, str 
     """Return the rows of the tokens from `first` on, or None and the server's reason."""
     if not isinstance(found, Mapping):
         raise EngineError("there are none")
-    if found.get("version") != VERSION or found.get("first") != first:
+    start = found.get("first")
+    if found.get("version") != VERSION or type(start) is not int or start != first:
         raise EngineError(
             f"they are of version {described(found.get('version'))} from token "
             f"{described(found.get('first'))} on; due were version {VERSION} from {first} on"
@@ -230,7 +231,8 @@ def joined(traces: Sequence[TokenTrace], size: int) -> TokenTrace:
     full = [one for one in traces if len(one) or one.damage] or list(traces[:1])
     if not full:
         return damaged_trace(size, "the server gave no tokens")
-    if damaged := next((one for one in full if one.damage), None):
+    damaged = next((one for one in full if one.damage), None)
+    if damaged is not None:  # it has no tokens, and so would count as nothing
         return damaged
     if len({_fields(one) for one in full}) == 1:
         return join_traces(full)
