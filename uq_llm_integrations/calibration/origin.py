@@ -46,11 +46,6 @@ class Origin(PlainRecord):
         for name in sorted(self.settings.keys() | before.settings.keys()):
             yield from _difference(name, self.settings.get(name), before.settings.get(name))
 
-    def unknown(self, before: Origin) -> list[str]:
-        """Return the hashes that cannot be compared with those of `before`."""
-        names = ("weights", "tokenizer", "chat_template")
-        return [one for one in names if None in (getattr(self, one), getattr(before, one))]
-
 
 def _difference(name: str, own: str | None, other: str | None) -> Iterator[str]:
     if own != other:
