@@ -48,7 +48,8 @@ def tokenizer_digest(tokenizer: Any) -> str:
 def weights_digest(folder: Path) -> str | None:
     """Return the hash of the weights in a folder, None where it has none.
 
-    It is of parts of them, so that large models take no time; a fine-tuned model differs in all.
+    It is of parts of each file, so that large models take no time. Other weights, or those after
+    further training, differ there; a change of a few numbers between these parts is not seen.
     """
     files = sorted(one for one in folder.glob("*") if one.suffix in _WEIGHTS and one.is_file())
     if not files:
