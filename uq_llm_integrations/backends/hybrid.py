@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import nullcontext
 from copy import copy
 from dataclasses import replace
 from typing import Any, Literal, Protocol, TypeVar, get_args, runtime_checkable
@@ -281,8 +282,12 @@ class HybridBackend(Backend):
 
     async def _check_tokens(self) -> None:
         """Check once that both sides mean the same by a token."""
-        if not self._pair.is_checked:
-            await self._in_phase(Phase.GENERATION, self._pair.check_tokens)
+        if self._pair.is_checked:
+            return
+        if self._pair.lock is None:
+            await self._pair.check_tokens()
+        else:
+            await (await self._running_loop()).arun(self._pair.check_tokens())
 
 
 class _Pair(Shared):
@@ -303,8 +308,11 @@ class _Pair(Shared):
         return self.generator if self.lock is None else self.scorer
 
     async def check_tokens(self) -> None:
-        await check_same_tokens(self.generator, self.scorer)
-        self.is_checked = True
+        if self.is_checked:  # meanwhile, by another call, and the generator may sleep since
+            return
+        async with self.lock.hold(Phase.GENERATION) if self.lock else nullcontext():
+            await check_same_tokens(self.generator, self.scorer)
+            self.is_checked = True
 
     async def _to_inspection(self) -> None:
         assert isinstance(self.generator, Sleeper)

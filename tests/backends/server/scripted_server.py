@@ -101,11 +101,11 @@ class ScriptedServer:
         """connections, answers (whole ones), aborts (connections that closed before their end)."""
         self.generations = 0
         self._answered = 0
-        self._writers: set[asyncio.StreamWriter] = set()
+        self._writers: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
-        self._server = self._on_loop(asyncio.start_server(self._serve, "127.0.0.1", 0))
+        self._server = self._on_loop(asyncio.start_server(self._connected, "127.0.0.1", 0))
         self.port = self._server.sockets[0].getsockname()[1]
 
     @property
@@ -120,15 +120,21 @@ class ScriptedServer:
         """Close all connections at once, and take no more."""
 
         async def kill() -> None:
+            for listener in self._server.sockets:
+                self._loop.remove_reader(listener)
+            # What was accepted becomes a connection first: a server that is closed before that
+            # leaves the socket open.
+            for _ in range(3):
+                await asyncio.sleep(0)
             self._server.close()
-            for writer in list(self._writers):
+            for writer in list(self._writers.values()):
                 writer.transport.abort()
 
         self._on_loop(kill())
 
     def restart(self) -> None:
         """Listen on the same port again."""
-        start = asyncio.start_server(self._serve, "127.0.0.1", self.port, reuse_address=True)
+        start = asyncio.start_server(self._connected, "127.0.0.1", self.port, reuse_address=True)
         self._server = self._on_loop(start)
 
     def close(self) -> None:
@@ -156,17 +162,21 @@ class ScriptedServer:
     def _on_loop(self, coroutine):
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(30)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        def end(task) -> None:  # even where it was cancelled before it began
+            self._writers.pop(task).transport.abort()
+
         self.counts["connections"] += 1
-        self._writers.add(writer)
+        task = self._loop.create_task(self._serve(reader, writer))
+        self._writers[task] = writer
+        task.add_done_callback(end)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while (head := await reader.readuntil(b"\r\n\r\n")) is not None:
                 await self._request(head, reader, writer)
         except (asyncio.IncompleteReadError, ConnectionError, _DroppedError):
             pass
-        finally:
-            self._writers.discard(writer)
-            writer.transport.abort()
 
     async def _request(self, head, reader, writer) -> None:
         first, *lines = head.decode().split("\r\n")
