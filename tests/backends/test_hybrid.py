@@ -183,6 +183,25 @@ async def test_inspections_that_come_while_the_generator_sleeps_join_those_that_
     assert log == ["sleep", "score", "score", "unload", "wake", "generate", "generated"]
 
 
+async def test_who_is_late_to_compare_the_tokens_does_not_wait_for_an_inspection():
+    class Late(HybridBackend):
+        ways = 0
+
+        async def _running_loop(self):
+            self.ways += 1
+            if self.ways == 2:  # the second caller's first
+                await noted(log, "score")
+            return await super()._running_loop()
+
+    scorer = busy_scorer(log := [])
+    hybrid = Late(SleepingGenerator(log), scorer, sequential=True)
+    both = [asyncio.create_task(inspected(hybrid)) for _ in range(2)]
+    await eventually(lambda: log.count("score") == 2)
+    scorer.busy = False
+    await asyncio.gather(*both)
+    assert log[:3] == ["sleep", "score", "score"]
+
+
 async def test_an_inspection_that_fails_or_is_cancelled_costs_the_others_nothing():
     hybrid = with_scorer(scorer := busy_scorer(log := []))
     failing, cancelled, whole = (
