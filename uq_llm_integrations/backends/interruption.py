@@ -5,7 +5,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from types import TracebackType
 
 from uq_llm_integrations.errors import EngineClosedError
@@ -69,39 +69,60 @@ class OpenCalls:
             with suppress(RuntimeError):  # the call's loop is closed, and so it has ended
                 end()
 
-    @contextmanager
-    def call(self) -> Iterator[None]:
+    def call(self) -> AbstractContextManager[None]:
         """What is awaited within is a call."""
-        loop, interruption = asyncio.get_running_loop(), Interruption()
-
-        def end() -> None:
-            loop.call_soon_threadsafe(interruption.interrupt, closed_meanwhile())
-
-        with self._noted(end), interruption:
-            yield
+        return _OpenCall(self)
 
     @contextmanager
     def blocking(self, cancel: Callable[[], object]) -> Iterator[None]:
         """What blocks within is a call; `cancel` lets it raise CancelledError."""
-        with self._noted(cancel):
-            try:
-                yield
-            except CancelledError as error:
-                if not self.is_closed:
-                    raise
-                raise closed_meanwhile() from error
-
-    @contextmanager
-    def _noted(self, end: Callable[[], object]) -> Iterator[None]:
         call = object()
+        self.note(call, cancel)
+        try:
+            yield
+        except CancelledError as error:
+            if not self.is_closed:
+                raise
+            raise closed_meanwhile() from error
+        finally:
+            self.forget(call)
+
+    def note(self, call: object, end: Callable[[], object]) -> None:
+        """Note a call that begins, and what ends it."""
         with self._lock:
             self.check()
             self._ends[call] = end
+
+    def forget(self, call: object) -> None:
+        """Note that a call has ended."""
+        with self._lock:
+            del self._ends[call]
+
+
+class _OpenCall(AbstractContextManager[None]):
+    """A call on the running loop; a class, since each step of a stream is one."""
+
+    def __init__(self, calls: OpenCalls) -> None:
+        self._calls, self._interruption = calls, Interruption()
+        self._loop = asyncio.get_running_loop()
+
+    def __enter__(self) -> None:
+        self._calls.note(self, self._end)
+        self._interruption.__enter__()
+
+    def _end(self) -> None:
+        self._loop.call_soon_threadsafe(self._interruption.interrupt, closed_meanwhile())
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         try:
-            yield
+            self._interruption.__exit__(kind, error, traceback)
         finally:
-            with self._lock:
-                del self._ends[call]
+            self._calls.forget(self)
 
 
 def closed_before() -> EngineClosedError:

@@ -26,7 +26,7 @@ class TokenTable:
         kept = rows[: len(token_ids)]
         if len(kept) < len(token_ids):
             raise EngineError(f"the probe saw {len(kept)} of {len(token_ids)} tokens")
-        if not np.array_equal(column(kept, "token"), token_ids):
+        if column(kept, "token").tolist() != list(token_ids):
             raise EngineError("the probe's log-probabilities belong to other tokens")
         logprobs, ids = column(kept, "logprob"), np.array(token_ids, np.int64)
         return cls(logprobs[:, None], ids[:, None], column(kept, "rank").astype(np.int64))

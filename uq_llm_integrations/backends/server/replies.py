@@ -17,7 +17,7 @@ import numpy as np
 
 from uq_llm_integrations.backends.row_checks import damaged_trace
 from uq_llm_integrations.backends.server.contact import VERSION, Facts
-from uq_llm_integrations.backends.token_statistics import column, join_traces, read_rows
+from uq_llm_integrations.backends.token_statistics import COLUMNS, column, join_traces, read_rows
 from uq_llm_integrations.backends.token_table import TokenTable
 from uq_llm_integrations.errors import EngineError, described
 from uq_llm_integrations.records import Floats, TokenTrace
@@ -28,6 +28,9 @@ _NO_LOGPROB = -9999.0
 """What vLLM writes for minus infinity, which JSON does not have."""
 
 _TOKEN = "token_id:"
+
+_READ = [at for at, name in enumerate(COLUMNS) if name != "stopped"]
+"""The columns that are of interest here."""
 
 
 @dataclass(frozen=True)
@@ -148,11 +151,11 @@ def given_rows(found: object, ids: Ids, first: int) -> tuple[Floats | None, str 
 
 
 def _check_rows(rows: Floats, ids: Ids) -> None:
-    if not np.array_equal(column(rows, "token"), ids):
+    if column(rows, "token").tolist() != list(ids):
         raise EngineError("they belong to other tokens")
-    sums = np.delete(rows, [6], axis=1)  # `stopped` is of no interest here
-    if not np.isfinite(sums).all():
-        raise EngineError(f"token {int(np.argmin(np.isfinite(sums).all(-1)))} has none")
+    finite = np.isfinite(rows[:, _READ])
+    if not finite.all():
+        raise EngineError(f"token {int(np.argmin(finite.all(-1)))} has none")
 
 
 def with_rows(table: TokenTable, rows: Floats) -> TokenTable:

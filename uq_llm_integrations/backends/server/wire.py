@@ -246,7 +246,7 @@ def _data(line: bytes | bytearray) -> bytes:
 def parsed(url: str, data: bytes) -> Json:
     """Return a JSON object, or raise EngineError; NaN and infinity are none of JSON's."""
     try:
-        found = json.loads(data, parse_constant=_refuse_constant)
+        found = _DECODER.decode(data.decode())
     except (ValueError, RecursionError) as error:
         raise EngineError(f"{url} gave an answer that is no JSON: {reason(error)}") from None
     if not isinstance(found, dict):
@@ -256,3 +256,6 @@ def parsed(url: str, data: bytes) -> Json:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no number of JSON's")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
