@@ -42,11 +42,11 @@ from uq_llm_integrations.strategies.base import (
     completed,
     run_strategies,
 )  # fmt: skip  # a list of names
+from uq_llm_integrations.strategies.observed_streams import observed_pieces
 from uq_llm_integrations.strategies.streaming import EndedBy, check_stream, stream_strategy
 from uq_llm_integrations.telemetry.observed_calls import (
     ObservedCall,
     observed,
-    observed_pieces,
     operation_of,
 )
 from uq_llm_integrations.truncation import GivenText, Ids, TruncatedScore, score_truncated_texts

@@ -172,7 +172,7 @@ class DriftWatch:
             self.recent.append(Watched(known, decision, is_uncertain, group))
             self._counts.update(answers=1, unknown=known is None, uncertain=is_uncertain)
             alarm = self._bet(_ranked(known))
-            record(DRIFT_EVIDENCE, sum(self._capital.values()))
+            record(DRIFT_EVIDENCE, self._state().evidence)
         if alarm:
             record(DRIFT_ALARMS, 1)
             logger.warning(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from uq_llm_integrations.errors import HighUncertaintyError
 from uq_llm_integrations.records import Request, Result
@@ -32,9 +32,6 @@ class Piece(Protocol):
     @property
     def result(self) -> Result | None:
         """The whole answer, with its last part."""
-
-
-P = TypeVar("P", bound=Piece)
 
 
 def operation_of(request: Request) -> str:
@@ -186,27 +183,6 @@ def observed(operation: str, model: str, request: Request) -> Iterator[ObservedC
     try:
         with call.active():
             yield call
-    except BaseException as error:
-        call.finish(error)
-        raise
-    call.finish()
-
-
-async def observed_pieces(
-    call: ObservedCall, pieces: AsyncGenerator[P, None]
-) -> AsyncGenerator[P, None]:
-    """Yield a stream's pieces, each of which is made within the call, whoever asks for it."""
-    try:
-        try:
-            while True:
-                with call.active():
-                    piece = await anext(pieces, None)
-                if piece is None:
-                    break
-                call.see(piece)
-                yield piece
-        finally:
-            await pieces.aclose()
     except BaseException as error:
         call.finish(error)
         raise
