@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import nullcontext
 from copy import copy
 from dataclasses import replace
@@ -271,10 +271,13 @@ class HybridBackend(Backend):
 
     async def _in_phase(self, phase: Phase, work: Callable[[], Awaitable[T]]) -> T:
         """Await work; where only one of both is in memory, while it is the right one."""
-        lock = self._pair.lock
-        if lock is None:
+        return await self._beside_lock(lambda: _hold(self._pair.lock, phase, work))
+
+    async def _beside_lock(self, work: Callable[[], Coroutine[object, object, T]]) -> T:
+        """Await work on the one loop on which the lock lives; without a lock, on any."""
+        if self._pair.lock is None:
             return await work()
-        return await (await self._running_loop()).arun(_hold(lock, phase, work))
+        return await (await self._running_loop()).arun(work())
 
     async def _running_loop(self) -> LoopThread:
         """Return the one loop on which the lock lives; reading it may start an engine."""
@@ -282,12 +285,8 @@ class HybridBackend(Backend):
 
     async def _check_tokens(self) -> None:
         """Check once that both sides mean the same by a token."""
-        if self._pair.is_checked:
-            return
-        if self._pair.lock is None:
-            await self._pair.check_tokens()
-        else:
-            await (await self._running_loop()).arun(self._pair.check_tokens())
+        if not self._pair.is_checked:
+            await self._beside_lock(self._pair.check_tokens)
 
 
 class _Pair(Shared):
@@ -310,9 +309,11 @@ class _Pair(Shared):
     async def check_tokens(self) -> None:
         if self.is_checked:  # meanwhile, by another call, and the generator may sleep since
             return
-        async with self.lock.hold(Phase.GENERATION) if self.lock else nullcontext():
-            await check_same_tokens(self.generator, self.scorer)
-            self.is_checked = True
+        await _hold(self.lock, Phase.GENERATION, self._compare_tokens)
+
+    async def _compare_tokens(self) -> None:
+        await check_same_tokens(self.generator, self.scorer)
+        self.is_checked = True
 
     async def _to_inspection(self) -> None:
         assert isinstance(self.generator, Sleeper)
@@ -351,8 +352,8 @@ def _check_parts(generator: Backend, scorer: Backend, *, sequential: bool) -> No
         )
 
 
-async def _hold(lock: PhaseLock, phase: Phase, work: Callable[[], Awaitable[T]]) -> T:
-    async with lock.hold(phase):
+async def _hold(lock: PhaseLock | None, phase: Phase, work: Callable[[], Awaitable[T]]) -> T:
+    async with lock.hold(phase) if lock else nullcontext():
         return await work()
 
 
