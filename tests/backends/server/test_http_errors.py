@@ -27,6 +27,23 @@ PROMPT = tuple(b"The capital of France is")
 
 
 @pytest.mark.parametrize(
+    "body",
+    [b'{"choices": [', b"[1]", b'{"a": NaN}', b'{"a": -Infinity}', b'{"a": "\xff"}', b"[" * 9999],
+    ids=["cut", "no object", "NaN", "infinity", "no UTF-8", "deep"],
+)
+def test_an_answer_that_is_no_json_object_is_an_error(serve, connect, body):
+    server = serve(["Paris"])
+    backend = connect(server)
+    for change in ({"body": body}, {"change": lambda _: body}):  # whole, and an event of a stream
+        server.faults = [Fault(**change)]
+        with pytest.raises(EngineError, match="is no JSON"):
+            if "body" in change:
+                backend.run(backend.generate(Request(PROMPT)))
+            else:
+                list(backend.iterate(backend.stream(Request(PROMPT))))
+
+
+@pytest.mark.parametrize(
     ("status", "kind"),
     [
         (301, ConfigurationError),
