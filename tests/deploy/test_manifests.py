@@ -9,6 +9,7 @@ import kubernetes_validate
 import pytest
 import yaml
 from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.entrypoints.launchers.cli_args import FrontendArgs
 
 from uq_llm_integrations.backends.server.serving.counters import _collectors
 
@@ -88,9 +89,14 @@ def test_each_pod_has_a_name_of_its_own() -> None:
 
 @pytest.mark.parametrize("command", servers())
 def test_vllm_knows_the_flags(command) -> None:
-    fields = AsyncEngineArgs.__dataclass_fields__
+    fields = AsyncEngineArgs.__dataclass_fields__ | FrontendArgs.__dataclass_fields__
     flags = [one.partition("=")[0] for one in command if one.startswith("--")]
     assert {flag[2:].replace("-", "_") for flag in flags} <= {*fields}
+
+
+@pytest.mark.parametrize("command", servers())
+def test_a_server_in_a_container_listens_to_its_network(command) -> None:
+    assert "--host=0.0.0.0" in command
 
 
 def test_alerts_read_metrics_that_exist() -> None:

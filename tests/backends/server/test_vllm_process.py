@@ -57,6 +57,27 @@ def test_a_bundled_model_is_served_by_its_name_with_what_a_cpu_needs(monkeypatch
 
 
 @pytest.mark.parametrize(
+    ("given", "host"),
+    [
+        ([], "127.0.0.1"),
+        (["--host", "0.0.0.0"], "0.0.0.0"),
+        (["--host=::1"], "::1"),
+        (["--config", "{config}"], "10.0.0.1"),
+        (["--uds", "/tmp/uq.sock"], None),
+    ],
+)
+def test_it_listens_on_this_machine_alone_unless_it_is_told(monkeypatch, tmp_path, given, host):
+    config = tmp_path / "vllm.yaml"
+    config.write_text("host: 10.0.0.1\n")
+    ran = []
+    monkeypatch.setattr(vllm_program, "run", ran.append)
+    monkeypatch.setattr(vllm_process, "report_readiness", lambda *seen: None)
+    monkeypatch.setattr(vllm_process, "cpu_environment", lambda *, is_eager: {})
+    vllm_process.serve(["smollm2", *(one.format(config=config) for one in given)])
+    assert vllm_program.parsed(ran[0]).host == host
+
+
+@pytest.mark.parametrize(
     ("error", "named"),
     [
         (uq.ConfigurationError("no such thing"), "Error: no such thing"),

@@ -21,6 +21,9 @@ from uq_llm_integrations.errors import UncertaintyError, reason
 
 hide_mismatched_builds(from_vllm=True)
 
+LOOPBACK = "127.0.0.1"
+"""Where a server listens unless it is told: vLLM's own default is every interface."""
+
 
 def serve(arguments: Sequence[str]) -> None:
     """Serve a model until a signal ends it; the arguments are those of `vllm serve`."""
@@ -32,6 +35,8 @@ def serve(arguments: Sequence[str]) -> None:
         command[0] = source.path
         defaults |= {**source.defaults, "served_model_name": name}
     given = vllm_program.parsed(command)
+    if not given.uds:
+        defaults["host"] = LOOPBACK
     command += flags({one: defaults[one] for one in defaults if not is_given(given, one, command)})
     given = vllm_program.parsed(command)
     if is_cpu():
