@@ -24,6 +24,7 @@ from uq_llm_integrations.backends.sampling_values import (
     stop_strings,
     whole,
 )
+from uq_llm_integrations.backends.template_values import check_template_values
 from uq_llm_integrations.backends.unicode_text import check_unicode
 from uq_llm_integrations.coercion import Options, validation_text
 from uq_llm_integrations.errors import (
@@ -242,6 +243,7 @@ class Settings(BaseModel):
     def _check_options(self) -> Self:
         check_unicode(self.abstention_text, "abstention_text")
         check_unicode(self.chat_template_kwargs, "chat_template_kwargs")
+        check_template_values(self.chat_template_kwargs)
         check_top_logprobs(self.top_logprobs, -1)
         if self.early_stop:
             check_early_stop(self.early_stop, self.all_sampling())

@@ -10,6 +10,7 @@ from uq_llm_integrations.backends.content_blocks import Message, plain_messages,
 from uq_llm_integrations.backends.control_tokens import ControlTokens, is_role, written
 from uq_llm_integrations.backends.data_encoding import data_encoder
 from uq_llm_integrations.backends.outside_text import OutsideText, PrivateAlphabet, mapped
+from uq_llm_integrations.backends.template_values import check_template_values
 from uq_llm_integrations.backends.token_texts import named_texts, text_decoder
 from uq_llm_integrations.backends.unicode_text import (
     check_conversation,
@@ -82,6 +83,7 @@ class TokenizerBackend(Backend):
         for the template are text.
         """
         check_conversation(conversation)
+        check_template_values(conversation.template)
         tokenizer = await self.tokenizer()
         control = ControlTokens.of(tokenizer)
         if not control.template:

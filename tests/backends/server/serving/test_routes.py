@@ -17,6 +17,7 @@ TEMPLATE = (
     "{% for one in messages %}<|end|>{{ one.role }}: {{ one.content }}{% endfor %}"
     "{% if add_generation_prompt %}<|end|>assistant: {% endif %}"
 )
+USER = [{"role": "user", "content": "a"}]
 KEY = {"Authorization": "Bearer secret"}
 
 
@@ -80,6 +81,13 @@ async def test_names_of_control_tokens_in_messages_are_text(app, tokenizer):
     assert ids.count(tokenizer.eos_token_id) == 3
 
 
+async def test_a_server_that_trusts_templates_takes_one(app):
+    app.state.uq_llm_trusts_templates = True
+    body = {"messages": USER, "chat_template_kwargs": {"chat_template": "the cat"}}
+    ids = (await ask(app, "POST", "encode", json=body)).json()["token_ids"]
+    assert ids == list(await app.state.uq_llm_codec.encode("the cat"))
+
+
 async def test_tokens_are_decoded(app):
     ids = (await ask(app, "POST", "encode", json={"text": "the cat 東"})).json()["token_ids"]
     answer = (await ask(app, "POST", "decode", json={"token_ids": ids})).json()
@@ -96,6 +104,19 @@ async def test_tokens_are_decoded(app):
         ("encode", {"text": "a", "chat": True, "data": True}, "chat is true"),
         ("encode", {"messages": []}, "no messages"),
         ("encode", {"messages": "a"}, "messages"),
+        (
+            "encode",
+            {"messages": USER, "chat_template_kwargs": {"chat_template": "{{ 1 }}"}},
+            "--trust-request-chat-template",
+        ),
+        (
+            "encode",
+            {
+                "messages": USER,
+                "chat_template_kwargs": {"padding": "max_length", "max_length": 9**9},
+            },
+            "max_length, padding",
+        ),
         ("decode", {"token_ids": [-1]}, "there is no token -1"),
         ("decode", {"token_ids": [10**9]}, "there is no token 1000000000"),
         ("decode", {"token_ids": "1"}, "token_ids"),

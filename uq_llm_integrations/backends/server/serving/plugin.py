@@ -53,4 +53,6 @@ class ServingPlugin:
         if engine_client is None:
             return
         start_checks.check_server(engine_client.vllm_config)
-        routes.prepare(state, engine_client)
+        # Where vLLM should call it otherwise, no template is trusted.
+        trusts = getattr(args, "trust_request_chat_template", False)
+        routes.prepare(state, engine_client, trusts_templates=trusts)

@@ -15,6 +15,7 @@ from uq_llm_integrations.backends.control_tokens import ControlTokens
 from uq_llm_integrations.backends.model_facts import tokenizer_digest
 from uq_llm_integrations.backends.server.serving import conversations
 from uq_llm_integrations.backends.server.serving.marks import VERSION
+from uq_llm_integrations.backends.template_values import OWN_TEMPLATE
 from uq_llm_integrations.backends.token_statistics import COLUMNS
 from uq_llm_integrations.errors import InvalidRequestError, UncertaintyError, reason
 from uq_llm_integrations.records import Conversation
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
     from starlette.datastructures import State
 
 PREFIX = "/v1/uq"
+
+WHY_NO_TEMPLATE = (
+    "chat_template is a program, which this server takes from no request; start it with "
+    "--trust-request-chat-template where all who reach it may run templates"
+)
 
 
 class _Body(BaseModel):
@@ -55,12 +61,15 @@ class TokensBody(_Body):
     token_ids: list[int]
 
 
-def prepare(state: State, client: Any) -> None:
-    """Keep what the routes need in a server's state."""
+def prepare(state: State, client: Any, *, trusts_templates: bool = False) -> None:
+    """Keep what the routes need in a server's state.
+
+    `trusts_templates` says whether a request may bring a chat template, which is a program.
+    """
     tokenizer, config = client.get_tokenizer(), client.vllm_config
     model = str(config.model_config.served_model_name or config.model_config.model)
     codec = conversations.Codec(model, tokenizer)
-    state.uq_llm_codec = codec
+    state.uq_llm_codec, state.uq_llm_trusts_templates = codec, trusts_templates
     state.uq_llm_capabilities = _capabilities(config, codec, model, tokenizer)
 
 
@@ -85,10 +94,14 @@ def _capabilities(config: Any, codec: Any, model: str, tokenizer: Any) -> dict[s
     }
 
 
-async def encode(codec: conversations.Codec, body: dict[str, Any]) -> dict[str, Any]:
+async def encode(
+    codec: conversations.Codec, body: dict[str, Any], *, trusts_templates: bool = False
+) -> dict[str, Any]:
     """Return the tokens of a text or a conversation, as the embedded backend's methods do."""
     if "messages" in body:
         given = MessagesBody.model_validate(body)
+        if OWN_TEMPLATE in given.chat_template_kwargs and not trusts_templates:
+            raise InvalidRequestError(WHY_NO_TEMPLATE)
         conversation = Conversation(
             tuple(given.messages),
             tuple(given.tools),
@@ -138,8 +151,9 @@ def router() -> APIRouter:
 
     @made.post("/encode")
     async def encode_route(request: Request) -> JSONResponse:
-        body = await _body(request)
-        return await _answered(encode(request.app.state.uq_llm_codec, body), request)
+        state, body = request.app.state, await _body(request)
+        trusts = state.uq_llm_trusts_templates
+        return await _answered(encode(state.uq_llm_codec, body, trusts_templates=trusts), request)
 
     @made.post("/decode")
     async def decode_route(request: Request) -> JSONResponse:
