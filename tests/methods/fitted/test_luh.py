@@ -103,6 +103,8 @@ def load(monkeypatch, tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text(str(config).replace("'", '"'))
     (tmp_path / "head").mkdir()
+    written = "feature_extractor: [{name: luh.feature_extractors.token_probabilities}]"
+    (tmp_path / "head" / "config.yaml").write_text(written)
 
     def load(*head):
         if head:
@@ -175,6 +177,22 @@ def test_a_head_that_reads_anything_else_is_refused(load, extractor, why):
 def test_a_head_that_cannot_be_loaded_is_refused(load):
     with pytest.raises(ModelNotFoundError, match="cannot load the luh head"):
         load()
+
+
+@pytest.mark.parametrize(
+    ("written", "error", "why"),
+    [
+        ("feature_extractor: [{name: os.path}]", ConfigurationError, "names the module 'os.path'"),
+        ("feature_extractor: [{name: luhh}]", ConfigurationError, "names the module"),
+        ("feature_extractor: !!python/name:os.system", ModelNotFoundError, "cannot|can be read"),
+        ("{}", ModelNotFoundError, "can be read"),
+    ],
+)
+def test_a_head_that_names_modules_of_others_is_refused(load, tmp_path, written, error, why):
+    load("claim", HIDDEN)
+    (tmp_path / "head" / "config.yaml").write_text(written)
+    with pytest.raises(error, match=why):
+        load("claim", HIDDEN)
 
 
 def test_a_head_that_fails_says_so(load, candidate, seen):

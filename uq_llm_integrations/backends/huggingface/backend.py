@@ -25,6 +25,7 @@ from uq_llm_integrations.backends.event_loop import LoopThread, end_own_loop
 from uq_llm_integrations.backends.huggingface.loading import ModelOptions
 from uq_llm_integrations.backends.huggingface.thread import ModelThread
 from uq_llm_integrations.backends.huggingface.token_sampling import HFSampling
+from uq_llm_integrations.backends.remote_code import check_remote_code
 from uq_llm_integrations.backends.sampling_values import token_ids
 from uq_llm_integrations.backends.streams import closed_at_end, stream_of
 from uq_llm_integrations.backends.token_texts import named_texts
@@ -65,7 +66,8 @@ class HuggingFaceBackend(TokenizerBackend):
     """Runs a causal language model of transformers, one step of one request at a time.
 
     `model` is a bundled model's name, a folder, a hub name, or a loaded model, which needs its
-    `tokenizer` and stays the caller's. `from_pretrained` are transformers' own arguments. The
+    `tokenizer` and stays the caller's. `from_pretrained` are transformers' own arguments;
+    `trust_remote_code=True` works only where the environment has `UQ_LLM_ALLOW_REMOTE_CODE=1`. The
     weights are loaded on first use. All of the model's work is done on one thread; the steps of
     requests that run at once take turns there.
 
@@ -103,6 +105,7 @@ class HuggingFaceBackend(TokenizerBackend):
         **from_pretrained: object,
     ) -> None:
         _check_names(from_pretrained)
+        check_remote_code(from_pretrained)
         if isinstance(model, str):
             name, path, ready = model, resolve_model(model).path, None
         else:

@@ -14,6 +14,7 @@ from uq_llm_integrations.backends.base import Backend, Capabilities
 from uq_llm_integrations.backends.capabilities import MAX_N, check_limits, check_request
 from uq_llm_integrations.backends.codec import Tokenizer, TokenizerBackend
 from uq_llm_integrations.backends.event_loop import LoopThread
+from uq_llm_integrations.backends.remote_code import check_remote_code
 from uq_llm_integrations.backends.sampling_values import token_ids
 from uq_llm_integrations.backends.streams import closed_at_end, stream_of
 from uq_llm_integrations.backends.vllm.generation import Generation
@@ -83,10 +84,11 @@ class VLLMEngineBackend(TokenizerBackend):
     """Runs a model on vLLM in processes of its own.
 
     `model` is a bundled model's name, a folder or a hub name; `engine_args` are vLLM's own engine
-    arguments. The engine starts on first use, and backends with the same arguments share one: they
-    are equal. A copy, or what a pickle is loaded into, is such a backend of its own; closing it
-    leaves the others alone. Instead of a name, `engine` takes a running `AsyncLLM`, which stays the
-    caller's to shut down.
+    arguments; `trust_remote_code=True` works only where the environment has
+    `UQ_LLM_ALLOW_REMOTE_CODE=1`. The engine starts on first use, and backends with the same
+    arguments share one: they are equal. A copy, or what a pickle is loaded into, is such a backend
+    of its own; closing it leaves the others alone. Instead of a name, `engine` takes a running
+    `AsyncLLM`, which stays the caller's to shut down.
 
     `max_n` caps how many candidates one request may have. `deadline` is how many seconds a call
     of this backend waits for a sign of life of the engine before it is aborted and raises
@@ -115,6 +117,7 @@ class VLLMEngineBackend(TokenizerBackend):
             raise ConfigurationError("give either a model's name or a ready engine")
         if engine is not None and engine_args:
             raise ConfigurationError(f"a ready engine takes no engine arguments: {[*engine_args]}")
+        check_remote_code(engine_args)
         engine_args = checked_values(sealed(engine_args))
         check_limits(max_n, deadline)
         _check_restarts(restart_engine)

@@ -30,6 +30,7 @@ from uq_llm_integrations.errors import (
     described,
     reason,
 )
+from uq_llm_integrations.plain_data import load_yaml, read_text
 from uq_llm_integrations.records import Activations, Candidate, Floats, Inspection
 
 if TYPE_CHECKING:
@@ -123,6 +124,7 @@ class LuhHead:
         """
         luh = _luh()
         folder = _folder(name, revision)
+        _check_readers(name, Path(folder) / _FILES[0])
         base = SimpleNamespace(config=_model_configuration(model))
         try:
             head = luh.AutoUncertaintyHead.from_pretrained(folder, base)
@@ -268,6 +270,22 @@ def _folder(name: str, revision: str | None) -> str:
         raise ModelNotFoundError(
             f"there is no luh head {described(name)}: {reason(error)}"
         ) from error
+
+
+def _check_readers(name: str, path: Path) -> None:
+    """Refuse a head whose description names modules of others: luh imports what it names."""
+    try:
+        description = load_yaml(read_text(path))
+        readers = [str(one["name"]) for one in description["feature_extractor"]]
+    except (ConfigurationError, KeyError, TypeError) as error:
+        raise ModelNotFoundError(
+            f"the luh head {described(name)} has no {path.name} that can be read: {reason(error)}"
+        ) from error
+    if others := [one for one in readers if not one.startswith("luh.")]:
+        raise ConfigurationError(
+            f"the luh head {described(name)} names the module {described(others[0])}; allowed are "
+            "those of luh"
+        )
 
 
 def _model_configuration(model: str) -> object:
