@@ -139,3 +139,12 @@ def test_serve_says_what_it_takes(arguments):
 def test_serve_names_what_is_wrong_with_the_model(arguments, message):
     done = CliRunner().invoke(app, ["serve", *arguments])
     assert done.exit_code == 1 and message in done.output
+
+
+def test_an_error_has_no_command_to_the_terminal(monkeypatch):
+    def read(source):
+        raise ConfigurationError("the server says \x1b[2J \x9b2J [bold]")
+
+    monkeypatch.setattr(UncertaintyModel, "from_config", read)
+    done = CliRunner().invoke(app, ["ask", "?"])
+    assert "the server says ␛[2J �2J [bold]" in done.output

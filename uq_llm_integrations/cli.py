@@ -33,7 +33,7 @@ from uq_llm_integrations.plain_data import load_yaml
 from uq_llm_integrations.records import Result
 from uq_llm_integrations.report.metadata import result_metadata
 from uq_llm_integrations.report.methods import as_data, chosen, lacking, markdown, print_table
-from uq_llm_integrations.report.terminal import render
+from uq_llm_integrations.report.terminal import json_text, render, shown
 from uq_llm_integrations.settings import Settings, combined
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -245,7 +245,7 @@ def _show(result: Result, core: UncertaintyModel, as_json: bool, stdout: TextIO)
     texts = [backend.run(candidate_texts(backend, one)) for one in result.candidates]
     if as_json:
         data = result_metadata(result, texts)
-        print(json.dumps(data, ensure_ascii=False, indent=2), file=stdout, flush=True)
+        print(json_text(data), file=stdout, flush=True)
     else:
         Console(file=stdout).print(render(result, texts))
 
@@ -283,10 +283,10 @@ def _running(core: UncertaintyModel, verbose: bool) -> Iterator[None]:
     """Start the engine with a progress line on stderr, and end it."""
     name, started = core.backend.capabilities.model, time.perf_counter()
     with nullcontext(Console(stderr=True)) if verbose else _logged_stderr() as console:
-        with console.status(f"Loading {name} ..."):
+        with console.status(Text(f"Loading {shown(name)} ...")):
             core.backend.run(core.backend.encode("?"))  # any use starts it
         name = core.backend.capabilities.model  # servers say theirs at the first contact
-        console.print(Text(f"Loaded {name} in {time.perf_counter() - started:.0f} s", "dim"))
+        console.print(Text(f"Loaded {shown(name)} in {time.perf_counter() - started:.0f} s", "dim"))
     with core:
         yield
 
@@ -321,5 +321,6 @@ def _errors_in_words() -> Iterator[None]:
     try:
         yield
     except UncertaintyError as error:
-        Console(stderr=True).print(f"Error: {error}", style="red", highlight=False, markup=False)
+        said = shown(f"Error: {error}")  # a server, or a model, may have had its part in it
+        Console(stderr=True).print(said, style="red", highlight=False, markup=False)
         sys.exit(1)

@@ -1,8 +1,16 @@
+import json
+
 import pytest
 from rich.console import Console
 
 from uq_llm_integrations import Claim, Score, ScriptedBackend, UncertaintyModel
-from uq_llm_integrations.report.terminal import colour_of, heat_text, render, score_table
+from uq_llm_integrations.report.terminal import (
+    colour_of,
+    heat_text,
+    json_text,
+    render,
+    score_table,
+)
 
 
 def test_each_token_has_the_colour_of_its_entropy():
@@ -56,3 +64,10 @@ def test_what_a_model_says_is_neither_markup_nor_a_command_to_the_terminal():
     console.print(table)
     shown = console.export_text(styles=False)
     assert "[red]a[/] [/b] ␛[31mb�2J �c" in shown and "[bold]why[/] ␛[1m" in shown
+
+
+def test_json_has_no_command_to_the_terminal_and_reads_as_it_was():
+    data = {"text": "東京 \x1b[31m \x7f \x9b2J \u202ec \u2066"}
+    written = json_text(data)
+    assert "東京" in written and json.loads(written) == data
+    assert not [one for one in written if not one.isprintable() and one != "\n"]

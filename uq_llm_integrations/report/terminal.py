@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
@@ -21,6 +22,9 @@ _SIGNS: dict[int, int | str] = {
     **dict.fromkeys([*range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)], "\ufffd"),
 }
 """Signs for control characters, and for those that turn the direction of a text."""
+
+_ESCAPES = {code: f"\\u{code:04x}" for code in _SIGNS if code >= 0x20}
+"""The same as JSON writes them."""
 
 
 def render(result: Result, texts: Sequence[Sequence[str]]) -> RenderableType:
@@ -49,6 +53,12 @@ def heat_text(candidate: Candidate, texts: Sequence[str]) -> Text:
 def shown(text: str) -> str:
     """Return a text with signs in place of control characters, which a terminal would follow."""
     return text.translate(_SIGNS)
+
+
+def json_text(data: object) -> str:
+    """Return data as JSON whose control characters, which a terminal would follow, are escaped."""
+    text = json.dumps(data, ensure_ascii=False, indent=2)
+    return text.translate(_ESCAPES)  # those below a space, JSON has escaped itself
 
 
 def colour_of(entropy: float) -> str:
