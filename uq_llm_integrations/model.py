@@ -37,11 +37,18 @@ from uq_llm_integrations.settings import Settings, of_options
 from uq_llm_integrations.strategies.base import (
     Run,
     Strategy,
+    check_function,
     check_run,
     completed,
     run_strategies,
 )  # fmt: skip  # a list of names
+from uq_llm_integrations.strategies.observed_streams import observed_pieces
 from uq_llm_integrations.strategies.streaming import EndedBy, check_stream, stream_strategy
+from uq_llm_integrations.telemetry.observed_calls import (
+    ObservedCall,
+    observed,
+    operation_of,
+)
 from uq_llm_integrations.truncation import GivenText, Ids, TruncatedScore, score_truncated_texts
 
 T = TypeVar("T")
@@ -243,10 +250,12 @@ class UncertaintyModel:
         exchange = Exchange(model, turn)
         request = await exchange.request()
         await model._ready(is_chat=True)
-        run = replace(model.run_of(request), on_closed=on_closed)
+        check_function("on_closed", on_closed)
+        call = model._observed(request)
+        run = replace(model.run_of(request), on_closed=call.closing(on_closed))
         strategy = model.settings.deciding(streamed=True)
         answer = stream_strategy(strategy, run, model.settings.stop_if)
-        async with closed_at_end(answer) as pieces:
+        async with closed_at_end(observed_pieces(call, answer)) as pieces:
             while piece := await model._in_time(anext(pieces, None), "next piece"):
                 yield await exchange.piece(piece)
 
@@ -384,6 +393,11 @@ class UncertaintyModel:
         backend = MeteredBackend(self.backend, is_data=request.is_data)
         return Run(backend, request, self.methods, self.method_options)
 
+    def _observed(self, request: Request) -> ObservedCall:
+        """Return a streamed call from its begin on."""
+        model, streamed = self.backend.capabilities.model, {"gen_ai.request.stream": True}
+        return ObservedCall(operation_of(request), model, request, **streamed)
+
     async def _ready(self, *, is_chat: bool = False) -> None:
         if self.settings.calibration and is_chat not in self._compared:
             own = self.settings.updated({"chat_template": True}) if is_chat else self.settings
@@ -399,7 +413,11 @@ class UncertaintyModel:
         if strategy:
             deciding = self.settings.deciding(strategy)
             check_run(deciding, run)
-        return await self._in_time(completed(deciding, run))
+        is_given = isinstance(strategy, GivenText)
+        operation = "score" if is_given else operation_of(request)
+        with observed(operation, self.backend.capabilities.model, request) as call:
+            call.result = await self._in_time(completed(deciding, run))
+        return call.result
 
     async def _in_time(self, running: Awaitable[T], what: str = "answer") -> T:
         try:

@@ -25,6 +25,7 @@ from uq_llm_integrations.calibration.graded import as_correct, as_count, as_scor
 from uq_llm_integrations.calibration.plain_records import PlainRecord
 from uq_llm_integrations.errors import ConfigurationError
 from uq_llm_integrations.records import Result, Score
+from uq_llm_integrations.telemetry.instruments import DRIFT_ALARMS, DRIFT_EVIDENCE, record
 
 logger = logging.getLogger(__name__)
 
@@ -171,12 +172,15 @@ class DriftWatch:
             self.recent.append(Watched(known, decision, is_uncertain, group))
             self._counts.update(answers=1, unknown=known is None, uncertain=is_uncertain)
             alarm = self._bet(_ranked(known))
+            record(DRIFT_EVIDENCE, self._state().evidence)
         if alarm:
+            record(DRIFT_ALARMS, 1)
             logger.warning(
                 "the scores no longer come from where the calibration's came from, after %d "
                 "answers (false alarms: %g); the guarantee may not hold",
                 alarm.answers,
                 self.alpha,
+                extra={"drift_answers": alarm.answers, "drift_evidence": alarm.evidence},
             )
             if self._on_alarm:
                 self._on_alarm(alarm)

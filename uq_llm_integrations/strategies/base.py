@@ -29,6 +29,7 @@ from uq_llm_integrations.methods.registry import DEFAULT_METHODS, check_availabl
 from uq_llm_integrations.records import Candidate, Request, Result, SampleMonitor
 from uq_llm_integrations.strategies.results import concluded, scored_result
 from uq_llm_integrations.strategies.step_state import StepState
+from uq_llm_integrations.telemetry.observed_calls import observed, operation_of
 
 PLAIN_DATA = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 """How pydantic builds a dataclass from plain data, with an error for what it does not have."""
@@ -265,7 +266,10 @@ async def run_strategy(
     metered = MeteredBackend(backend, is_data=request.is_data)
     run = Run(metered, request, tuple(methods), options or MethodOptions())
     check_run(strategy, run)
-    return await completed(strategy, run)
+    model = backend.capabilities.model
+    with observed(operation_of(request), model, request) as call:
+        call.result = await completed(strategy, run)
+    return call.result
 
 
 async def completed(strategy: Strategy, run: Run) -> Result:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 from uq_llm_integrations.errors import EngineBusyError
+from uq_llm_integrations.telemetry.instruments import QUEUE, record
 
 _WAITING = 16
 """How many times `max_in_flight` may wait for their turn."""
@@ -25,6 +27,7 @@ class RequestQueue:
                 "allowed by max_in_flight are no more"
             )
         self._waiting += 1
+        started = time.perf_counter()
         try:
             async with asyncio.timeout_at(ends):
                 await self._free.acquire()
@@ -35,6 +38,7 @@ class RequestQueue:
             ) from None
         finally:
             self._waiting -= 1
+            record(QUEUE, time.perf_counter() - started)
 
     def give_back(self) -> None:
         """Leave the place to the next."""

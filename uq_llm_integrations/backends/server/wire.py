@@ -31,6 +31,7 @@ from uq_llm_integrations.errors import (
     UncertaintyError,
     reason,
 )
+from uq_llm_integrations.telemetry.headers import request_headers
 
 if TYPE_CHECKING:
     import httpx
@@ -141,7 +142,9 @@ class _Exchange(AbstractAsyncContextManager["httpx.Response"]):
         method = "GET" if self._content is None else "POST"
         with _translated(self._url):
             url = self._url + self._path
-            request = self._client.build_request(method, url, content=self._content)
+            request = self._client.build_request(
+                method, url, content=self._content, headers=request_headers()
+            )
             self._response = await self._client.send(request, stream=True)
         return self._response
 
