@@ -1,4 +1,4 @@
-"""OpenTelemetry's providers, which a process can set but once, with exporters in memory."""
+"""OpenTelemetry's providers with exporters in memory; those of the process stay as they are."""
 
 import pytest
 
@@ -13,19 +13,15 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from uq_llm_integrations.telemetry import instruments
 
 
-@pytest.fixture(scope="session")
-def exporter():
+@pytest.fixture
+def spans(monkeypatch):
+    """The spans of this test."""
     exporter, provider = InMemorySpanExporter(), TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    trace.set_tracer_provider(provider)
-    return exporter
-
-
-@pytest.fixture
-def spans(exporter):
-    """The spans of this test."""
-    exporter.clear()
-    return exporter.get_finished_spans
+    monkeypatch.setattr(trace, "get_tracer", provider.get_tracer)
+    instruments.tracer.cache_clear()
+    yield exporter.get_finished_spans
+    instruments.tracer.cache_clear()
 
 
 @pytest.fixture
