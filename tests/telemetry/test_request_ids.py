@@ -2,6 +2,7 @@
 
 import logging
 
+import httpx
 import pytest
 
 from tests.backends.server.scripted_server import Fault, ScriptedServer
@@ -13,6 +14,7 @@ from uq_llm_integrations import (
     VLLMServerBackend,
 )
 from uq_llm_integrations.telemetry import RequestIdFilter, current_request_id, request_id
+from uq_llm_integrations.telemetry.headers import request_headers
 
 CAPTURE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
 LOGGER = "uq_llm_integrations.telemetry.observed_calls"
@@ -151,3 +153,14 @@ def test_the_filter_gives_every_record_the_id():
     with request_id("order-17"):
         assert RequestIdFilter().filter(record)
     assert record.request_id == "order-17"
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("streams", [False, True])
+def test_a_real_server_makes_its_own_id_of_it(exact_server, streams):
+    body = {"model": "smollm2", "prompt": "a", "max_tokens": 1, "stream": streams}
+    with request_id("order-17"):
+        answer = httpx.post(
+            f"{exact_server.url}/v1/completions", json=body, headers=request_headers(), timeout=60
+        )
+    assert '"id":"cmpl-order-17-1' in answer.text.replace('"id": ', '"id":')
