@@ -19,24 +19,37 @@ from uq_llm_integrations.evaluation.items import Evaluation, Item, Setup
 from uq_llm_integrations.evaluation.judging import LLMJudge
 from uq_llm_integrations.evaluation.question_files import read_questions
 from uq_llm_integrations.evaluation.questions import Question
+from uq_llm_integrations.evaluation.recommending import Recommendation, recommend
 from uq_llm_integrations.evaluation.running import aevaluate, evaluate
+from uq_llm_integrations.evaluation.summaries import (
+    Cost,
+    MethodSummary,
+    calibration_of,
+    summaries,
+)
 from uq_llm_integrations.evaluation.tables import to_parquet
 
 __all__ = [
     "Contains",
+    "Cost",
     "Evaluation",
     "ExactMatch",
     "Grade",
     "Grader",
     "Item",
     "LLMJudge",
+    "MethodSummary",
     "NumericMatch",
     "Question",
+    "Recommendation",
     "RegexMatch",
     "RougeMatch",
     "Setup",
     "aevaluate",
+    "calibration_of",
     "evaluate",
     "read_questions",
+    "recommend",
+    "summaries",
     "to_parquet",
 ]
