@@ -20,12 +20,17 @@ from .errors import (
     MethodUnavailableError as MethodUnavailableError,
     MissingDependencyError as MissingDependencyError, ModelNotFoundError as ModelNotFoundError,
     NotShareableError as NotShareableError, PromptTooLongError as PromptTooLongError,
+    SourcesTooLongError as SourcesTooLongError,
     UncertaintyError as UncertaintyError, UnknownMethodError as UnknownMethodError,
 )
 from .generators import (
     HybridUncertaintyGenerator as HybridUncertaintyGenerator,
     VLLMStepGenerator as VLLMStepGenerator,
 )
+from .grounding.grounded_answer import (
+    GroundedAnswer as GroundedAnswer, SourceSupport as SourceSupport,
+)
+from .grounding.grounding_options import Grounding as Grounding, Source as Source
 from .langchain import (
     ChatHuggingFaceUncertainty as ChatHuggingFaceUncertainty,
     ChatHybridUncertainty as ChatHybridUncertainty, ChatVLLMUncertainty as ChatVLLMUncertainty,
