@@ -74,7 +74,7 @@ from .strategies.base import Single as Single, run_strategy as run_strategy
 from .strategies.best_of_n import BestOfN as BestOfN
 from .strategies.quantities import (
     agreement as agreement, confidence as confidence, load_threshold as load_threshold, score as score,
-    token_max as token_max, token_mean as token_mean, worst_window as worst_window,
+    support as support, token_max as token_max, token_mean as token_mean, worst_window as worst_window,
 )
 from .strategies.retry import Retry as Retry, RetryErrors as RetryErrors
 from .strategies.self_consistency import SelfConsistency as SelfConsistency

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
 from uq_llm_integrations.calibration.plain_records import PlainRecord
 from uq_llm_integrations.records import Decision
@@ -85,6 +86,16 @@ class GroundedAnswer(PlainRecord):
     """Why the answer is not grounded, or the support not known."""
     decision: Decision
     cost: GroundingCost
+
+    @classmethod
+    def unknown(cls, answer: str, reason: str, least_support: float) -> Self:
+        """Return what there is of an answer whose support is not known."""
+        decision = Decision("accepted", f"support < {least_support:g}", True)
+        nothing = GroundingCost(0, 0, 0, 0.0, 0.0)
+        return cls(
+            answer, (), None, (), None, None, (), None, False, None, least_support, reason,
+            decision, nothing,
+        )  # fmt: skip  # its fields in their order
 
     @property
     def text(self) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from uq_llm_integrations.errors import ConfigurationError, InvalidRequestError, described
 from uq_llm_integrations.strategies.abstain import Action, check_action
@@ -103,10 +104,13 @@ def as_sources(given: object) -> tuple[Source, ...]:
     return tuple(one if isinstance(one, Source) else Source(one) for one in given)
 
 
-def as_grounding(given: object) -> Grounding:
-    """Return a Grounding, the default one for None and True; ConfigurationError for all else."""
-    if given is None or given is True:
-        return Grounding()
-    if not isinstance(given, Grounding):
+def as_grounding(given: object, **changes: object) -> Grounding:
+    """Return a Grounding, the default one for None and True, with what is not None of the changes.
+
+    Raises ConfigurationError for all else.
+    """
+    how = Grounding() if given is None or given is True else given
+    if not isinstance(how, Grounding):
         raise ConfigurationError(f"grounding is {described(given)}; it must be a Grounding")
-    return given
+    wanted: dict[str, Any] = {name: one for name, one in changes.items() if one is not None}
+    return replace(how, **wanted)
