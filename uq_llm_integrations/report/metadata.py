@@ -202,6 +202,12 @@ class MetadataView:
         }
         return TokenTrace(0, np.array(columns.get("logprob", ()), np.float64), **given)
 
+    @property
+    def support(self) -> float | None:
+        """By how many nats sources support the answer, None where that is not known."""
+        found: float | None = self._metadata.get(GROUNDING, {}).get("support")
+        return found
+
     def score(self, name: str) -> Score:
         """Return a score by any of its method's names."""
         scores = self._metadata.get("scores", {})
@@ -218,6 +224,9 @@ class MetadataView:
 
 APPROVED = "approved"
 """The key under which metadata of an answer, or of a part of it, say that a person let it pass."""
+
+GROUNDING = "grounding"
+"""The key under which metadata say how far an answer rests on its sources."""
 
 UNSCORED = (
     "the answer has no scores: it is another provider's, or has lost them on the way; put the gate "
@@ -277,6 +286,11 @@ def is_uncertain(
         return False
     if when is None:
         return bool(metadata.get("uncertain", True))
+    if when.needs_sources and GROUNDING not in metadata:
+        raise InvalidRequestError(
+            f"the condition {described(when)} reads how sources support the answer, which was not "
+            "measured; an UncertaintyQueryEngine with grounding=True does"
+        )
     if when.token_methods and "by_token" not in metadata:
         raise InvalidRequestError(
             f"the condition {described(when)} reads {', '.join(when.token_methods)} token by "
