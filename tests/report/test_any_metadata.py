@@ -26,6 +26,7 @@ WHOLE = written() | {
     "intervals": {"perplexity": [1.0, 2.0]},
     "reasons": {"maxprob": "only the top is known"},
     "approved": False,
+    "grounding": {"support": 0.4},
     "tool_calls": [{"name": "add", "id": "1", "scores": {"entropy": 0.3}}],
 }
 CALL = {"name": "add", "args": {}, "id": "1", "type": "tool_call"}
@@ -36,6 +37,7 @@ CONDITIONS = st.sampled_from(
         "entropy > 1",
         "perplexity > 1.5 or maxprob < 0.2",
         "token_max(entropy) > 1",
+        "support < 0.5",
         "worst_window(entropy, 2) > 0.5 and not entropy > 3",
     ]
 )
