@@ -4,17 +4,19 @@ Runs the tests that are marked `fuzz`, with `UQ_LLM_FUZZ_TIMES` as many examples
 have: each example is answered, or refused by an error of this package that says something. A test
 that does not end is ended, with the stacks of all threads.
 
-The table has the examples of each test, and the seconds that the slowest of them took. Arguments
-are those of pytest; the table is written of whole runs alone.
+The table has the examples of each test that passed, and the seconds that the slowest took.
+Arguments are those of pytest: of a part of the tests, the rows of the others stay as they were.
 """
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Mapping
 
 import pytest
 
-from benchmarks.report import conclude, write_table
+from benchmarks.report import RESULTS, conclude, write_table
 
 EXAMPLES = 100_000
 SECONDS = 3600
@@ -23,31 +25,44 @@ SECONDS = 3600
 _OPTIONS = ("-q", "-m", "fuzz", "-p", "no:cacheprovider", "-o", f"faulthandler_timeout={SECONDS}")
 
 
+class Passed:
+    """The tests that passed."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Note the test."""
+        if report.when == "call" and report.passed:
+            self.names.append(report.nodeid)
+
+
 def main() -> None:
-    """Run all of them and conclude."""
-    code = pytest.main([*_OPTIONS, "-o", "faulthandler_exit_on_timeout=true", *sys.argv[1:]])
-    if code or sys.argv[1:]:
-        sys.exit(code)
-    from tests.fuzzing import RUN, TIMES  # pytest warns of what is imported before it runs
+    """Run the tests, write the table and conclude."""
+    passed, given = Passed(), sys.argv[1:]
+    options = [*_OPTIONS, "-o", "faulthandler_exit_on_timeout=true", *given]
+    code = pytest.main(options, plugins=[passed])
+    from tests.fuzzing import RUN  # pytest warns of what is imported before it runs
 
-    rows = [
-        [words(name), f"{run.count:,}", f"{run.slowest:.2f}"] for name, run in sorted(RUN.items())
-    ]
-    total = sum(run.count for run in RUN.values())
-    rows.append(["all", f"{total:,}", f"{max(run.slowest for run in RUN.values()):.2f}"])
+    new = {name: vars(RUN[name]) for name in passed.names}
+    figures = dict(sorted({**(last_run() if given else {}), **new}.items()))
+    total = sum(run["count"] for run in figures.values())
+    slowest = max(run["slowest"] for run in figures.values())
+    rows = [row(*one) for one in (*figures.items(), ("all", {"count": total, "slowest": slowest}))]
     write_table("fuzz", ["what is tested", "examples", "slowest, s"], rows)
-    figures = {"times": TIMES, **{name: vars(run) for name, run in sorted(RUN.items())}}
-    conclude("fuzz", figures, {"examples": (EXAMPLES, total)})
+    conclude("fuzz", figures, {"examples": (EXAMPLES, total), "passed": (1, float(not code))})
 
 
-def words(name: str) -> str:
-    """Return what a test says that it shows.
+def row(name: str, run: Mapping[str, float]) -> list[str]:
+    """Return the cells of a test."""
+    shown = name.rpartition("::test_")[2].replace("_", " ")
+    return [shown, f"{run['count']:,}", f"{run['slowest']:.2f}"]
 
-    Example:
-        >>> words("tests.test_any_request.test_any_prompt_is_answered_or_refused")
-        'any prompt is answered or refused'
-    """
-    return name.rpartition(".test_")[2].replace("_", " ")
+
+def last_run() -> dict[str, dict[str, float]]:
+    """Return the figures of the tests that ran before."""
+    path = RESULTS / "fuzz.json"
+    return json.loads(path.read_text())["figures"] if path.is_file() else {}
 
 
 if __name__ == "__main__":

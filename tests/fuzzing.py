@@ -27,7 +27,7 @@ class Examples:
 
 
 RUN: defaultdict[str, Examples] = defaultdict(Examples)
-"""By the file and the name of each test."""
+"""By pytest's name of each test."""
 
 
 def fuzz(usual: int = 2000) -> Callable[[Test], Test]:
@@ -41,7 +41,7 @@ def fuzz(usual: int = 2000) -> Callable[[Test], Test]:
 
 
 def _counted(inner: Test) -> Test:
-    run = RUN[f"{inner.__module__}.{inner.__name__}"]
+    run = RUN[f"{inner.__module__.replace('.', '/')}.py::{inner.__name__}"]
 
     @functools.wraps(inner)
     def counted(*args: object, **kwargs: object) -> object:
