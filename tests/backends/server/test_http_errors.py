@@ -312,6 +312,16 @@ def test_an_answer_to_another_prompt_is_refused(serve, connect):
     assert "another prompt" in scored.trace.damage
 
 
+def test_a_choice_that_comes_twice_is_refused_rather_than_joined(serve, connect):
+    server = serve(["Paris"])
+    server.always = Fault(change=lambda body: {**body, "choices": body["choices"] * 2})
+    backend = connect(server)
+    with pytest.raises(EngineError, match="same choice twice"):
+        backend.run(backend.generate(Request(PROMPT)))
+    with pytest.raises(EngineError, match="same choice twice"):
+        list(backend.iterate(backend.stream(Request(PROMPT))))
+
+
 def test_an_answer_that_is_not_exact_says_why(serve, connect):
     server = serve(["Paris"])
 
