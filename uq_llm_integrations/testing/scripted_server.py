@@ -96,7 +96,9 @@ class ScriptedServer:
         self._on_loop(self._die())
 
     def restart(self) -> None:
-        """Listen on the same port again."""
+        """Listen on the same port again, if it does not."""
+        if self._server.is_serving():
+            return
         start = asyncio.start_server(self._connected, "127.0.0.1", self.port, reuse_address=True)
         self._server = self._on_loop(start)
 
