@@ -10,11 +10,9 @@ from itertools import pairwise
 
 import numpy as np
 
+from uq_llm_integrations.backends.token_statistics import TOLERANCE
 from uq_llm_integrations.errors import EngineError, EvidenceError
 from uq_llm_integrations.records import Candidate, Floats, StreamPiece, TokenTrace
-
-TOLERANCE = 1e-3
-"""How far float32 sums may be from the truth; an engine's are within 1e-4."""
 
 FINITE = float(np.finfo(np.float32).max)
 
