@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
 from tests.conftest import eventually
+from tests.faults.callers import CALLER_FAULTS, Caller
 from tests.faults.campaign import (
     INJECTIONS,
     METHODS,
+    Due,
     Table,
     all_outcomes,
     asked,
     echoed,
-    outcome_of,
+    ended,
+    judged,
     seed_of,
+    word_in,
     word_of,
 )
 from uq_llm_integrations import Request, ScriptedBackend, UncertaintyModel
@@ -37,11 +42,11 @@ class Echoing(ScriptedBackend):
         return echoed(prompt)
 
 
-async def outcomes(kind: str) -> list[str]:
+async def outcomes(kind: str) -> Sequence[str]:
     faults: dict[str, EngineFault] = {}
 
     def plan(request: Request) -> EngineFault | None:
-        return faults.get(bytes(request.prompt_ids).decode().rpartition("Echo ")[2])
+        return faults.get(word_in(bytes(request.prompt_ids).decode()))
 
     backend = FaultyBackend(Echoing(), plan)
     timeout = 0.5 if kind in HANGS else None
@@ -51,8 +56,13 @@ async def outcomes(kind: str) -> list[str]:
     async def run(number: int) -> str:
         random = seed_of(WHERE, kind, number)
         word = word_of(random)
-        faults[word] = ENGINE_FAULTS[kind](random)
-        return await outcome_of(asked(model, word, streamed=number % 2 == 0), word, truth)
+        if kind in ENGINE_FAULTS:
+            faults[word] = ENGINE_FAULTS[kind](random)
+            found = await ended(asked(model, word, streamed=number % 2 == 0))
+            return judged(found, Due(echoed(word), truth))
+        faults[word] = EngineFault("slow drip", token_delay=0.001)
+        due = Due(echoed(word), truth)
+        return await CALLER_FAULTS[kind](Caller(backend, word, random, number % 2 == 0, due, 0.05))
 
     found = await all_outcomes(run)
     await eventually(lambda: len(asyncio.all_tasks()) == 1)
@@ -60,7 +70,7 @@ async def outcomes(kind: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("kind", ENGINE_FAULTS)
+@pytest.mark.parametrize("kind", [*ENGINE_FAULTS, *CALLER_FAULTS])
 def test_it_ends_with_a_right_answer_or_an_error_of_ours(kind: str, table: Table) -> None:
     found = asyncio.run(outcomes(kind))
     assert len(found) == INJECTIONS

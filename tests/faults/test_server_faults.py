@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import ExitStack
 
 import pytest
@@ -11,12 +12,15 @@ from tests.conftest import eventually
 from tests.faults.campaign import (
     INJECTIONS,
     METHODS,
+    Due,
     Table,
     all_outcomes,
     asked,
     echoed,
-    outcome_of,
+    ended,
+    judged,
     seed_of,
+    word_in,
     word_of,
 )
 from uq_llm_integrations import UncertaintyModel, VLLMServerBackend
@@ -52,10 +56,10 @@ class Campaign:
     def fault_of(self, body: dict) -> Fault | None:
         prompt = body["prompt"]
         prompt = prompt if isinstance(prompt, str) else bytes(prompt).decode()
-        tries = self.faults.get(prompt.rpartition("Echo ")[2]) or [None]
+        tries = self.faults.get(word_in(prompt)) or [None]
         return tries.pop(0) if len(tries) > 1 else tries[0]
 
-    async def outcomes(self) -> list[str]:
+    async def outcomes(self) -> Sequence[str]:
         truth = (await self.model.agenerate(f"Echo {word_of(seed_of('', '', 0))}")).scores[0]
 
         async def run(number: int) -> str:
@@ -63,12 +67,11 @@ class Campaign:
             word, fault = word_of(random), SERVER_FAULTS[self.kind](random)
             lasts = random.random() < 0.5
             self.faults[word] = [fault] if lasts else [fault, None]
-            answer = asked(self.model, word, streamed=number % 2 == 0)
-            found = await outcome_of(answer, word, truth)
+            found = await ended(asked(self.model, word, streamed=number % 2 == 0))
             if self.kind in DIES:
                 for server in self.servers:
                     await asyncio.to_thread(server.restart)
-            return found
+            return judged(found, Due(echoed(word), truth))
 
         found = await all_outcomes(run, together=self.kind not in DIES)
         await eventually(self.has_no_task_left)
