@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,6 +13,7 @@ from uq_llm_integrations.backends.event_loop import together
 from uq_llm_integrations.backends.metering import MeteredBackend
 from uq_llm_integrations.backends.row_checks import check_scored
 from uq_llm_integrations.backends.vision_guard import hide_mismatched_builds
+from uq_llm_integrations.checkpoints import existing_folder
 from uq_llm_integrations.errors import (
     ConfigurationError,
     MissingDependencyError,
@@ -187,12 +187,12 @@ class Classifier:
             raise ConfigurationError(
                 f"batch_size is {described(size)}; allowed are whole numbers from 1"
             )
-        folder = Path(self.model).expanduser()
-        if self.model.startswith((".", "/", "~")) and not folder.is_dir():
+        folder = existing_folder(self.model)
+        if self.model.startswith((".", "/", "~")) and folder is None:
             raise ModelNotFoundError(
                 f"there is no classifier in the folder {described(self.model)}"
             )
-        if folder.is_dir() and not (folder / "config.json").is_file():
+        if folder and not (folder / "config.json").is_file():
             raise ModelNotFoundError(f"the folder {described(self.model)} holds no config.json")
         for package in ("transformers", "torch"):
             if find_spec(package) is None:
@@ -239,7 +239,7 @@ class Classifier:
             from transformers import AutoModelForSequenceClassification, AutoTokenizer
         except ImportError as error:
             raise MissingDependencyError("transformers", "hf") from error
-        source = str(Path(self.model).expanduser())
+        source = str(existing_folder(self.model) or self.model)
         try:
             tokenizer = AutoTokenizer.from_pretrained(source)
             return tokenizer, AutoModelForSequenceClassification.from_pretrained(source).eval()
