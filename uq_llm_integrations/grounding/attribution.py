@@ -18,7 +18,7 @@ from typing import Any
 from uq_llm_integrations.backends.base import Backend
 from uq_llm_integrations.backends.prompts import encode_given
 from uq_llm_integrations.backends.sampling_values import token_ids
-from uq_llm_integrations.errors import HighUncertaintyError, InvalidRequestError, described
+from uq_llm_integrations.errors import HighUncertaintyError
 from uq_llm_integrations.grounding.ablation import Ablations, Ids
 from uq_llm_integrations.grounding.grounded_answer import (
     GroundedAnswer,
@@ -41,11 +41,9 @@ async def ground_answer(
 ) -> GroundedAnswer:
     """Return how far a text, or token ids, rest on sources; `template` has values for the chat's.
 
-    Raises SourcesTooLongError before any pass, EvidenceError where the backend's rows cannot be
-    true, and HighUncertaintyError where the answer is not grounded and that is what happens then.
+    Raises SourcesTooLongError before any pass, and EvidenceError where the backend's rows cannot be
+    true. `check_grounded` raises for an answer that is not grounded.
     """
-    if not isinstance(question, str):
-        raise InvalidRequestError(f"the question is {described(question)}, not a text")
     started, (ids, text) = time.perf_counter(), await _tokens(backend, answer)
     passes = Ablations(backend, ids, sources, question, grounding, template)
     await passes.prepare()
@@ -178,16 +176,17 @@ def _decided(found: GroundedAnswer, grounding: Grounding) -> GroundedAnswer:
     """Return the answer with what is decided about it; what is not known counts as not grounded."""
     if found.is_grounded:
         return found
-    condition, action = grounding.condition, grounding.on_not_grounded
-    if action == "abstain":
-        decision = Decision("abstained", condition, True, grounding.abstention_text)
-    else:
-        decision = Decision("accepted", condition, True)
-    found = replace(found, decision=decision)
-    if action == "raise":
+    decision = Decision("accepted", grounding.condition, True)
+    if grounding.on_not_grounded == "abstain":
+        decision = replace(decision, action="abstained", text=grounding.abstention_text)
+    return replace(found, decision=decision)
+
+
+def check_grounded(found: GroundedAnswer, grounding: Grounding) -> None:
+    """Raise HighUncertaintyError for an answer that is not, where that is what happens then."""
+    if grounding.on_not_grounded == "raise" and not found.is_grounded:
         raise HighUncertaintyError(
-            f"{condition}: {found.reason}",
+            f"{grounding.condition}: {found.reason}",
             text=found.answer,
             uncertainty={"grounding": found.to_dict()},
         )
-    return found

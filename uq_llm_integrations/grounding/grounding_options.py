@@ -104,6 +104,13 @@ def as_sources(given: object) -> tuple[Source, ...]:
     return tuple(one if isinstance(one, Source) else Source(one) for one in given)
 
 
+def as_question(given: object) -> str:
+    """Return a question; raise InvalidRequestError for what is no text."""
+    if not isinstance(given, str):
+        raise InvalidRequestError(f"the question is {described(given)}, not a text")
+    return given
+
+
 def as_grounding(given: object, **changes: object) -> Grounding:
     """Return a Grounding, the default one for None and True, with what is not None of the changes.
 
