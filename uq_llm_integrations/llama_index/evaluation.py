@@ -11,6 +11,7 @@ from llama_index.core.prompts.mixin import PromptDictType
 
 from uq_llm_integrations.errors import InvalidRequestError
 from uq_llm_integrations.records import NOT_REQUESTED
+from uq_llm_integrations.report.given_metadata import given_metadata
 from uq_llm_integrations.report.metadata import (
     GROUNDING,
     check_metadata_condition,
@@ -50,8 +51,9 @@ class UncertaintyEvaluator(BaseEvaluator):
             raise InvalidRequestError(
                 "the response has no scores; let an UncertaintyQueryEngine give it"
             )
-        summary = metadata["uncertainty"]
-        parts = [_grounded(one, summary) for one in summary.get("parts") or [summary["final"]]]
+        summary = given_metadata(metadata["uncertainty"])
+        given = summary.get("parts") or [summary.get("final")]
+        parts = [_grounded(one, summary) for one in given]
         doubtful = [one for one in parts if one is None or is_uncertain(self._when, one)]
         uncertain, final = bool(doubtful), (doubtful or parts)[-1]
         score = (final or {}).get("scores", {}).get(self._method) if self._method else None

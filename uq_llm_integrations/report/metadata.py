@@ -19,6 +19,7 @@ from uq_llm_integrations.records import (
     TokenTrace,
     confidence_of,
 )
+from uq_llm_integrations.report.given_metadata import given_metadata, given_part
 from uq_llm_integrations.strategies.conditions import Comparison, Condition
 
 Metadata = dict[str, Any]
@@ -276,12 +277,14 @@ def is_uncertain(
     person has approved is not uncertain, nor is what has no scores, with `allow_unscored`.
 
     Raises InvalidRequestError for what has no scores otherwise, and where the model did not compute
-    what the condition needs: windows over tokens need metadata with `token_scores=True`.
+    what the condition needs: windows over tokens need metadata with `token_scores=True`; also for
+    metadata that cannot be read.
     """
     if metadata is None:
         if allow_unscored:
             return False
         raise InvalidRequestError(UNSCORED)
+    metadata = given_metadata(metadata)
     if metadata.get(APPROVED):
         return False
     if when is None:
@@ -302,8 +305,10 @@ def is_uncertain(
 def part_metadata(whole: Mapping[str, Any], part: Mapping[str, Any]) -> Metadata:
     """Return the metadata of a part of an answer, such as a call, in the form of an answer's.
 
-    Methods that score whole answers alone have the whole's score.
+    Methods that score whole answers alone have the whole's score. Raises InvalidRequestError for
+    metadata that cannot be read.
     """
+    whole, part = given_metadata(whole), given_part(part)
     own = part.get("scores", {})
     shared = {"uncertain": whole.get("uncertain", True), APPROVED: whole.get(APPROVED, False)}
     merged: Metadata = {**shared, **part}
@@ -312,5 +317,8 @@ def part_metadata(whole: Mapping[str, Any], part: Mapping[str, Any]) -> Metadata
         merged[key] = {name: one for name, one in whole.get(key, {}).items() if name not in own}
     if "by_token" in whole:
         first, last = part.get("tokens", (0, None))
-        merged["by_token"] = {name: one[first:last] for name, one in whole["by_token"].items()}
+        columns = whole["by_token"].items()
+        merged["by_token"] = {
+            name: one[first:last] for name, one in columns if isinstance(one, list)
+        }
     return merged
