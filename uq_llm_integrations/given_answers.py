@@ -106,9 +106,9 @@ class GivenAnswers(ABC):
     ) -> GroundedAnswer:
         """Return how far an answer, a text or token ids, rests on its sources, and on which.
 
-        Its log-probability with all sources, without any and without each in turn, in one batch,
-        behind the prompt that `grounding` describes, in which names of control tokens are text.
-        Raises SourcesTooLongError before any pass.
+        Its log-probability with all sources, without any, without each and with each alone, in one
+        batch, behind the prompt that `grounding` describes, in which names of control tokens are
+        text. Raises SourcesTooLongError before any pass.
         """
         return self.backend.run(self.aground(answer, sources, question, grounding, **options))
 

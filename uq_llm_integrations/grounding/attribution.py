@@ -49,9 +49,7 @@ async def ground_answer(
     passes = Ablations(backend, ids, sources, question, grounding, template)
     await passes.prepare()
     if ids:
-        every = passes.every
-        ones = [(one,) for one in every]
-        await passes.score([every, *map(passes.without, every), *ones, ()])
+        await passes.score()
     texts = tuple(await backend.token_texts(ids))
     found = _attributed(passes, sources, grounding, text, texts)
     cost = replace(found.cost, seconds=time.perf_counter() - started)
