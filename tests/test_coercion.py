@@ -17,6 +17,7 @@ from uq_llm_integrations.coercion import as_method_options
     [
         ({"samples": 3}, MethodOptions(samples=3)),
         ({"similarity": "embeddings"}, MethodOptions(similarity=EmbeddingSimilarity())),
+        ({"span": r"#### (\d+)"}, MethodOptions(span=r"#### (\d+)")),
         ({"similarity": "judge"}, MethodOptions(similarity=ServedJudge())),
         (
             {"entailment": {"classifier": "some/nli"}},

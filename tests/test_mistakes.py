@@ -83,6 +83,7 @@ def chat(**given):
         (uq.MethodOptions, "density", [3, "folder"]),
         (uq.MethodOptions, "head", [3, "folder"]),
         (uq.MethodOptions, "claims", [None, 3]),
+        (uq.MethodOptions, "span", [3, "(", "(a)(b)", b"x"]),
         (uq.MethodOptions, "layer", [None, "x", 1.5, True]),
         (uq.MethodOptions, "samples", [None, True, "5"]),
         (uq.MethodOptions, "temperature", [None, True, math.inf, 10**400]),

@@ -62,6 +62,7 @@ class MethodOptionsData(TypedDict, total=False):
     similarity: Literal["judge", "embeddings"] | ClassifierData
     density: FittedData
     head: LuhData | FittedData
+    span: str
     layer: Layer
 
 
