@@ -51,6 +51,8 @@ def chat(**given):
         (uq.ServedJudge, "entails", [3, None]),
         (uq.EmbeddingSimilarity, "layer", ["x", None, True]),
         (uq.Classifier, "model", [3, None, {}]),
+        (uq.SentenceEmbeddings, "model", [3, None, {}]),
+        (uq.SentenceEmbeddings, "same_at", [None, True, "x", 0, 1, math.nan]),
         (lambda **given: uq.Classifier("a/b", **given), "batch_size", [0, "x", None]),
         (
             lambda **given: uq.VLLMStepGenerator(uq.ScriptedBackend(["a"]), **given),

@@ -157,8 +157,8 @@ class MethodOptions:
 
 
 _PARTS = {
-    "entailment": ("entailments", "ServedJudge() or Classifier(...)"),
-    "similarity": ("similarities", "ServedJudge(), EmbeddingSimilarity() or Classifier(...)"),
+    "entailment": ("entailments", "ServedJudge(), SentenceEmbeddings() or Classifier(...)"),
+    "similarity": ("similarities", "ServedJudge(), SentenceEmbeddings() or Classifier(...)"),
     "density": ("has_background", "DensityFit"),
     "head": ("doubt", "UncertaintyHead or LuhHead"),
     "calibration": ("confidence_of", "Calibration.load(path)"),
