@@ -15,7 +15,7 @@ from contextlib import contextmanager
 
 import httpx
 
-from tests.backends.server.scripted_server import ScriptedServer
+from uq_llm_integrations.testing import ScriptedServer
 
 ANSWER = "The capital of France is Paris, which is on the Seine, in the north of the country. " * 2
 _LENGTH = re.compile(rb"content-length: (\d+)", re.I)

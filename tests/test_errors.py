@@ -21,6 +21,7 @@ EXAMPLES = [
     uq.InvalidOptionError("n is 0"),
     uq.EmptyPromptError(),
     uq.PromptTooLongError(9, 4),
+    uq.SourcesTooLongError(9, 2, 4, (3, 5)),
     uq.EvidenceError("nothing"),
     uq.HighUncertaintyError("entropy > 1", result=RESULT, text="x", uncertainty={"a": 1.0}),
     uq.InvalidAnswerError("no object", text="[1]", finish_reason="stop", uncertainty={"a": 1.0}),

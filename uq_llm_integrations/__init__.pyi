@@ -20,12 +20,17 @@ from .errors import (
     MethodUnavailableError as MethodUnavailableError,
     MissingDependencyError as MissingDependencyError, ModelNotFoundError as ModelNotFoundError,
     NotShareableError as NotShareableError, PromptTooLongError as PromptTooLongError,
+    SourcesTooLongError as SourcesTooLongError,
     UncertaintyError as UncertaintyError, UnknownMethodError as UnknownMethodError,
 )
 from .generators import (
     HybridUncertaintyGenerator as HybridUncertaintyGenerator,
     VLLMStepGenerator as VLLMStepGenerator,
 )
+from .grounding.grounded_answer import (
+    GroundedAnswer as GroundedAnswer, SourceSupport as SourceSupport,
+)
+from .grounding.grounding_options import Grounding as Grounding, Source as Source
 from .langchain import (
     ChatHuggingFaceUncertainty as ChatHuggingFaceUncertainty,
     ChatHybridUncertainty as ChatHybridUncertainty, ChatVLLMUncertainty as ChatVLLMUncertainty,
@@ -74,7 +79,7 @@ from .strategies.base import Single as Single, run_strategy as run_strategy
 from .strategies.best_of_n import BestOfN as BestOfN
 from .strategies.quantities import (
     agreement as agreement, confidence as confidence, load_threshold as load_threshold, score as score,
-    token_max as token_max, token_mean as token_mean, worst_window as worst_window,
+    support as support, token_max as token_max, token_mean as token_mean, worst_window as worst_window,
 )
 from .strategies.retry import Retry as Retry, RetryErrors as RetryErrors
 from .strategies.self_consistency import SelfConsistency as SelfConsistency

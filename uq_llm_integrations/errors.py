@@ -10,6 +10,7 @@ UncertaintyError
 ├── InvalidRequestError (ValueError)      one request that can never work
 │   ├── EmptyPromptError
 │   └── PromptTooLongError
+│       └── SourcesTooLongError           no room for the answer behind all sources
 ├── EvidenceError (RuntimeError)          what a method needs could not be gathered
 ├── HighUncertaintyError                  the answer is too uncertain; carries the Result; retryable
 ├── InvalidAnswerError (ValueError)       the answer is not the object, or the call, that was due
@@ -141,6 +142,24 @@ class PromptTooLongError(InvalidRequestError):
             f"the prompt has {length} tokens; at most {context_length - 1} fit into the context of "
             f"{context_length} tokens with room for one token of answer"
         )
+
+
+class SourcesTooLongError(PromptTooLongError):
+    """An answer does not fit behind all of its sources; nothing was scored.
+
+    `source_tokens` says how many tokens each source takes.
+    """
+
+    def __init__(
+        self, length: int, answer: int, context_length: int, source_tokens: tuple[int, ...]
+    ) -> None:
+        shown = ", ".join(map(str, source_tokens))
+        super(PromptTooLongError, self).__init__(
+            f"the prompt with all {len(source_tokens)} sources has {length} tokens and the answer "
+            f"{answer}; at most {context_length - 1} fit into the context of {context_length} "
+            f"tokens; the sources have {shown} tokens: give fewer of them, or shorter ones"
+        )
+        self.source_tokens = source_tokens
 
 
 class EvidenceError(UncertaintyError, RuntimeError):

@@ -12,7 +12,7 @@ from typing import Any, Self, TypeVar
 from uq_llm_integrations.backends.base import Backend
 from uq_llm_integrations.backends.capabilities import check_n, check_top_logprobs
 from uq_llm_integrations.backends.metering import MeteredBackend
-from uq_llm_integrations.backends.prompts import encode_given, encode_prompt
+from uq_llm_integrations.backends.prompts import encode_prompt
 from uq_llm_integrations.backends.sampling_values import stop_strings
 from uq_llm_integrations.backends.streams import ClosableStream, closed_at_end
 from uq_llm_integrations.backends.token_texts import candidate_texts
@@ -29,9 +29,10 @@ from uq_llm_integrations.errors import (
     InvalidRequestError,
     described,
 )  # fmt: skip  # a list of names
+from uq_llm_integrations.given_answers import GivenAnswers
 from uq_llm_integrations.identity import KEY_VERSION
 from uq_llm_integrations.origins import check_origin, origin_of
-from uq_llm_integrations.records import Candidate, Conversation, Request, Result
+from uq_llm_integrations.records import Conversation, Request, Result
 from uq_llm_integrations.report.heat_map import remember_backend
 from uq_llm_integrations.report.metadata import Metadata, token_metadata, uncertainty_metadata
 from uq_llm_integrations.settings import Settings, of_options
@@ -50,12 +51,12 @@ from uq_llm_integrations.telemetry.observed_calls import (
     observed,
     operation_of,
 )
-from uq_llm_integrations.truncation import GivenText, Ids, TruncatedScore, score_truncated_texts
+from uq_llm_integrations.truncation import GivenText, Ids
 
 T = TypeVar("T")
 
 
-class UncertaintyModel:
+class UncertaintyModel(GivenAnswers):
     """A model that scores its answers, decides about them, and is useful without any framework.
 
     `backend` is a backend, or the name of a model for vLLM. All other arguments are fields of
@@ -277,57 +278,6 @@ class UncertaintyModel:
         )
         settings = self.with_options(**options).settings
         return await count_tokens(self.backend, settings.completed(turn.conversation))
-
-    def score(self, prompt: str, completion: str, **options: object) -> Result:
-        """Return the scores of a given text as the answer to a prompt (teacher forcing)."""
-        return self.backend.run(self.ascore(prompt, completion, **options))
-
-    async def ascore(self, prompt: str, completion: str, **options: object) -> Result:
-        """Return what `score` does."""
-        model = self.with_options(**options)
-        request = await model._request(prompt)
-        given = await encode_given(self.backend, completion, is_data=request.is_data)
-        return await model.answer(request, GivenText(given))
-
-    def score_truncated(
-        self,
-        prompt: str,
-        texts: Sequence[str | Ids],
-        generated: Sequence[Candidate] = (),
-        **options: Any,
-    ) -> list[TruncatedScore]:
-        """Return the scores of several texts, or token ids, behind one prompt.
-
-        Where one is the beginning of a `generated` candidate, its trace is sliced and no forward
-        pass is made. `heal` scores what a cut within a token leaves over, too. Each text is decided
-        about; HighUncertaintyError has the results of all in `completed`.
-        """
-        return self.backend.run(self.ascore_truncated(prompt, texts, generated, **options))
-
-    async def ascore_truncated(
-        self,
-        prompt: str,
-        texts: Sequence[str | Ids],
-        generated: Sequence[Candidate] = (),
-        *,
-        heal: bool = False,
-        **options: object,
-    ) -> list[TruncatedScore]:
-        """Return what `score_truncated` does."""
-        model = self.with_options(**options)
-        request = await model._request(prompt)
-        await model._ready()
-        scoring = score_truncated_texts(
-            self.backend,
-            request,
-            texts,
-            generated,
-            model.methods,
-            model.method_options,
-            heal=heal,
-            policy=model.settings.policy,
-        )
-        return await model._in_time(scoring)
 
     async def ametadata(self, result: Result) -> list[Metadata]:
         """Return the metadata of each candidate, with that of its tokens for `token_scores`."""

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from tests.backends.server.scripted_server import ScriptedServer
 from uq_llm_integrations import (
     Backend,
     EmptyPromptError,
@@ -18,6 +17,7 @@ from uq_llm_integrations import (
     ScriptedBackend,
     VLLMServerBackend,
 )
+from uq_llm_integrations.testing import ScriptedServer
 
 PROMPT = "The capital of France is"
 GREEDY = {"temperature": 0.0, "max_tokens": 12}

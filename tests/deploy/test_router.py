@@ -2,9 +2,9 @@
 
 import pytest
 
-from tests.backends.server.scripted_server import ScriptedServer
 from tests.deploy.router_program import vllm_router
 from uq_llm_integrations import ChatVLLMUncertainty, UncertaintyModel, VLLMServerBackend
+from uq_llm_integrations.testing import ScriptedServer
 
 pytestmark = pytest.mark.subprocess
 

@@ -22,12 +22,12 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.backends.server.scripted_server import ScriptedServer
 from tests.conftest import ENGINE_ARGUMENTS
 from tests.vllm_server import VLLMServer
 from uq_llm_integrations import METHODS, Configuration, VLLMEngineBackend, VLLMServerBackend
 from uq_llm_integrations.methods import registry
 from uq_llm_integrations.strategies import STRATEGIES
+from uq_llm_integrations.testing import ScriptedServer
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])

@@ -6,7 +6,6 @@ import pytest
 from langchain_core.caches import InMemoryCache
 from langchain_core.callbacks import BaseCallbackHandler
 
-from tests.backends.server.scripted_server import ScriptedServer
 from uq_llm_integrations import (
     BestOfN,
     ChatVLLMUncertainty,
@@ -15,6 +14,7 @@ from uq_llm_integrations import (
     MissingDependencyError,
     VLLMUncertaintyLLM,
 )
+from uq_llm_integrations.testing import ScriptedServer
 
 pytestmark = pytest.mark.loopback
 

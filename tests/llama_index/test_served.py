@@ -3,9 +3,9 @@
 import pytest
 from llama_index.core.base.llms.types import ChatMessage
 
-from tests.backends.server.scripted_server import ScriptedServer
 from uq_llm_integrations import ConfigurationError, VLLMServerBackend
 from uq_llm_integrations.llama_index import VLLMUncertaintyLLM
+from uq_llm_integrations.testing import ScriptedServer
 
 pytestmark = pytest.mark.loopback
 

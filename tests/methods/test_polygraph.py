@@ -43,6 +43,7 @@ SHARED_CLASS = {
     "MeanNegativeLogLikelihood": "Perplexity",
     "MeanNegativeLogLikelihoodClaim": "PerplexityClaim",
     "SemanticEntropyEmpirical": "SemanticEntropy",
+    "SemanticEntropyPolygraph": "SemanticEntropy",
     "DegMatJaccard": "DegMat",
     "EccentricityJaccard": "Eccentricity",
     "EigValLaplacianJaccard": "EigValLaplacian",
@@ -51,6 +52,7 @@ OURS_ALONE = {
     "perplexity",
     "claim_perplexity",
     "MaximumTokenEntropy",
+    "RaoBlackwellEntropy",
     "TokenClaimConditionedProbability",
     "BoostedProbClaim",  # theirs fails on the shape of any batch; see test_alternatives
     "PTrueEmpirical",  # it, and the next three, are read from texts; theirs gather their own

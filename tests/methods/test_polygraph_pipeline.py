@@ -133,6 +133,7 @@ METHODS = {
     "SelfCertainty": {},
     "LexicalSimilarity": {},
     "SemanticEntropy": {},
+    "SemanticEntropyPolygraph": {"class": "SemanticEntropy"},
     "NumSemSets": {},
     "DegMat": {},
     "Eccentricity": {},

@@ -121,6 +121,13 @@ async def test_semantic_entropy_is_that_of_the_samples_shares():
     assert values(result, "semantic_entropy") == pytest.approx([expected] * 3)
 
 
+async def test_lm_polygraphs_semantic_entropy_takes_the_probabilities_as_they_are():
+    script = [ScriptedLine("a", 0.6), ScriptedLine("a", 0.6), ScriptedLine("b", 0.3)]
+    result = await scored(script, "semantic_entropy_polygraph", n=3, entailment=Lookup())
+    expected = -(2 * np.log(1.2) + np.log(0.3)) / 3
+    assert values(result, "semantic_entropy_polygraph") == pytest.approx([expected] * 3)
+
+
 class Ending(ScriptedBackend):
     """Has a tokenizer in which the byte 1 ends a turn, and says nothing."""
 

@@ -21,6 +21,7 @@ from uq_llm_integrations.langchain.chat import (
 )
 from uq_llm_integrations.langchain.closed_streams import CollectedCall, ScoredStreamHandler
 from uq_llm_integrations.langchain.gate import UncertaintyGate
+from uq_llm_integrations.langchain.grounding import GroundingRunnable
 from uq_llm_integrations.langchain.llm import (
     HuggingFaceUncertaintyLLM,
     HybridUncertaintyLLM,
@@ -36,6 +37,7 @@ __all__ = [
     "ChatHybridUncertainty",
     "ChatVLLMUncertainty",
     "CollectedCall",
+    "GroundingRunnable",
     "HuggingFaceUncertaintyLLM",
     "HybridUncertaintyLLM",
     "LangSmithFeedbackHandler",

@@ -12,15 +12,20 @@ from langchain_core.outputs import LLMResult
 from uq_llm_integrations.errors import MissingDependencyError
 from uq_llm_integrations.langchain.closed_streams import CollectedCall, ScoredStreamHandler
 
+GROUNDED = "uq_grounding"
+"""The name of the event that says how far an answer rests on its sources."""
+
 
 class UncertaintyCallbackHandler(ScoredStreamHandler):
     """Pass it as `config={"callbacks": [handler]}`; `calls` then has every scored answer.
 
-    Of a stream that is closed before its end, it has what was drawn, with the usage.
+    Of a stream that is closed before its end, it has what was drawn, with the usage. `groundings`
+    has what each `GroundingRunnable` found.
     """
 
     def __init__(self) -> None:
         self.calls: list[CollectedCall] = []
+        self.groundings: list[dict[str, Any]] = []
 
     def on_llm_end(
         self,
@@ -45,6 +50,11 @@ class UncertaintyCallbackHandler(ScoredStreamHandler):
         """Keep what was drawn of a stream that was closed early."""
         self.calls.append(call)
 
+    def on_custom_event(self, name: str, data: Any, **kwargs: Any) -> None:
+        """Keep how far an answer rests on its sources."""
+        if name == GROUNDED:
+            self.groundings.append(data)
+
 
 class LangSmithFeedbackHandler(ScoredStreamHandler):
     """Sends each score of an answer as feedback on its run, so that runs can be filtered by it.
@@ -63,6 +73,11 @@ class LangSmithFeedbackHandler(ScoredStreamHandler):
     def on_stream_closed(self, call: CollectedCall) -> None:
         """Send the scores of what was drawn of a stream that was closed early."""
         self._send(call.run_id, call.uncertainty)
+
+    def on_custom_event(self, name: str, data: Any, *, run_id: UUID, **kwargs: Any) -> None:
+        """Send the support of an answer by its sources, where it is known."""
+        if name == GROUNDED:
+            self._send(run_id, {"scores": {"support": data["support"]}})
 
     def _send(self, run_id: UUID, metadata: dict[str, Any]) -> None:
         for name, value in metadata["scores"].items():
@@ -93,6 +108,11 @@ class OpenTelemetryHandler(BaseCallbackHandler):
             known |= {"decision": metadata["decision"], "uncertain": metadata["uncertain"]}
             for name, value in known.items():
                 span.set_attribute(f"{self._prefix}{name}", value)
+
+    def on_custom_event(self, name: str, data: Any, **kwargs: Any) -> None:
+        """Write the support of an answer by its sources, where it is known."""
+        if name == GROUNDED and data["support"] is not None:
+            self._trace.get_current_span().set_attribute(f"{self._prefix}support", data["support"])
 
 
 def _first_answers(response: LLMResult) -> Iterator[dict[str, Any]]:

@@ -9,6 +9,7 @@ from langchain_core.messages import BaseMessage
 from langchain_core.runnables import Runnable, RunnableConfig
 
 from uq_llm_integrations.errors import HighUncertaintyError
+from uq_llm_integrations.report.given_metadata import given_metadata
 from uq_llm_integrations.report.metadata import check_metadata_condition, is_uncertain
 from uq_llm_integrations.strategies.condition_text import as_condition
 from uq_llm_integrations.strategies.conditions import Condition
@@ -61,14 +62,17 @@ class UncertaintyGate(Runnable[Answer, Answer]):
 
 
 def uncertainty_of(answer: Any) -> Mapping[str, Any] | None:
-    """Return the metadata of an answer's uncertainty, None where it has none."""
+    """Return the metadata of an answer's uncertainty, None where it has none.
+
+    Raises InvalidRequestError for metadata that cannot be read.
+    """
     answer = _raw(answer)
-    found: Mapping[str, Any] | None = (
+    found = (
         answer.response_metadata.get("uncertainty")
         if isinstance(answer, BaseMessage)
         else getattr(answer, "uncertainty", None)
     )
-    return found
+    return None if found is None else given_metadata(found)
 
 
 def text_of(answer: Any) -> str:

@@ -11,7 +11,12 @@ from llama_index.core.prompts.mixin import PromptDictType
 
 from uq_llm_integrations.errors import InvalidRequestError
 from uq_llm_integrations.records import NOT_REQUESTED
-from uq_llm_integrations.report.metadata import check_metadata_condition, is_uncertain
+from uq_llm_integrations.report.given_metadata import given_metadata
+from uq_llm_integrations.report.metadata import (
+    GROUNDING,
+    check_metadata_condition,
+    is_uncertain,
+)
 from uq_llm_integrations.strategies.condition_text import as_condition
 from uq_llm_integrations.strategies.conditions import Condition
 
@@ -46,8 +51,9 @@ class UncertaintyEvaluator(BaseEvaluator):
             raise InvalidRequestError(
                 "the response has no scores; let an UncertaintyQueryEngine give it"
             )
-        summary = metadata["uncertainty"]
-        parts = summary.get("parts") or [summary["final"]]
+        summary = given_metadata(metadata["uncertainty"])
+        given = summary.get("parts") or [summary.get("final")]
+        parts = [_grounded(one, summary) for one in given]
         doubtful = [one for one in parts if one is None or is_uncertain(self._when, one)]
         uncertain, final = bool(doubtful), (doubtful or parts)[-1]
         score = (final or {}).get("scores", {}).get(self._method) if self._method else None
@@ -85,3 +91,10 @@ class UncertaintyEvaluator(BaseEvaluator):
     ) -> EvaluationResult:
         """Refuse text alone: it has no scores."""
         raise InvalidRequestError("a text alone has no scores; evaluate a response")
+
+
+def _grounded(part: dict[str, Any] | None, summary: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the metadata of a part, with how far the answer rests on its sources."""
+    if part is None or GROUNDING not in summary:
+        return part
+    return {**part, GROUNDING: summary[GROUNDING]}

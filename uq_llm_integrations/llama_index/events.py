@@ -18,6 +18,7 @@ from llama_index.core.instrumentation.events.base import BaseEvent
 from llama_index.core.instrumentation.events.llm import LLMChatEndEvent, LLMCompletionEndEvent
 from pydantic import Field
 
+from uq_llm_integrations.model import UncertaintyModel
 from uq_llm_integrations.records import Result
 from uq_llm_integrations.report.metadata import uncertainty_metadata
 
@@ -46,6 +47,24 @@ class StreamClosedEvent(BaseEvent):
         return "StreamClosedEvent"
 
 
+class GroundingEvent(BaseEvent):
+    """How far the answer of a query rests on its sources."""
+
+    text: str
+    grounding: dict[str, Any]
+
+    @classmethod
+    def class_name(cls) -> str:
+        """Return the name of the class."""
+        return "GroundingEvent"
+
+
+def report_grounding(grounding: dict[str, Any]) -> None:
+    """Tell the event handlers how far an answer rests on its sources."""
+    event = GroundingEvent(text=grounding["answer"], grounding=grounding)
+    get_dispatcher().event(event)
+
+
 def report_closed(result: Result) -> None:
     """Tell the event handlers what was drawn of a stream that nobody reads to its end."""
     metadata = uncertainty_metadata(result)
@@ -56,10 +75,12 @@ class UncertaintyEventHandler(BaseEventHandler):
     """Collects the scored answers of all calls while it is registered.
 
     Of a stream that is closed before its end, it has what was drawn, with the usage.
-    `get_dispatcher().add_event_handler(handler)` registers it; `handler.calls` has the answers.
+    `get_dispatcher().add_event_handler(handler)` registers it; `handler.calls` has the answers, and
+    `groundings` has how far those of queries rest on their sources.
     """
 
     calls: list[ScoredCall] = Field(default_factory=list)
+    groundings: list[dict[str, Any]] = Field(default_factory=list)
 
     @classmethod
     def class_name(cls) -> str:
@@ -68,7 +89,9 @@ class UncertaintyEventHandler(BaseEventHandler):
 
     def handle(self, event: BaseEvent, **kwargs: Any) -> None:
         """Keep the answer of a finished call with its scores; other models are passed by."""
-        if (call := scored_call(event)) is not None:
+        if isinstance(event, GroundingEvent):
+            self.groundings.append(event.grounding)
+        elif (call := scored_call(event)) is not None:
             self.calls.append(call)
 
 
@@ -144,12 +167,15 @@ def _is_part(text: str, answer: str) -> bool:
 class Collection:
     """The scored answers of one query, whatever else runs at the same time.
 
-    `unscored` counts the answers of other providers' models.
+    `unscored` counts the answers of other providers' models, `model` is the one of this package
+    that was called last, and `grounding` says how far the answer rests on its sources.
     """
 
     def __init__(self) -> None:
         self.calls: list[ScoredCall] = []
         self.unscored = 0
+        self.model: UncertaintyModel | None = None
+        self.grounding: dict[str, Any] | None = None
         self._name = next(_names)
 
     @contextmanager
@@ -171,6 +197,12 @@ class Collection:
     def name(self) -> int:
         """What tags the events of this query."""
         return self._name
+
+
+def note_model(model: UncertaintyModel) -> UncertaintyModel:
+    """Note for the queries within which a model is called that it is, and return it."""
+    _DISTRIBUTOR.note(active_instrument_tags.get().get(_TAG, ()), model)
+    return model
 
 
 def _is_answer(event: BaseEvent) -> bool:
@@ -200,6 +232,10 @@ class _Distributor(BaseEventHandler):
     def end(self, collection: Collection) -> None:
         with self._lock:
             self._open.pop(collection.name, None)
+
+    def note(self, names: Sequence[int], model: UncertaintyModel) -> None:
+        for collection in filter(None, map(self._open.get, names)):
+            collection.model = model
 
     def handle(self, event: BaseEvent, **kwargs: Any) -> None:
         if not (names := event.tags.get(_TAG, ())) or not _is_answer(event):

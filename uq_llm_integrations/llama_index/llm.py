@@ -27,7 +27,7 @@ from uq_llm_integrations.backends.streams import closed_at_end
 from uq_llm_integrations.chat.objects import missing_call
 from uq_llm_integrations.chat.reply import Turn
 from uq_llm_integrations.faces import HuggingFaceFace, HybridFace, VLLMFace
-from uq_llm_integrations.llama_index.events import report_closed
+from uq_llm_integrations.llama_index.events import note_model, report_closed
 from uq_llm_integrations.llama_index.messages import (
     TURN,
     chat_piece,
@@ -251,7 +251,7 @@ class UncertaintyLLM(StructuredPrediction, FunctionCallingLLM):
 
     async def _chat(self, messages: Sequence[ChatMessage], kwargs: dict[str, Any]) -> ChatResponse:
         turn = self._chat_turn(messages, kwargs)
-        answer = await self.core.achat(turn, **_options(kwargs))
+        answer = await note_model(self.core).achat(turn, **_options(kwargs))
         check_action(messages, answer.replies[0])
         return chat_response(answer, self.model_name)
 
@@ -259,7 +259,7 @@ class UncertaintyLLM(StructuredPrediction, FunctionCallingLLM):
         self, messages: Sequence[ChatMessage], kwargs: dict[str, Any]
     ) -> AsyncGenerator[ChatResponse, None]:
         turn, options = self._chat_turn(messages, kwargs), _options(kwargs)
-        pieces = self.core.astream(turn, on_closed=report_closed, **options)
+        pieces = note_model(self.core).astream(turn, on_closed=report_closed, **options)
         async with closed_at_end(joined(pieces)) as grown:
             async for piece, reply in grown:
                 if piece.whole:
@@ -270,14 +270,14 @@ class UncertaintyLLM(StructuredPrediction, FunctionCallingLLM):
         self, prompt: str, formatted: bool, kwargs: dict[str, Any]
     ) -> CompletionResponse:
         turn = self._completion_turn(prompt, formatted, kwargs)
-        answer = await self.core.achat(turn, **_options(kwargs))
+        answer = await note_model(self.core).achat(turn, **_options(kwargs))
         return completion_response(answer, self.model_name)
 
     async def _complete_stream(
         self, prompt: str, formatted: bool, kwargs: dict[str, Any]
     ) -> AsyncGenerator[CompletionResponse, None]:
         turn = self._completion_turn(prompt, formatted, kwargs)
-        pieces = self.core.astream(turn, on_closed=report_closed, **_options(kwargs))
+        pieces = note_model(self.core).astream(turn, on_closed=report_closed, **_options(kwargs))
         async with closed_at_end(joined(pieces)) as grown:
             async for piece, reply in grown:
                 yield completion_piece(piece, reply, self.model_name)

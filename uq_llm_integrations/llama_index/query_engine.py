@@ -17,9 +17,15 @@ from llama_index.core.prompts.mixin import PromptMixinType
 from llama_index.core.schema import NodeWithScore, QueryBundle
 
 from uq_llm_integrations.errors import HighUncertaintyError
+from uq_llm_integrations.grounding.grounding_options import Grounding
 from uq_llm_integrations.llama_index.events import NOTHING_SAID, Collection, ScoredCall, said_by
+from uq_llm_integrations.llama_index.grounding import node_grounding
 from uq_llm_integrations.llama_index.llm import RESAMPLING
-from uq_llm_integrations.report.metadata import check_metadata_condition, is_uncertain
+from uq_llm_integrations.report.metadata import (
+    GROUNDING,
+    check_metadata_condition,
+    is_uncertain,
+)
 from uq_llm_integrations.strategies.abstain import ABSTENTION, Action, check_action
 from uq_llm_integrations.strategies.base import check_count
 from uq_llm_integrations.strategies.condition_text import as_condition
@@ -39,6 +45,11 @@ class UncertaintyQueryEngine(BaseQueryEngine):
     `original_text`; an object has no place for it and is raised), or 'raise'. To act on a streamed
     answer it is read to its end first.
 
+    With `grounding`, True or a `Grounding`, each answer is measured against the nodes that were
+    retrieved, by the model that gave it, and `grounding` in the metadata has what was found. One
+    whose support is below `least_support` nats, or unknown, counts as uncertain. A condition that
+    reads the support (`support < 2`) decides in the place of `least_support`.
+
     An answer of another provider's model has no scores and raises InvalidRequestError, unless
     `allow_unscored`; so does one without the scores that the condition needs. An answer that no
     model gave, such as that there are no documents or what a program has computed, has None as
@@ -55,6 +66,8 @@ class UncertaintyQueryEngine(BaseQueryEngine):
         temperature: float = 0.7,
         *,
         allow_unscored: bool = False,
+        grounding: Grounding | bool = False,
+        least_support: float | None = None,
     ) -> None:
         check_count("retries", retries, 0)
         when = None if uncertain_when is None else as_condition(uncertain_when)
@@ -64,6 +77,9 @@ class UncertaintyQueryEngine(BaseQueryEngine):
         self._inner, self._when, self._action = inner, when, on_high_uncertainty
         self._text, self._retries, self._temperature = abstention_text, retries, temperature
         self._allows = allow_unscored
+        reads_support = when is not None and when.needs_sources
+        self._grounding = node_grounding(grounding, least_support, is_needed=reads_support)
+        self._has_least = self._grounding is not None and not reads_support
 
     def _get_prompt_modules(self) -> PromptMixinType:
         """Return the inner engine, whose prompts these are."""
@@ -82,7 +98,8 @@ class UncertaintyQueryEngine(BaseQueryEngine):
                 if isinstance(response, StreamingResponse) and self._acts:
                     response = response.get_response()
             if isinstance(response, StreamingResponse):
-                return self._scored_at_end(response, collection)
+                return self._scored_at_end(response, collection, query_bundle)
+            self._ground(collection, query_bundle, str(response), response.source_nodes)
             if self._is_last(response, collection, earlier):
                 return self._concluded(response, collection, earlier)
 
@@ -95,7 +112,8 @@ class UncertaintyQueryEngine(BaseQueryEngine):
                 if isinstance(response, AsyncStreamingResponse) and self._acts:
                     response = await response.get_response()
             if isinstance(response, AsyncStreamingResponse):
-                return self._ascored_at_end(response, collection)
+                return self._ascored_at_end(response, collection, query_bundle)
+            await self._aground(collection, query_bundle, str(response), response.source_nodes)
             if self._is_last(response, collection, earlier):
                 return self._concluded(response, collection, earlier)
 
@@ -111,6 +129,18 @@ class UncertaintyQueryEngine(BaseQueryEngine):
             yield
         finally:
             RESAMPLING.reset(token)
+
+    def _ground(
+        self, collection: Collection, query: QueryBundle, answer: str, nodes: list[NodeWithScore]
+    ) -> None:
+        if self._grounding is not None:
+            self._grounding.ground(collection, query.query_str, answer, nodes)
+
+    async def _aground(
+        self, collection: Collection, query: QueryBundle, answer: str, nodes: list[NodeWithScore]
+    ) -> None:
+        if self._grounding is not None:
+            await self._grounding.aground(collection, query.query_str, answer, nodes)
 
     def _is_last(
         self, response: Any, collection: Collection, earlier: list[dict[str, Any]]
@@ -136,25 +166,37 @@ class UncertaintyQueryEngine(BaseQueryEngine):
 
     def _act(self, response: Any, summary: dict[str, Any]) -> None:
         if self._action == "raise" or not isinstance(response, Response):
-            condition = repr(self._when) if self._when is not None else "its model says so"
-            raise HighUncertaintyError(condition, text=str(response), uncertainty=summary)
+            raise HighUncertaintyError(self._why(summary), text=str(response), uncertainty=summary)
         summary |= {"decision": "abstained", "original_text": response.response}
         response.response = self._text
 
+    def _why(self, summary: dict[str, Any]) -> str:
+        """Return the condition that the answer meets."""
+        grounding = summary.get(GROUNDING)
+        if self._has_least and grounding and not grounding["is_grounded"]:
+            return f"{grounding['decision']['condition']}: {grounding['reason']}"
+        return repr(self._when) if self._when is not None else "its model says so"
+
     def _is_uncertain(self, collection: Collection, answer: str) -> bool:
+        grounding = collection.grounding
+        if self._has_least and grounding is not None and not grounding["is_grounded"]:
+            return True
         parts = said_by(collection.calls, answer)
         if not parts:  # no model gave it, or another provider's
             is_nobodys = not collection.unscored or answer.strip() == NOTHING_SAID
-            return is_nobodys or self._judges(None)
-        return any(self._judges(part.uncertainty) for part in parts)
+            return is_nobodys or self._judges(None, collection)
+        return any(self._judges(part.uncertainty, collection) for part in parts)
 
-    def _judges(self, metadata: dict[str, Any] | None) -> bool:
+    def _judges(self, metadata: dict[str, Any] | None, collection: Collection) -> bool:
+        if metadata is not None and collection.grounding is not None:
+            metadata = {**metadata, GROUNDING: collection.grounding}
         return is_uncertain(self._when, metadata, allow_unscored=self._allows)
 
     def _final(self, collection: Collection, answer: str) -> dict[str, Any] | None:
         """Return the scores of what makes the answer uncertain, or else of its last part."""
         parts = [one.uncertainty for one in said_by(collection.calls, answer)]
-        return next((one for one in parts[:-1] if self._judges(one)), parts[-1] if parts else None)
+        doubtful = (one for one in parts[:-1] if self._judges(one, collection))
+        return next(doubtful, parts[-1] if parts else None)
 
     def _summary(self, collection: Collection, answer: str) -> dict[str, Any]:
         calls, parts = collection.calls, said_by(collection.calls, answer)
@@ -167,10 +209,12 @@ class UncertaintyQueryEngine(BaseQueryEngine):
         }
         if len(parts) > 1:
             summary["parts"] = [call.uncertainty for call in parts]
+        if collection.grounding is not None:
+            summary[GROUNDING] = collection.grounding
         return summary
 
     def _scored_at_end(
-        self, response: StreamingResponse, collection: Collection
+        self, response: StreamingResponse, collection: Collection, query: QueryBundle
     ) -> StreamingResponse:
         """Return the response; its metadata has the scores once its tokens have been read."""
         tokens, shown = iter(response.response_gen), []
@@ -183,6 +227,7 @@ class UncertaintyQueryEngine(BaseQueryEngine):
                     break
                 shown.append(token)
                 yield token
+            self._ground(collection, query, "".join(shown), response.source_nodes)
             summary = self._summary(collection, "".join(shown))
             response.metadata = {**(response.metadata or {}), "uncertainty": summary}
 
@@ -190,7 +235,7 @@ class UncertaintyQueryEngine(BaseQueryEngine):
         return response
 
     def _ascored_at_end(
-        self, response: AsyncStreamingResponse, collection: Collection
+        self, response: AsyncStreamingResponse, collection: Collection, query: QueryBundle
     ) -> AsyncStreamingResponse:
         """Return the response; its metadata has the scores once its tokens have been read."""
         tokens, shown = response.response_gen, []
@@ -203,6 +248,7 @@ class UncertaintyQueryEngine(BaseQueryEngine):
                     break
                 shown.append(token)
                 yield token
+            await self._aground(collection, query, "".join(shown), response.source_nodes)
             summary = self._summary(collection, "".join(shown))
             response.metadata = {**(response.metadata or {}), "uncertainty": summary}
 

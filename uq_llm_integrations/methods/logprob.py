@@ -208,12 +208,15 @@ def _ratios(trace: TokenTrace) -> Ends | None:
 @statistic("entropy")
 async def entropies(context: Context) -> list[Floats]:
     """Return [T] entropies of each candidate's distributions."""
-    found = []
-    for trace in (with_sums(one.trace) for one in context.candidates):
-        if trace.entropy is None:
-            raise EvidenceError(str(trace.why_inexact))
-        found.append(trace.entropy)
-    return found
+    return [exact_entropies(one.trace) for one in context.candidates]
+
+
+def exact_entropies(trace: TokenTrace) -> Floats:
+    """Return [T] entropies of the distributions, in nats; raise EvidenceError for bounds only."""
+    entropy = with_sums(trace).entropy
+    if entropy is None:
+        raise EvidenceError(str(trace.why_inexact))
+    return entropy
 
 
 @statistic("greedy_lm_log_likelihoods")

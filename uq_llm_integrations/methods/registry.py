@@ -31,6 +31,7 @@ from uq_llm_integrations.methods import (
     logprob,
     prompting,
     sampling,
+    sequence_entropy,
     similarity,
 )
 from uq_llm_integrations.methods.base import Method
@@ -208,6 +209,7 @@ for _family in (
     logprob,
     alternatives,
     sampling,
+    sequence_entropy,
     similarity,
     hidden_states,
     attention,

@@ -219,7 +219,7 @@ async def semantic_entropy(context: Context) -> list[float]:
 @evidence_method(
     "SemanticEntropyEmpirical",
     alias="semantic_entropy_empirical",
-    summary="The same with the share of the samples in place of their probability; nats.",
+    summary="SemanticEntropy with the share of the samples in place of their probability; nats.",
     reference="https://doi.org/10.1038/s41586-024-07421-0",
     range=(0, np.inf),
     category="sampling",
@@ -247,40 +247,18 @@ async def lexical_similarity(context: Context) -> list[float]:
     return [-await asyncio.to_thread(mean_rouge_l, texts)] * len(context.candidates)
 
 
-@evidence_method(
-    "MonteCarloSequenceEntropy",
-    alias="mc_entropy",
-    summary="Mean negative log-probability of the samples, which estimates the text's entropy; "
-    "nats.",
-    reference=SEMANTIC,
-    range=(0, np.inf),
-    category="sampling",
-    cost="samples",
-)
-async def mc_entropy(context: Context) -> list[float]:
-    logprobs = sample_logprobs(await context.of(samples))
-    return [-float(np.mean(logprobs))] * len(context.candidates)
-
-
-@evidence_method(
-    "MonteCarloNormalizedSequenceEntropy",
-    alias="mc_normalized_entropy",
-    summary="The same, each sample's divided by its number of tokens; nats.",
-    reference=GAL,
-    range=(0, np.inf),
-    category="sampling",
-    cost="samples",
-)
-async def mc_normalized_entropy(context: Context) -> list[float]:
-    found = await context.of(samples)
-    pairs = zip(sample_logprobs(found), sample_tokens(found), strict=True)
-    means = [logprob / len(tokens) for logprob, tokens in pairs if tokens]
-    return [-float(np.mean(means))] * len(context.candidates)
-
-
 METHODS: tuple[Method, ...] = (
     semantic_entropy,
     semantic_entropy_empirical,
+    polygraph_method(
+        "SemanticEntropyPolygraph", "SemanticEntropy",
+        "sample_log_probs sample_texts semantic_classes_entail",
+        alias="semantic_entropy_polygraph",
+        summary="SemanticEntropy as lm-polygraph has it, with the samples' probabilities as they "
+        "are: less the log of their sum; nats.",
+        reference=SEMANTIC,
+        category="sampling", cost=PAIRS, judged_by="entailment",
+    ),
     lexical_similarity,
     polygraph_method(
         "NumSemSets", "NumSemSets",
@@ -336,8 +314,6 @@ METHODS: tuple[Method, ...] = (
         category="sampling", cost="samples",
     ),
     label_prob,
-    mc_entropy,
-    mc_normalized_entropy,
     polygraph_method(
         "KernelLanguageEntropy", "KernelLanguageEntropy",
         "semantic_matrix_entail semantic_matrix_contra",

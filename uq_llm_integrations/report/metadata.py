@@ -19,6 +19,7 @@ from uq_llm_integrations.records import (
     TokenTrace,
     confidence_of,
 )
+from uq_llm_integrations.report.given_metadata import given_metadata, given_part
 from uq_llm_integrations.strategies.conditions import Comparison, Condition
 
 Metadata = dict[str, Any]
@@ -202,6 +203,12 @@ class MetadataView:
         }
         return TokenTrace(0, np.array(columns.get("logprob", ()), np.float64), **given)
 
+    @property
+    def support(self) -> float | None:
+        """By how many nats sources support the answer, None where that is not known."""
+        found: float | None = self._metadata.get(GROUNDING, {}).get("support")
+        return found
+
     def score(self, name: str) -> Score:
         """Return a score by any of its method's names."""
         scores = self._metadata.get("scores", {})
@@ -218,6 +225,9 @@ class MetadataView:
 
 APPROVED = "approved"
 """The key under which metadata of an answer, or of a part of it, say that a person let it pass."""
+
+GROUNDING = "grounding"
+"""The key under which metadata say how far an answer rests on its sources."""
 
 UNSCORED = (
     "the answer has no scores: it is another provider's, or has lost them on the way; put the gate "
@@ -267,16 +277,23 @@ def is_uncertain(
     person has approved is not uncertain, nor is what has no scores, with `allow_unscored`.
 
     Raises InvalidRequestError for what has no scores otherwise, and where the model did not compute
-    what the condition needs: windows over tokens need metadata with `token_scores=True`.
+    what the condition needs: windows over tokens need metadata with `token_scores=True`; also for
+    metadata that cannot be read.
     """
     if metadata is None:
         if allow_unscored:
             return False
         raise InvalidRequestError(UNSCORED)
+    metadata = given_metadata(metadata)
     if metadata.get(APPROVED):
         return False
     if when is None:
         return bool(metadata.get("uncertain", True))
+    if when.needs_sources and GROUNDING not in metadata:
+        raise InvalidRequestError(
+            f"the condition {described(when)} reads how sources support the answer, which was not "
+            "measured; an UncertaintyQueryEngine with grounding=True does"
+        )
     if when.token_methods and "by_token" not in metadata:
         raise InvalidRequestError(
             f"the condition {described(when)} reads {', '.join(when.token_methods)} token by "
@@ -288,8 +305,10 @@ def is_uncertain(
 def part_metadata(whole: Mapping[str, Any], part: Mapping[str, Any]) -> Metadata:
     """Return the metadata of a part of an answer, such as a call, in the form of an answer's.
 
-    Methods that score whole answers alone have the whole's score.
+    Methods that score whole answers alone have the whole's score. Raises InvalidRequestError for
+    metadata that cannot be read.
     """
+    whole, part = given_metadata(whole), given_part(part)
     own = part.get("scores", {})
     shared = {"uncertain": whole.get("uncertain", True), APPROVED: whole.get(APPROVED, False)}
     merged: Metadata = {**shared, **part}
@@ -298,5 +317,8 @@ def part_metadata(whole: Mapping[str, Any], part: Mapping[str, Any]) -> Metadata
         merged[key] = {name: one for name, one in whole.get(key, {}).items() if name not in own}
     if "by_token" in whole:
         first, last = part.get("tokens", (0, None))
-        merged["by_token"] = {name: one[first:last] for name, one in whole["by_token"].items()}
+        columns = whole["by_token"].items()
+        merged["by_token"] = {
+            name: one[first:last] for name, one in columns if isinstance(one, list)
+        }
     return merged

@@ -107,6 +107,8 @@ def _quantity(node: ast.expr, text: str) -> Quantity:
             return quantities.agreement()
         case ast.Name(id="confidence"):
             return quantities.confidence()
+        case ast.Name(id="support"):
+            return quantities.support()
         case ast.Name(id=name):
             return quantities.score(name)
         case ast.Call(func=ast.Name(id=name), args=[ast.Name(id=method), *sizes], keywords=[]):

@@ -62,6 +62,8 @@ class Quantity(ABC):
 
     needs_samples: ClassVar[bool] = False
     """Whether it is taken of several candidates."""
+    needs_sources: ClassVar[bool] = False
+    """Whether it is taken of an answer and its sources."""
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -124,6 +126,11 @@ class Condition(ABC):
     def needs_samples(self) -> bool:
         """Whether it makes sense only where there are several candidates."""
         return any(quantity.needs_samples for quantity in self.quantities)
+
+    @property
+    def needs_sources(self) -> bool:
+        """Whether it makes sense only of an answer that was grounded in sources."""
+        return any(quantity.needs_sources for quantity in self.quantities)
 
     def is_met(self, scored: Scored) -> bool:
         """Return whether it holds, or cannot be known not to.
@@ -342,6 +349,11 @@ def check_condition(
     check_available((*condition.methods, *condition.token_methods), capabilities, options)
     if condition.needs_samples and samples < 2:
         raise ConfigurationError(f"{described(condition)} compares samples, but there is only one")
+    if condition.needs_sources:
+        raise ConfigurationError(
+            f"{described(condition)} reads how sources support an answer, but there are none; an "
+            "UncertaintyQueryEngine has them"
+        )
 
 
 def _holds(value: float, operator: Operator, threshold: float) -> bool:

@@ -167,6 +167,28 @@ class confidence(Quantity):  # noqa: N801  # reads as a word in conditions
 
 
 @dataclass(frozen=True, repr=False)
+class support(Quantity):  # noqa: N801  # reads as a word in conditions
+    """By how many nats its sources raise the log-probability of an answer (see `Grounding`).
+
+    Low is not grounded. It is known of answers with sources: those of `UncertaintyQueryEngine`.
+
+    Example:
+        >>> support() < 2
+        support < 2
+    """
+
+    needs_sources = True
+
+    def __call__(self, scored: Scored) -> Interval | None:
+        """Return the support, None where it is unknown."""
+        value = getattr(scored, "support", None)  # a view of metadata has it, a result has not
+        return None if value is None else (value, value)
+
+    def __repr__(self) -> str:
+        return "support"
+
+
+@dataclass(frozen=True, repr=False)
 class agreement(Quantity):  # noqa: N801  # reads as a word in conditions
     """The share of the whole candidates that give the same answer as the chosen one, 0 to 1.
 

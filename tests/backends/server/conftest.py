@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.backends.server.scripted_server import ScriptedServer
 from uq_llm_integrations import VLLMServerBackend
+from uq_llm_integrations.testing import ScriptedServer
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

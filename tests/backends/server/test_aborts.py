@@ -9,9 +9,9 @@ import tracemalloc
 
 import pytest
 
-from tests.backends.server.scripted_server import Fault
 from tests.conftest import eventually
 from uq_llm_integrations import Request, SampleMonitor
+from uq_llm_integrations.testing import Fault
 
 PROMPT = tuple(b"The capital of France is")
 
@@ -121,7 +121,7 @@ def held() -> int:
 
 LEFT_OPEN = """
 import gc
-from tests.backends.server.scripted_server import ScriptedServer
+from uq_llm_integrations.testing import ScriptedServer
 from uq_llm_integrations import Request, VLLMServerBackend
 
 server = ScriptedServer(["Paris"])

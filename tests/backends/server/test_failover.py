@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.backends.server.scripted_server import Fault, ScriptedServer
 from tests.conftest import eventually
 from uq_llm_integrations import (
     ConfigurationError,
@@ -20,6 +19,7 @@ from uq_llm_integrations import (
     UncertaintyError,
     VLLMServerBackend,
 )
+from uq_llm_integrations.testing import Fault, ScriptedServer
 
 PROMPT = tuple(b"The capital of France is")
 

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.backends.server.scripted_server import Fault, ScriptedServer, probability_rows
 from uq_llm_integrations import (
     ConfigurationError,
     EngineBusyError,
@@ -22,6 +21,8 @@ from uq_llm_integrations import (
     VLLMServerBackend,
 )
 from uq_llm_integrations.backends.server.http_errors import retry_after
+from uq_llm_integrations.testing import Fault, ScriptedServer
+from uq_llm_integrations.testing.scripted_answers import probability_rows
 
 PROMPT = tuple(b"The capital of France is")
 

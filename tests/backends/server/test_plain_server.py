@@ -6,7 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.backends.server.scripted_server import END, Fault
 from uq_llm_integrations import (
     Conversation,
     EarlyStop,
@@ -14,6 +13,8 @@ from uq_llm_integrations import (
     Request,
     UncertaintyModel,
 )
+from uq_llm_integrations.testing import Fault
+from uq_llm_integrations.testing.scripted_answers import END
 
 PROMPT = tuple(b"The capital of France is")
 TRUE_ENTROPY = 0.8792093285339417
@@ -102,9 +103,9 @@ def test_an_early_stop_needs_the_plugin(plain):
 @pytest.fixture
 def controlled(plain, monkeypatch):
     """The same, where `<|end|>` is one token."""
-    from tests.backends.server import scripted_server
+    from uq_llm_integrations.testing import scripted_answers
 
-    plain_bytes = scripted_server._encoded
+    plain_bytes = scripted_answers.encoded
 
     def encoded(body, text) -> bytes:
         return plain_bytes(body, text).replace(b"<|end|>", b"\x01")
@@ -112,8 +113,8 @@ def controlled(plain, monkeypatch):
     def shown(ids) -> str:
         return bytes(one for one in ids if one).replace(b"\x01", b"<|end|>").decode()
 
-    monkeypatch.setattr(scripted_server, "_encoded", encoded)
-    monkeypatch.setattr(scripted_server, "_text", shown)
+    monkeypatch.setattr(scripted_answers, "encoded", encoded)
+    monkeypatch.setattr(scripted_answers, "shown", shown)
     return plain
 
 
@@ -159,9 +160,9 @@ def test_tools_stay_in_the_prompt_behind_a_router(serve, connect):
 
 
 def test_a_server_that_says_no_length_needs_max_tokens(serve, connect, monkeypatch):
-    from tests.backends.server import scripted_server
+    from uq_llm_integrations.testing import scripted_answers
 
-    monkeypatch.setattr(scripted_server, "_refusal", lambda body: None)
+    monkeypatch.setattr(scripted_answers, "refusal", lambda body: None)
     server = serve(["Paris"], plugin=False, only_completions=True)
     backend = connect(server, routes="completions", model="scripted")
     with pytest.raises(InvalidRequestError, match="max_tokens"):

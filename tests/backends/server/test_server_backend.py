@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from pydantic import SecretStr
 
-from tests.backends.server.scripted_server import END, Fault
 from uq_llm_integrations import (
     Conversation,
     EarlyStop,
@@ -28,6 +27,8 @@ from uq_llm_integrations import (
 )
 from uq_llm_integrations.backends.capabilities import SAMPLING_PARAMETERS
 from uq_llm_integrations.records import Inspection
+from uq_llm_integrations.testing import Fault
+from uq_llm_integrations.testing.scripted_answers import END
 
 PROMPT = tuple(b"The capital of France is")
 

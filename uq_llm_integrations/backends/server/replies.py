@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
@@ -94,13 +94,12 @@ class Reader:
         return tuple(ids)
 
     def _trace(self, choice: Mapping[str, Any], ids: Ids, first: int) -> TokenTrace:
-        try:
+        def read() -> TokenTrace:
             rows, why = self._rows(choice.get("uncertainty"), ids, first)
             table = self._table(choice.get("logprobs"), ids, rows, why)
             return table.trace(self.facts.size, rows, why, grammar=self.grammar)
-        except (EngineError, ValueError, TypeError, KeyError, OverflowError) as error:
-            why_not = str(error) or type(error).__name__
-            return damaged_trace(self.facts.size, f"the server's statistics: {why_not}")
+
+        return trace_or_reason(read, self.facts.size)
 
     def _rows(self, found: object, ids: Ids, first: int) -> tuple[Floats | None, str | None]:
         """Return the exact rows, or None and why there are none."""
@@ -119,6 +118,17 @@ class Reader:
         if rows is None:
             raise EngineError(why or "there are none")
         return TokenTable.of_rows(rows, ids)
+
+
+def trace_or_reason(read: Callable[[], TokenTrace], size: int) -> TokenTrace:
+    """Return the trace that is read of a server's statistics, or one that says what is wrong."""
+    try:
+        return read()
+    except (EngineError, ValueError, TypeError, AttributeError) as error:
+        why = str(error) or type(error).__name__
+    except (LookupError, ArithmeticError) as error:  # their texts alone say little
+        why = f"{type(error).__name__}: {error}"
+    return damaged_trace(size, f"the server's statistics: {why}")
 
 
 def check_prompt(choice: Mapping[str, Any], prompt_ids: Ids) -> None:

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from uq_llm_integrations.backends.base import kept_candidates
-from uq_llm_integrations.backends.row_checks import damaged_trace
 from uq_llm_integrations.backends.server.contact import COMPLETIONS, Facts
 from uq_llm_integrations.backends.server.fleet import Fleet
 from uq_llm_integrations.backends.server.replies import (
@@ -16,6 +15,7 @@ from uq_llm_integrations.backends.server.replies import (
     check_prompt,
     given_rows,
     prompt_table,
+    trace_or_reason,
     with_rows,
 )
 from uq_llm_integrations.backends.server.requests import top_k
@@ -75,12 +75,11 @@ class Scoring:
         return body
 
     def _trace(self, choice: Mapping[str, Any], ids: Ids) -> TokenTrace:
-        try:
+        def read() -> TokenTrace:
             check_prompt(choice, (*self._prompt_ids, *ids))
             return self._table_trace(choice, ids)
-        except (EngineError, ValueError, TypeError, KeyError, AttributeError) as error:
-            why = str(error) or type(error).__name__
-            return damaged_trace(self._facts.size, f"the server's statistics: {why}")
+
+        return trace_or_reason(read, self._facts.size)
 
     def _table_trace(self, choice: Mapping[str, Any], ids: Ids) -> TokenTrace:
         first, size = len(self._prompt_ids), self._facts.size

@@ -1,0 +1,1 @@
+"""Whether an answer comes from its sources, and from which of them."""

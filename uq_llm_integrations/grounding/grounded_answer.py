@@ -1,0 +1,108 @@
+"""What is known of how an answer rests on its sources."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+from uq_llm_integrations.calibration.plain_records import PlainRecord
+from uq_llm_integrations.records import Decision
+
+
+@dataclass(frozen=True)
+class SourceSupport(PlainRecord):
+    """What one source contributes to an answer of T tokens; higher is more support."""
+
+    index: int
+    """Its place among the sources, from 0."""
+    name: str | None
+    contribution: float
+    """Nats: log p(answer | all sources) - log p(answer | all but this one)."""
+    by_token: tuple[float, ...]
+    """[T] the same of each token; they add up to the contribution."""
+    alone: float | None = None
+    """Nats: log p(answer | this one only) - log p(answer | none); None where it was not needed."""
+    is_redundant: bool = False
+    """Whether it carries the answer alone, but others say the same, so that it can be left out."""
+
+    @property
+    def strength(self) -> float:
+        """What sources are compared by: `alone`, or else the contribution."""
+        return self.contribution if self.alone is None else self.alone
+
+
+@dataclass(frozen=True)
+class GroundingCost(PlainRecord):
+    """What it took beyond the answer itself."""
+
+    passes: int
+    """Forward passes over a prompt and the answer, nearly all at the same time."""
+    prompt_tokens: int
+    """Tokens of the prompts of all passes; the engine's prefix cache saves a part of them."""
+    scored_tokens: int
+    """Tokens of the answer, counted once a pass."""
+    ratio: float
+    """All these tokens, as a multiple of those that generating the answer from all sources took."""
+    seconds: float
+
+
+@dataclass(frozen=True)
+class GroundedAnswer(PlainRecord):
+    """How far an answer of T tokens rests on its sources, and on which of them.
+
+    `to_dict` gives plain data for JSON, and `from_dict` reads it.
+
+    Example:
+        >>> from uq_llm_integrations import ScriptedBackend, UncertaintyModel
+        >>> model = UncertaintyModel(ScriptedBackend(["Oslo"]))
+        >>> grounded = model.ground("Oslo", ["Oslo is the capital."], "What is the capital?")
+        >>> grounded.support, grounded.is_grounded  # a scripted model never reads its prompt
+        (0.0, False)
+    """
+
+    answer: str
+    """The answer, also where an abstention stands in its place."""
+    tokens: tuple[str, ...]
+    """[T] the text of each token."""
+    support: float | None
+    """Nats: log p(answer | all sources) - log p(answer | none), which is at most
+    -log p(answer | none); None where there is a `reason` why it is not known."""
+    by_token: tuple[float, ...]
+    """[T] the same of each token; they add up to the support."""
+    logprob: float | None
+    """Nats: log p(answer | all sources)."""
+    logprob_without: float | None
+    """Nats: log p(answer | none)."""
+    sources: tuple[SourceSupport, ...]
+    """In the order in which they were given."""
+    main: int | None
+    """The index of the source that supports the answer most; None where none does."""
+    is_redundant: bool
+    """Whether several sources say the same, so that the answer does not need any single one."""
+    is_grounded: bool | None
+    """Whether the support is at least the least; None where it is not known."""
+    least_support: float
+    reason: str | None
+    """Why the answer is not grounded, or the support not known."""
+    decision: Decision
+    cost: GroundingCost
+
+    @classmethod
+    def unknown(cls, answer: str, reason: str, least_support: float) -> Self:
+        """Return what there is of an answer whose support is not known."""
+        decision = Decision("accepted", f"support < {least_support:g}", True)
+        nothing = GroundingCost(0, 0, 0, 0.0, 0.0)
+        return cls(
+            answer, (), None, (), None, None, (), None, False, None, least_support, reason,
+            decision, nothing,
+        )  # fmt: skip  # its fields in their order
+
+    @property
+    def text(self) -> str:
+        """The answer, or what an abstention says in its place."""
+        return self.answer if self.decision.text is None else self.decision.text
+
+    @property
+    def ranked(self) -> tuple[SourceSupport, ...]:
+        """The sources, the one that supports the answer most first; equals in their order."""
+        return tuple(sorted(self.sources, key=lambda one: -one.strength))
