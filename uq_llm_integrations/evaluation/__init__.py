@@ -15,7 +15,7 @@ from uq_llm_integrations.evaluation.correctness import (
     RegexMatch,
     RougeMatch,
 )
-from uq_llm_integrations.evaluation.items import Evaluation, Item, Setup
+from uq_llm_integrations.evaluation.items import Evaluation, Item, Setup, is_evaluation
 from uq_llm_integrations.evaluation.judging import LLMJudge
 from uq_llm_integrations.evaluation.question_files import read_questions
 from uq_llm_integrations.evaluation.questions import Question
@@ -48,6 +48,7 @@ __all__ = [
     "aevaluate",
     "calibration_of",
     "evaluate",
+    "is_evaluation",
     "read_questions",
     "recommend",
     "summaries",
