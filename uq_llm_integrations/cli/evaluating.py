@@ -146,6 +146,21 @@ def calibrate(
         print(f"{name}{_promise(one)}")
 
 
+@app.command()
+def report(
+    evaluation: Evaluated,
+    output: Annotated[Path, typer.Option(help="The page: one file, without outside requests.")] = (
+        Path("report.html")
+    ),
+    png: Annotated[Path | None, typer.Option(help="Its charts as a picture, too.")] = None,
+) -> None:
+    """Show an evaluation: curves, histograms, costs, and the worst confident mistakes."""
+    with errors_in_words():
+        evaluations.write_report(Evaluation.load(evaluation), output, png=png)
+    for path in filter(None, (output, png)):
+        print(path)
+
+
 def _evaluated(
     data: Path,
     asked: AskingOptions,

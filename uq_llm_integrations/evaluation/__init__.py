@@ -20,6 +20,7 @@ from uq_llm_integrations.evaluation.judging import LLMJudge
 from uq_llm_integrations.evaluation.question_files import read_questions
 from uq_llm_integrations.evaluation.questions import Question
 from uq_llm_integrations.evaluation.recommending import Recommendation, recommend
+from uq_llm_integrations.evaluation.report_page import write_report
 from uq_llm_integrations.evaluation.running import aevaluate, evaluate
 from uq_llm_integrations.evaluation.summaries import (
     Cost,
@@ -53,4 +54,5 @@ __all__ = [
     "recommend",
     "summaries",
     "to_parquet",
+    "write_report",
 ]
