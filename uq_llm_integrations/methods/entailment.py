@@ -180,20 +180,12 @@ class Classifier:
 
     def __post_init__(self) -> None:
         """Refuse what can never be loaded; whether the hub has a model shows on first use."""
-        if not isinstance(self.model, str):
-            raise ConfigurationError(f"model is {described(self.model)}; it must be a name or path")
+        check_model_source(self.model, "classifier", "config.json")
         size = self.batch_size
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise ConfigurationError(
                 f"batch_size is {described(size)}; allowed are whole numbers from 1"
             )
-        folder = existing_folder(self.model)
-        if self.model.startswith((".", "/", "~")) and folder is None:
-            raise ModelNotFoundError(
-                f"there is no classifier in the folder {described(self.model)}"
-            )
-        if folder and not (folder / "config.json").is_file():
-            raise ModelNotFoundError(f"the folder {described(self.model)} holds no config.json")
         for package in ("transformers", "torch"):
             if find_spec(package) is None:
                 raise MissingDependencyError(package, "hf")
@@ -247,3 +239,14 @@ class Classifier:
             raise ConfigurationError(
                 f"cannot load the classifier {described(self.model)}: {reason(error)}"
             ) from error
+
+
+def check_model_source(model: object, what: str, needed: str) -> None:
+    """Raise where a name or folder can never be loaded; a folder has the file `needed`."""
+    if not isinstance(model, str):
+        raise ConfigurationError(f"model is {described(model)}; it must be a name or path")
+    folder = existing_folder(model)
+    if model.startswith((".", "/", "~")) and folder is None:
+        raise ModelNotFoundError(f"there is no {what} in the folder {described(model)}")
+    if folder and not (folder / needed).is_file():
+        raise ModelNotFoundError(f"the folder {described(model)} holds no {needed}")
