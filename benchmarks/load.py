@@ -145,7 +145,7 @@ def prompt_of(word: str) -> str:
 def engine_calls() -> Calls:
     """Return what came of the calls of the real engine."""
     calls = Calls()
-    with UncertaintyModel(VLLMEngineBackend(**engine_args())) as model:
+    with UncertaintyModel(VLLMEngineBackend(**engine_args(enforce_eager=True))) as model:
 
         def call(word: str) -> Awaitable[str]:
             return scored(model, word, structured_outputs={"choice": [word]}, max_tokens=32)
