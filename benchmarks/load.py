@@ -32,6 +32,8 @@ from uq_llm_integrations import Request, UncertaintyModel, VLLMEngineBackend, VL
 REQUESTS, TURN = 10_000, 1000
 CONCURRENCY = 1, 64, 512
 ENGINE_REQUESTS, ENGINE_CONCURRENCY = 500, 64
+SECONDS = 600.0
+"""To connect in: a client that gets little of a busy machine thinks that a server is away."""
 
 Call = Callable[[str], Awaitable[str]]
 """What asks for a word, and returns the answer."""
@@ -100,11 +102,12 @@ async def server_calls(url: str) -> dict[str, dict[int, Calls]]:
     """Return what came of the calls of all clients, by how many called at once."""
     from openai import AsyncOpenAI
 
-    bare = AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
-    async with bare, UncertaintyModel(VLLMServerBackend(url)) as model:
+    bare = AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=SECONDS)
+    backend = VLLMServerBackend(url, connect_timeout=SECONDS)
+    async with bare, UncertaintyModel(backend) as model:
         clients = {
             "`UncertaintyModel`": lambda word: scored(model, word),
-            "`VLLMServerBackend`": lambda word: traced(model.backend, word),
+            "`VLLMServerBackend`": lambda word: traced(backend, word),
             "`openai`": lambda word: plain(bare, word),
         }
         found: dict[str, dict[int, Calls]] = {name: {} for name in clients}
