@@ -32,6 +32,11 @@ def test_as_many_right_answers_are_needed_as_the_binomial_says():
         assert fit_threshold(range(needed - 1), [True] * (needed - 1), risk=risk).value is None
 
 
+def test_a_risk_that_no_number_of_answers_could_show_has_no_threshold():
+    found = fit_threshold([0.1] * 9, [True] * 9, risk=1e-300)
+    assert found.value is None and found.reason
+
+
 def test_conformal_risk_control_counts_one_more_wrong_answer():
     """(wrong + 1) / (n + 1) <= risk, so that two of 29 may be wrong at 10%."""
     right = [True] * 10 + [False] * 19
