@@ -32,11 +32,6 @@ def test_as_many_right_answers_are_needed_as_the_binomial_says():
         assert fit_threshold(range(needed - 1), [True] * (needed - 1), risk=risk).value is None
 
 
-def test_a_risk_that_no_number_of_answers_could_show_has_no_threshold():
-    found = fit_threshold([0.1] * 9, [True] * 9, risk=1e-300)
-    assert found.value is None and found.reason
-
-
 def test_conformal_risk_control_counts_one_more_wrong_answer():
     """(wrong + 1) / (n + 1) <= risk, so that two of 29 may be wrong at 10%."""
     right = [True] * 10 + [False] * 19
@@ -217,6 +212,12 @@ def test_risk_and_delta_are_between_0_and_1(value):
         fit_threshold([1], [True], risk=0.1, delta=value)
     with pytest.raises(ConfigurationError, match="delta is "):
         fit_group_thresholds([1], [True], ["a"], risk=0.1, delta=value)
+
+
+@either
+def test_a_risk_that_nobody_could_show_is_refused(among):
+    with pytest.raises(ConfigurationError, match="risk is 1e-300; allowed is 1e-09 at least"):
+        fit_threshold([1], [True], risk=1e-300, among=among)
 
 
 def test_among_is_one_of_two():

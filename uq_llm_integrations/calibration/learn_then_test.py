@@ -31,9 +31,6 @@ from uq_llm_integrations.records import Floats, Integers
 
 EXTRA = "calibration"
 
-_MOST = 2.0**53
-"""More answers than anybody grades, which a whole number can still be."""
-
 
 def tested_threshold(
     scores: Floats, correct: Floats, guarantee: Guarantee, delta: float
@@ -62,9 +59,8 @@ def answers_needed(risk: float, delta: float) -> int:
 
 
 def _needed(risks: Floats, delta: float) -> Integers:
-    with np.errstate(over="ignore"):
-        needed = np.ceil(np.round(np.log(delta) / np.log1p(-risks), 9))
-    return np.asarray(np.minimum(needed, _MOST), np.int64)
+    needed = np.ceil(np.round(np.log(delta) / np.log1p(-risks), 9))
+    return np.asarray(needed, np.int64)
 
 
 def _starts(ranking: Ranking, risks: Floats, delta: float) -> tuple[Integers, NDArray[np.bool_]]:
