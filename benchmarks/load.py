@@ -98,7 +98,7 @@ async def by_turns(clients: Mapping[str, Call], callers: int) -> dict[str, Calls
     return found
 
 
-async def server_calls(url: str) -> dict[str, dict[int, Calls]]:
+async def server_calls(url: str) -> dict[tuple[str, int], Calls]:
     """Return what came of the calls of all clients, by how many called at once."""
     from openai import AsyncOpenAI
 
@@ -110,10 +110,10 @@ async def server_calls(url: str) -> dict[str, dict[int, Calls]]:
             "`VLLMServerBackend`": lambda word: traced(backend, word),
             "`openai`": lambda word: plain(bare, word),
         }
-        found: dict[str, dict[int, Calls]] = {name: {} for name in clients}
+        found: dict[tuple[str, int], Calls] = {}
         for callers in CONCURRENCY:
             for name, calls in (await by_turns(clients, callers)).items():
-                found[name][callers] = calls
+                found[name, callers] = calls
                 print(name, callers, *calls.row(), flush=True)
     return found
 
@@ -158,25 +158,20 @@ def engine_calls() -> Calls:
 
 
 def main() -> None:
-    """Measure, write the table and conclude."""
+    """Measure and conclude."""
     with echoing_server() as url:
         found = asyncio.run(server_calls(url))
-    found["`UncertaintyModel`, real engine"] = {ENGINE_CONCURRENCY: engine_calls()}
-    each = {(name, at): one for name, all_of in found.items() for at, one in all_of.items()}
-    heads = [
-        "client",
-        "callers",
-        "requests",
-        "lost",
-        "crossed",
-        "median, ms",
-        "99th percentile, ms",
-    ]
-    write_table("load", heads, [[name, at, *one.row()] for (name, at), one in each.items()])
-    figures = {f"{name}, {at} callers": summary(one) for (name, at), one in each.items()}
-    right = sum(one.outcomes["right"] for one in each.values())
-    due = REQUESTS * len(CONCURRENCY) * (len(found) - 1) + ENGINE_REQUESTS
-    conclude("load", figures, {"right answers": (due, right)})
+    found["`UncertaintyModel`, real engine", ENGINE_CONCURRENCY] = engine_calls()
+    report(found)
+
+
+def report(found: Mapping[tuple[str, int], Calls]) -> None:
+    """Write the table of all clients, by how many called at once, and conclude."""
+    heads = ["client", "callers", "requests", "lost", "crossed", "median, ms", "99%, ms"]
+    write_table("load", heads, [[name, at, *one.row()] for (name, at), one in found.items()])
+    figures = {f"{name}, {at} callers": summary(one) for (name, at), one in found.items()}
+    outcomes = sum((one.outcomes for one in found.values()), Counter[str]())
+    conclude("load", figures, {"right answers": (outcomes.total(), outcomes["right"])})
 
 
 def summary(calls: Calls) -> dict[str, Any]:
