@@ -16,10 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
+import pytest
+
 from uq_llm_integrations import Result, Score, UncertaintyError, UncertaintyModel
 
 INJECTIONS = int(os.environ.get("UQ_LLM_INJECTIONS", "4"))
 """Of each kind; `tox run -e campaign` makes 40."""
+
+campaign_only = pytest.mark.skipif(
+    INJECTIONS < 10, reason="takes long; `tox run -e campaign` runs it, with UQ_LLM_INJECTIONS=40"
+)
 
 LIMIT = 120.0
 """Seconds after which an injection counts as one that hangs, on however busy a machine."""
