@@ -20,7 +20,7 @@ from tests.mutations.breaks import BREAKS, Break
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = "uq_llm_integrations"
-SECONDS = 900
+SECONDS = 300
 """After which the tests of a break count as ones that hang, and so have noticed it."""
 
 HEAD = """# Deliberate breaks

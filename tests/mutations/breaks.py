@@ -102,7 +102,7 @@ BREAKS = [
         "tests/backends/server/test_server_backend.py tests/backends/server/test_failover.py",
     ),
     Break(
-        "ask another server after the first token",
+        "take a stream that broke for one that ended",
         "backends/server/fleet.py",
         'raise EngineDeadError(f"the stream broke: {failure.error}") from None',
         "return None",
