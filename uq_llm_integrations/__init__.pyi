@@ -57,12 +57,18 @@ from .methods.registry import (
     METHODS as METHODS, missing_requirements as missing_requirements,
     register_method as register_method,
 )
+from .methods.sentence_embeddings import SentenceEmbeddings as SentenceEmbeddings
 from .model import UncertaintyModel as UncertaintyModel
 from .records import (
     Activations as Activations, Candidate as Candidate, Claim as Claim,
     Conversation as Conversation, Decision as Decision,
     Inspection as Inspection, Request as Request, Result as Result, SampleMonitor as SampleMonitor,
     SamplingEnd as SamplingEnd, Score as Score, TokenTrace as TokenTrace, Usage as Usage,
+)
+from .report.heat_map import HeatMap as HeatMap, heat_map as heat_map
+from .report.notebook import (
+    load_ipython_extension as load_ipython_extension,
+    unload_ipython_extension as unload_ipython_extension,
 )
 from .settings import Settings as Settings
 from .stop_rule import EarlyStop as EarlyStop
