@@ -4,7 +4,6 @@ import logging
 
 import pytest
 
-from tests.backends.server.scripted_server import Fault, ScriptedServer
 from uq_llm_integrations import (
     ChatVLLMUncertainty,
     ScriptedBackend,
@@ -12,6 +11,7 @@ from uq_llm_integrations import (
     UncertaintyModel,
     VLLMServerBackend,
 )
+from uq_llm_integrations.testing import Fault, ScriptedServer
 
 ASKED, SAID, KEY = "canaryasked", "canarysaid", "canarykey"
 OPTIONS = {

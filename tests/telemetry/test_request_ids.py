@@ -5,7 +5,6 @@ import logging
 import httpx
 import pytest
 
-from tests.backends.server.scripted_server import Fault, ScriptedServer
 from uq_llm_integrations import (
     InvalidRequestError,
     Request,
@@ -15,6 +14,7 @@ from uq_llm_integrations import (
 )
 from uq_llm_integrations.telemetry import RequestIdFilter, current_request_id, request_id
 from uq_llm_integrations.telemetry.headers import request_headers
+from uq_llm_integrations.testing import Fault, ScriptedServer
 
 CAPTURE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
 LOGGER = "uq_llm_integrations.telemetry.observed_calls"

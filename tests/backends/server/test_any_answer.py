@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.backends.server.scripted_server import ScriptedServer, probability_rows
 from tests.fuzzing import JSON, changes, fuzz
 from uq_llm_integrations import Conversation, Request, UncertaintyError, VLLMServerBackend
 from uq_llm_integrations.backends.token_statistics import COLUMNS
+from uq_llm_integrations.testing import ScriptedServer
+from uq_llm_integrations.testing.scripted_answers import probability_rows
 
 PROMPT = tuple(b"The capital of France is")
 CHAT = Conversation(({"role": "user", "content": "Capital of France?"},))

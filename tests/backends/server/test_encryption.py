@@ -8,9 +8,9 @@ from shutil import which
 
 import pytest
 
-from tests.backends.server.scripted_server import Fault
 from uq_llm_integrations import ConfigurationError, EngineDeadError, Request, VLLMServerBackend
 from uq_llm_integrations.backends.server.connections import Connections
+from uq_llm_integrations.testing import Fault
 
 PROMPT = tuple(b"The capital of France is")
 

@@ -5,9 +5,9 @@ import json
 
 import pytest
 
-from tests.backends.server.scripted_server import Fault
 from uq_llm_integrations import EngineError, InvalidRequestError, Request
 from uq_llm_integrations.backends.server import wire
+from uq_llm_integrations.testing import Fault
 
 PROMPT = tuple(b"The capital of France is")
 
