@@ -65,6 +65,11 @@ from .records import (
     Inspection as Inspection, Request as Request, Result as Result, SampleMonitor as SampleMonitor,
     SamplingEnd as SamplingEnd, Score as Score, TokenTrace as TokenTrace, Usage as Usage,
 )
+from .report.heat_map import HeatMap as HeatMap, heat_map as heat_map
+from .report.notebook import (
+    load_ipython_extension as load_ipython_extension,
+    unload_ipython_extension as unload_ipython_extension,
+)
 from .settings import Settings as Settings
 from .stop_rule import EarlyStop as EarlyStop
 from .strategies.abstain import Abstain as Abstain, Policy as Policy

@@ -33,6 +33,7 @@ from uq_llm_integrations.given_answers import GivenAnswers
 from uq_llm_integrations.identity import KEY_VERSION
 from uq_llm_integrations.origins import check_origin, origin_of
 from uq_llm_integrations.records import Conversation, Request, Result
+from uq_llm_integrations.report.heat_map import remember_backend
 from uq_llm_integrations.report.metadata import Metadata, token_metadata, uncertainty_metadata
 from uq_llm_integrations.settings import Settings, of_options
 from uq_llm_integrations.strategies.base import (
@@ -197,7 +198,10 @@ class UncertaintyModel(GivenAnswers):
         running = run_strategies(
             model.strategy, requests, self.backend, model.methods, model.method_options
         )
-        return await model._in_time(running)
+        results = await model._in_time(running)
+        for one in results:
+            remember_backend(one, self.backend)
+        return results
 
     def chat(self, messages: Messages | Turn, **options: object) -> ChatResult:
         """Return the model's next message, with its scores and those of its parts.
@@ -367,6 +371,7 @@ class UncertaintyModel(GivenAnswers):
         operation = "score" if is_given else operation_of(request)
         with observed(operation, self.backend.capabilities.model, request) as call:
             call.result = await self._in_time(completed(deciding, run))
+        remember_backend(call.result, self.backend)
         return call.result
 
     async def _in_time(self, running: Awaitable[T], what: str = "answer") -> T:

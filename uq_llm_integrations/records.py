@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -406,6 +406,13 @@ class Result:
     def score(self, name: str) -> Score:
         """Return the chosen candidate's score by the name that it was requested by."""
         return self.scores[0].get(name) or Score(name, reason=NOT_REQUESTED)
+
+    renderer: ClassVar[Callable[[Result], str] | None] = None
+    """What shows a result in notebooks, as HTML; `report.heat_map` sets it."""
+
+    def _repr_html_(self) -> str | None:
+        render = type(self).renderer
+        return None if render is None else render(self)
 
 
 @dataclass(frozen=True, eq=False)

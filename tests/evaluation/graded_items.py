@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from uq_llm_integrations import Usage
 from uq_llm_integrations.calibration import Origin
 from uq_llm_integrations.evaluation import Evaluation, Grade, Item, Question, Setup
+from uq_llm_integrations.evaluation.items import ItemFile
 from uq_llm_integrations.report.token_values import TokenValues
 
 
@@ -34,3 +36,12 @@ def evaluation_of(
     origin = Origin("scripted", "1.0")
     setup = Setup(origin, tuple(scores), "Contains()", "{question}", len(items), "0")
     return Evaluation(setup, items)
+
+
+def saved(evaluation: Evaluation, folder: Path) -> Path:
+    """The file of an evaluation."""
+    file = ItemFile(folder / "evaluation.jsonl", evaluation.setup)
+    for one in evaluation.items:
+        file.add(one)
+    file.close()
+    return file.path

@@ -15,11 +15,12 @@ from uq_llm_integrations.evaluation.correctness import (
     RegexMatch,
     RougeMatch,
 )
-from uq_llm_integrations.evaluation.items import Evaluation, Item, Setup
+from uq_llm_integrations.evaluation.items import Evaluation, Item, Setup, is_evaluation
 from uq_llm_integrations.evaluation.judging import LLMJudge
 from uq_llm_integrations.evaluation.question_files import read_questions
 from uq_llm_integrations.evaluation.questions import Question
 from uq_llm_integrations.evaluation.recommending import Recommendation, recommend
+from uq_llm_integrations.evaluation.report_page import write_report
 from uq_llm_integrations.evaluation.running import aevaluate, evaluate
 from uq_llm_integrations.evaluation.summaries import (
     Cost,
@@ -48,8 +49,10 @@ __all__ = [
     "aevaluate",
     "calibration_of",
     "evaluate",
+    "is_evaluation",
     "read_questions",
     "recommend",
     "summaries",
     "to_parquet",
+    "write_report",
 ]

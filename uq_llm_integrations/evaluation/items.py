@@ -142,6 +142,15 @@ class Evaluation:
         return cls(setup, _in_order(items))
 
 
+def is_evaluation(path: str | Path) -> bool:
+    """Return whether a file begins as one that holds an evaluation."""
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(len(_START)) == _START
+    except OSError:
+        return False
+
+
 class ItemFile:
     """A file to which items are written as they are finished; it goes on where it stopped.
 

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from uq_llm_integrations.records import Candidate, Result, Score, Usage
+from uq_llm_integrations.report.score_text import score_text
 
 SCALE = ((0.25, "green3"), (0.75, "chartreuse3"), (1.5, "gold3"), (3.0, "dark_orange"))
 """Entropies in nats up to which a token has a colour; above the last it is red."""
@@ -72,7 +73,7 @@ def score_table(scores: Sequence[tuple[str, Score]]) -> Table:
     for column in ("method", "score", "note"):
         table.add_column(column, overflow="fold")  # rather than cut
     for name, score in scores:
-        cells = (name, _number(score), score.reason or "")
+        cells = (name, score_text(score), score.reason or "")
         table.add_row(*(Text(shown(cell)) for cell in cells))  # no markup, whatever they say
     return table
 
@@ -91,15 +92,3 @@ def usage_line(usage: Usage) -> Text:
     verb = "generated" if usage.generated_tokens else "scored"
     line = f"{usage.prompt_tokens} prompt tokens, {tokens} {verb}, {usage.seconds:.2f} s"
     return Text(line, "dim")
-
-
-def _number(score: Score) -> str:
-    if score.value is not None:
-        return f"{score.value:.4f}"
-    if score.lower is not None:
-        return f"{score.lower:.4f} to {score.upper:.4f}"
-    if score.claims is not None:
-        return "; ".join(f"{claim.text!r} {claim.value:.2f}" for claim in score.claims)
-    if score.tokens is not None:
-        return " ".join(f"{value:.2f}" for value in score.tokens)
-    return "unknown"
