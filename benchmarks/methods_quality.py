@@ -1,25 +1,28 @@
 """How well each method separates wrong answers from right ones, and what it costs.
 
 Greedy answers of the demo model to three sets of questions (`benchmarks.graded_questions`), up to
-the end of their first sentence. Densities and the supervised head are fitted on some questions of
-each set, answered once greedily and once by a sample (RDE needs more than a hundred texts); all
-methods are measured on others. Those that cost at most one pass more than the answer have more of
-them than those that generate samples or ask a judge.
+the end of their first sentence. Methods of one pass, which cost nothing beside the answer, have
+more questions than the others. Densities and the supervised head are fitted on further questions of
+the set, answered once greedily and once by a sample (RDE needs more than a hundred texts).
 
 The area under the ROC curve for finding the wrong answers, and the prediction rejection ratio at
 1/2 (1 for an oracle, 0 for chance), with 95% bootstrap intervals over questions; an unknown score
 counts as the most uncertain. Methods that rest on a judge are measured with two: sentence
 embeddings, and the served model itself, with the similarity of its hidden states. Tokens and
-seconds a question are those of the answer and the method alone, on a few capitals one after the
-other.
+seconds a question are those of the answer and the method alone, on a capital.
+
+With the argument `one-pass` only methods of one pass are measured, by transformers in place of the
+engine.
 """
 
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from random import Random
 from typing import Any
 
@@ -30,14 +33,15 @@ from benchmarks.graded_questions import SETS, TEMPLATE
 from benchmarks.report import conclude, record
 from uq_llm_integrations import (
     METHODS,
+    Backend,
     EmbeddingSimilarity,
+    HuggingFaceBackend,
     MethodOptions,
     Request,
     Result,
     SentenceEmbeddings,
     ServedJudge,
     Single,
-    VLLMEngineBackend,
     fit_density,
     fit_head,
     run_strategy,
@@ -48,9 +52,8 @@ from uq_llm_integrations.evaluation import Contains, Question
 SAMPLING = {"max_tokens": 32, "stop": [".", "\n"]}
 GREEDY = {"temperature": 0.0, "seed": 3000}
 SAMPLED = {"temperature": 0.7, "seed": 3001}
-TRAINING, MEASURED, COSTLY, ALONE = 60, 120, 24, 1
-"""Questions to fit on; to measure cheap methods on; of these, to measure the others on; and those
-on which each method's own cost is measured."""
+MEASURED, COSTLY, TRAINING = 120, 24, 60
+"""Questions to measure methods of one pass on; of these, those for the others; and to fit on."""
 
 _NAME = r"[A-Z][\w'-]*(?: [A-Z][\w'-]*)*"
 SPANS = {
@@ -66,14 +69,9 @@ SEQUENCE = [
     for name, one in METHODS.items()
     if one.level == "sequence" and one.category != "calibrated"
 ]
+ONE_PASS = [name for name in SEQUENCE if METHODS[name].cost == "nothing"]
 JUDGED = [name for name in SEQUENCE if METHODS[name].judged_by]
-CHEAP = [
-    name
-    for name in SEQUENCE
-    if METHODS[name].cost.startswith(("nothing", "one pass")) and name not in JUDGED
-]
-ONE_PASS = [name for name in CHEAP if METHODS[name].cost == "nothing"]
-OTHERS = [name for name in SEQUENCE if name not in CHEAP + JUDGED]
+OTHERS = [name for name in SEQUENCE if name not in ONE_PASS + JUDGED]
 BY_ITSELF = [name for name in JUDGED if name != "ClaimConditionedProbability"]
 """With the served model as judge that takes some 6,000 tokens a question."""
 
@@ -84,113 +82,113 @@ Scores = Mapping[str, list[float | None]]
 
 def main() -> None:
     """Measure and conclude; what most questions answer comes first."""
-    backend = start()
-    given = {name: Asked.of(backend, name) for name in SETS}
-    figures: dict[str, Any] = {"sets": {}}
-    for name, one in given.items():
-        figures["sets"][name] = one.described() | one.measured(one.scores(CHEAP))
-        figures["sets"][name]["over sequence probability"] = one.over_baseline()
-    figures["verdict"] = verdict(figures["sets"])
+    alone = sys.argv[1:] == ["one-pass"]
+    backend = HuggingFaceBackend("smollm2") if alone else start()
+    sets = {name: Asked.of(backend, name) for name in SETS}
+    found = {name: one.of_one_pass() for name, one in sets.items()}
+    figures: dict[str, Any] = {"verdict": verdict(found), "sets": found}
     print(figures["verdict"], flush=True)
-    goals = {GOAL: (3.0, float(sum(map(is_useful, figures["sets"].values()))))}
-    for measure in (Asked.by_embeddings, Asked.by_itself):
-        for name, one in given.items():
-            record("methods_quality", figures, goals)
-            figures["sets"][name]["methods"] |= one.measured(measure(one))["methods"]
-            show(name, figures["sets"][name])
-    figures["cost"] = given["capitals"].costs()
+    goals = {GOAL: (3.0, float(sum(map(is_useful, found.values()))))}
+    record("methods_quality", figures, goals)
+    for name, one in {} if alone else sets.items():
+        found[name]["methods"] |= one.of_others()
+        show(name, found[name])
+        record("methods_quality", figures, goals)
+    figures["cost"] = {} if alone else sets["capitals"].costs()
     backend.close()
     conclude("methods_quality", figures, goals)
 
 
 @dataclass(frozen=True)
 class Asked:
-    """The questions of a set that methods are measured on, answered, and their options."""
+    """The questions of a set, those that methods are measured on answered."""
 
-    backend: VLLMEngineBackend
+    backend: Backend
+    training: list[Question]
     requests: list[Request]
     right: list[bool]
-    options: MethodOptions
-    cheap: Scores
+    scores: Scores
+    span: str
 
     @classmethod
-    def of(cls, backend: VLLMEngineBackend, name: str) -> Asked:
-        """Fit on some questions of a set, and answer others with the scores of cheap methods."""
+    def of(cls, backend: Backend, name: str) -> Asked:
+        """Answer questions of a set, with the scores of methods of one pass."""
         questions = SETS[name]()
         Random(5).shuffle(questions)  # no secret
-        options = replace(fitted(backend, questions[:TRAINING]), span=SPANS[name])
-        measured = questions[TRAINING : TRAINING + MEASURED]
+        measured = questions[:MEASURED]
         requests = [request(backend, one, GREEDY) for one in measured]
-        results = answered(backend, requests, CHEAP, options)
-        cheap = {name: [one.scores[0][name].value for one in results] for name in CHEAP}
-        return cls(backend, requests, are_right(results, measured), options, cheap)
+        results = answered(backend, requests, ONE_PASS, MethodOptions(span=SPANS[name]))
+        training = questions[MEASURED : MEASURED + TRAINING]
+        right, scores = are_right(results, measured), values(results, ONE_PASS)
+        return cls(backend, training, requests, right, scores, SPANS[name])
 
-    def described(self) -> dict[str, Any]:
-        """Return how many questions there are, and which share of them is answered right."""
-        return {"questions": len(self.right), "right": float(np.mean(self.right))}
-
-    def scores(self, names: Sequence[str]) -> Scores:
-        """Return the scores of cheap methods."""
-        return {name: self.cheap[name] for name in names}
-
-    def by_embeddings(self) -> Scores:
-        """Return the scores of costly methods, with sentence embeddings where one has a judge."""
-        judge = SentenceEmbeddings()
-        options = replace(self.options, entailment=judge, similarity=judge)
-        return self._costly(OTHERS + JUDGED, options, ", by sentence embeddings")
-
-    def by_itself(self) -> Scores:
-        """Return the scores of methods that rest on a judge, with the served model as judge."""
-        return self._costly(BY_ITSELF, served_judge(self.options), ", by itself")
-
-    def _costly(self, names: Sequence[str], options: MethodOptions, words: str) -> Scores:
-        results = answered(self.backend, self.requests[:COSTLY], names, options)
+    def of_one_pass(self) -> dict[str, Any]:
+        """Return both measures of methods of one pass, and how much better they order answers."""
+        base = self.scores[BASELINE]
         return {
-            name + words * (name in JUDGED): [one.scores[0][name].value for one in results]
-            for name in names
+            "questions": len(self.right),
+            "right": float(np.mean(self.right)),
+            "methods": self._measured(self.scores),
+            "AUROC over sequence probability": {
+                name: plain(bootstrap_difference(auroc, of, base, self.right))
+                for name, of in self.scores.items()
+                if name != BASELINE
+            },
         }
 
-    def measured(self, scores: Scores) -> dict[str, Any]:
-        """Return both measures of each method."""
-        return {
-            "methods": {
-                name: {
-                    "auroc": plain(bootstrap(auroc, of, self.right[: len(of)])),
-                    "prr": plain(bootstrap(prr, of, self.right[: len(of)])),
-                }
-                for name, of in scores.items()
-            }
-        }
-
-    def over_baseline(self) -> dict[str, Any]:
-        """Return how much the AUROC of each cheap method is above that of sequence probability."""
-        base = self.cheap[BASELINE]
-        return {
-            name: plain(bootstrap_difference(auroc, of, base, self.right))
-            for name, of in self.cheap.items()
-            if name != BASELINE
-        }
+    def of_others(self) -> dict[str, Any]:
+        """Return both measures of all other methods, with each judge."""
+        scores: dict[str, list[float | None]] = {}
+        for words, names, options in self._judges():
+            results = answered(self.backend, self.requests[:COSTLY], names, options)
+            found = values(results, names)
+            scores |= {name + words * (name in JUDGED): of for name, of in found.items()}
+        return self._measured(scores)
 
     def costs(self) -> dict[str, dict[str, float]]:
-        """Return seconds and tokens a question of each method, with the answer itself."""
-        judge = SentenceEmbeddings()
-        apart = replace(self.options, entailment=judge, similarity=judge)
-        found = {name: self._alone(name, apart) for name in CHEAP + OTHERS}
-        found |= {f"{name}, by sentence embeddings": self._alone(name, apart) for name in JUDGED}
-        served = served_judge(self.options)
-        return found | {f"{name}, by itself": self._alone(name, served) for name in BY_ITSELF}
+        """Return seconds and tokens of each method for a question, with the answer itself."""
+        found = {}
+        for words, names, options in self._judges():
+            for name in names:
+                found[name + words * (name in JUDGED)] = self._alone(name, options)
+        return found | {name: self._alone(name, self._options) for name in ONE_PASS}
+
+    @cached_property
+    def _options(self) -> MethodOptions:
+        return replace(fitted(self.backend, self.training), span=self.span)
+
+    def _judges(self) -> list[tuple[str, list[str], MethodOptions]]:
+        apart, hidden = SentenceEmbeddings(), EmbeddingSimilarity()
+        embeddings = replace(self._options, entailment=apart, similarity=apart)
+        served = replace(self._options, entailment=ServedJudge(), similarity=hidden)
+        return [
+            (", by sentence embeddings", OTHERS + JUDGED, embeddings),
+            (", by itself", BY_ITSELF, served),
+        ]
+
+    def _measured(self, scores: Scores) -> dict[str, Any]:
+        return {
+            name: {
+                "auroc": plain(bootstrap(auroc, of, self.right[: len(of)])),
+                "prr": plain(bootstrap(prr, of, self.right[: len(of)])),
+            }
+            for name, of in scores.items()
+        }
 
     def _alone(self, name: str, options: MethodOptions) -> dict[str, float]:
-        started, tokens = time.perf_counter(), 0
-        for one in self.requests[:ALONE]:
-            running = run_strategy(Single(), one, self.backend, [name], options)
-            usage = self.backend.run(running).usage
-            tokens += usage.prompt_tokens + usage.generated_tokens + usage.scored_tokens
-        seconds = (time.perf_counter() - started) / ALONE
-        return {"seconds": seconds, "tokens": tokens / ALONE}
+        started = time.perf_counter()
+        (result,) = answered(self.backend, self.requests[:1], [name], options)
+        seconds, usage = time.perf_counter() - started, result.usage
+        tokens = usage.prompt_tokens + usage.generated_tokens + usage.scored_tokens
+        return {"seconds": seconds, "tokens": tokens}
 
 
-def request(backend: VLLMEngineBackend, question: Question, sampling: dict[str, Any]) -> Request:
+def values(results: Sequence[Result], names: Sequence[str]) -> dict[str, list[float | None]]:
+    """Return the scores of each method."""
+    return {name: [one.scores[0][name].value for one in results] for name in names}
+
+
+def request(backend: Backend, question: Question, sampling: dict[str, Any]) -> Request:
     """Return the request for an answer, with the question's own words."""
     words = question.question
     if question.sources:
@@ -208,7 +206,7 @@ def are_right(results: Sequence[Result], questions: Sequence[Question]) -> list[
     ]
 
 
-def fitted(backend: VLLMEngineBackend, training: list[Question]) -> MethodOptions:
+def fitted(backend: Backend, training: list[Question]) -> MethodOptions:
     """Return what hidden-state methods compare with."""
     requests = [
         request(backend, one, sampling) for sampling in (GREEDY, SAMPLED) for one in training
@@ -227,13 +225,8 @@ WORDS = ("rain", "bread", "music", "snow", "trains", "birds", "bridges", "gold",
     "theatre", "iron", "wool", "milk", "oceans", "forests", "letters", "kites")  # fmt: skip
 
 
-def served_judge(options: MethodOptions) -> MethodOptions:
-    """Return options with the served model as judge, and its hidden states for similarity."""
-    return replace(options, entailment=ServedJudge(), similarity=EmbeddingSimilarity())
-
-
 def answered(
-    backend: VLLMEngineBackend,
+    backend: Backend,
     requests: Sequence[Request],
     methods: Sequence[str],
     options: MethodOptions,
@@ -285,7 +278,7 @@ def verdict(sets: Mapping[str, Mapping[str, Any]]) -> str:
         name: [
             one
             for one, found in sets.items()
-            if (ends := found["over sequence probability"][name]["interval"]) and ends[0] > 0
+            if (ends := found["AUROC over sequence probability"][name]["interval"]) and ends[0] > 0
         ]
         for name in ONE_PASS
         if name != BASELINE
