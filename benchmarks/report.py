@@ -6,13 +6,14 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NoReturn
 
 RESULTS = Path(__file__).parent / "results"
+RELIABILITY = Path(__file__).parents[1] / "docs" / "reliability.md"
 
 PACKAGES = (
     "vllm",
@@ -50,6 +51,19 @@ def conclude(name: str, figures: Any, goals: Mapping[str, tuple[float, float]]) 
     for goal, (want, got) in goals.items():
         print(f"{'ok  ' if got >= want else 'MISS'} {goal}: goal {want:g}, reached {got:.3f}")
     sys.exit(any(got < want for want, got in goals.values()))
+
+
+def write_table(name: str, heads: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Put a table between its marks in docs/reliability.md; the first column alone is no number.
+
+    Raises ValueError where the page has no such marks.
+    """
+    page, start, end = RELIABILITY.read_text(), f"<!-- table {name} -->\n", "<!-- end -->"
+    before, _, rest = page.partition(start)
+    after = rest[rest.index(end) :]
+    marks = ["---", *["---:"] * (len(heads) - 1)]
+    lines = [f"| {' | '.join(map(str, row))} |\n" for row in (heads, marks, *rows)]
+    RELIABILITY.write_text("".join([before, start, "\n", *lines, "\n", after]))
 
 
 def _machine() -> dict[str, Any]:

@@ -1,7 +1,11 @@
 """How many examples the property tests of whatever comes from outside run, and what comes."""
 
+import functools
 import os
+import time
+from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeVar
 
 import hypothesis
@@ -10,16 +14,45 @@ from hypothesis import strategies as st
 
 Test = TypeVar("Test", bound=Callable[..., object])
 
-EXAMPLES = os.environ.get("UQ_LLM_FUZZ_EXAMPLES")
+TIMES = int(os.environ.get("UQ_LLM_FUZZ_TIMES", "1"))
+"""How many times as many examples as usual are run."""
+
+
+@dataclass
+class Examples:
+    """The examples of a test that have run, and the seconds that the slowest took."""
+
+    count: int = 0
+    slowest: float = 0.0
+
+
+RUN: defaultdict[str, Examples] = defaultdict(Examples)
+"""By pytest's name of each test."""
 
 
 def fuzz(usual: int = 2000) -> Callable[[Test], Test]:
-    """Mark a property test that runs so many examples, and 50,000 under ``tox run -e fuzz``."""
+    """Mark a property test that runs so many examples, and more under ``tox run -e fuzz``."""
 
     def marked(test: Test) -> Test:
-        return pytest.mark.fuzz(hypothesis.settings(max_examples=int(EXAMPLES or usual))(test))
+        test.hypothesis.inner_test = _counted(test.hypothesis.inner_test)
+        return pytest.mark.fuzz(hypothesis.settings(max_examples=usual * TIMES)(test))
 
     return marked
+
+
+def _counted(inner: Test) -> Test:
+    run = RUN[f"{inner.__module__.replace('.', '/')}.py::{inner.__name__}"]
+
+    @functools.wraps(inner)
+    def counted(*args: object, **kwargs: object) -> object:
+        started = time.perf_counter()
+        try:
+            return inner(*args, **kwargs)
+        finally:
+            run.count += 1
+            run.slowest = max(run.slowest, time.perf_counter() - started)
+
+    return counted
 
 
 NUMBERS = (

@@ -7,6 +7,7 @@ from uq_llm_integrations import (
     ConfigurationError,
     EmbeddingSimilarity,
     MethodOptions,
+    SentenceEmbeddings,
     ServedJudge,
 )
 from uq_llm_integrations.coercion import as_method_options
@@ -17,7 +18,12 @@ from uq_llm_integrations.coercion import as_method_options
     [
         ({"samples": 3}, MethodOptions(samples=3)),
         ({"similarity": "embeddings"}, MethodOptions(similarity=EmbeddingSimilarity())),
+        ({"span": r"#### (\d+)"}, MethodOptions(span=r"#### (\d+)")),
         ({"similarity": "judge"}, MethodOptions(similarity=ServedJudge())),
+        (
+            {"entailment": {"sentence_embeddings": "minilm"}},
+            MethodOptions(entailment=SentenceEmbeddings()),
+        ),
         (
             {"entailment": {"classifier": "some/nli"}},
             MethodOptions(entailment=Classifier("some/nli")),

@@ -51,6 +51,8 @@ def chat(**given):
         (uq.ServedJudge, "entails", [3, None]),
         (uq.EmbeddingSimilarity, "layer", ["x", None, True]),
         (uq.Classifier, "model", [3, None, {}]),
+        (uq.SentenceEmbeddings, "model", [3, None, {}]),
+        (uq.SentenceEmbeddings, "same_at", [None, True, "x", 0, 1, math.nan]),
         (lambda **given: uq.Classifier("a/b", **given), "batch_size", [0, "x", None]),
         (
             lambda **given: uq.VLLMStepGenerator(uq.ScriptedBackend(["a"]), **given),
@@ -83,6 +85,7 @@ def chat(**given):
         (uq.MethodOptions, "density", [3, "folder"]),
         (uq.MethodOptions, "head", [3, "folder"]),
         (uq.MethodOptions, "claims", [None, 3]),
+        (uq.MethodOptions, "span", [3, "(", "(a)(b)", b"x"]),
         (uq.MethodOptions, "layer", [None, "x", 1.5, True]),
         (uq.MethodOptions, "samples", [None, True, "5"]),
         (uq.MethodOptions, "temperature", [None, True, math.inf, 10**400]),

@@ -3,14 +3,18 @@
 import ast
 import builtins
 import re
+import socket
 import tomllib
 from collections.abc import Iterator
+from contextlib import closing
 from functools import cache
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
+
+from uq_llm_integrations.testing import ScriptedServer
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "uq_llm_integrations"
@@ -110,8 +114,13 @@ def test_the_search_finds_what_it_is_for(source, monkeypatch):
     assert "other.py" in {path for path, _ in references(RUNS_DATA)}
 
 
-def test_nothing_listens_on_a_port():
-    assert [*references(LISTENS)] == []
+def test_nothing_but_the_scripted_server_of_tests_listens_on_a_port():
+    assert {path for path, _ in references(LISTENS)} == {"testing/scripted_server.py"}
+
+
+def test_the_scripted_server_listens_on_this_machine_alone():
+    with ScriptedServer() as server, closing(socket.socket()) as other:
+        other.bind(("127.0.0.2", server.port))  # it is still to be had there
 
 
 IMPORTS = {

@@ -57,6 +57,7 @@ from .methods.registry import (
     METHODS as METHODS, missing_requirements as missing_requirements,
     register_method as register_method,
 )
+from .methods.sentence_embeddings import SentenceEmbeddings as SentenceEmbeddings
 from .model import UncertaintyModel as UncertaintyModel
 from .records import (
     Activations as Activations, Candidate as Candidate, Claim as Claim,

@@ -52,8 +52,8 @@ def resolve_model(name: str) -> ModelSource:
         defaults = {"dtype": "float32", "kv_cache_memory_bytes": 2**30}
         return ModelSource(str(_demo_folder()), defaults, _prepare_demo_model)
     looks_like_path = name.startswith((".", "/", "~"))
-    folder = Path(name).expanduser()
-    if not folder.is_dir():
+    folder = existing_folder(name)
+    if folder is None:
         if looks_like_path:
             raise ModelNotFoundError(f"there is no model folder {described(name)}")
         return ModelSource(name)
@@ -64,7 +64,13 @@ def resolve_model(name: str) -> ModelSource:
 
 def existing_folder(path: object) -> Path | None:
     """Return a folder that is there, None for anything else."""
-    return Path(path) if isinstance(path, str) and Path(path).is_dir() else None
+    if not isinstance(path, str):
+        return None
+    try:
+        folder = Path(path).expanduser()
+        return folder if folder.is_dir() else None
+    except (OSError, RuntimeError, ValueError):  # a name too long, ~nobody, half a character
+        return None
 
 
 def cache_folder() -> Path:

@@ -25,6 +25,7 @@ from uq_llm_integrations.methods.fitted.density import DensityFit
 from uq_llm_integrations.methods.fitted.head import UncertaintyHead
 from uq_llm_integrations.methods.fitted.luh import LuhHead
 from uq_llm_integrations.methods.options import MethodOptions
+from uq_llm_integrations.methods.sentence_embeddings import SentenceEmbeddings
 from uq_llm_integrations.records import Layer
 
 
@@ -33,6 +34,13 @@ class ClassifierData(TypedDict):
     """A classifier of text pairs, from a folder or the hub."""
 
     classifier: str
+
+
+@with_config(ConfigDict(extra="forbid"))
+class SentenceEmbeddingsData(TypedDict):
+    """A model of sentence-transformers, from a folder or the hub, or `minilm`."""
+
+    sentence_embeddings: str
 
 
 @with_config(ConfigDict(extra="forbid"))
@@ -58,10 +66,11 @@ class MethodOptionsData(TypedDict, total=False):
 
     samples: int
     temperature: float
-    entailment: Literal["judge"] | ClassifierData
-    similarity: Literal["judge", "embeddings"] | ClassifierData
+    entailment: Literal["judge"] | ClassifierData | SentenceEmbeddingsData
+    similarity: Literal["judge", "embeddings"] | ClassifierData | SentenceEmbeddingsData
     density: FittedData
     head: LuhData | FittedData
+    span: str
     layer: Layer
 
 
@@ -125,12 +134,16 @@ def _data(value: object) -> object:
     """Return the plain form of a judge that has one."""
     if isinstance(value, Classifier) and value == Classifier(value.model):
         return {"classifier": value.model}
+    if isinstance(value, SentenceEmbeddings) and value == SentenceEmbeddings(value.model):
+        return {"sentence_embeddings": value.model}
     return "embeddings" if value == EmbeddingSimilarity() else value
 
 
-def _judge(choice: Any) -> Classifier | EmbeddingSimilarity | ServedJudge:
-    if isinstance(choice, Mapping):
+def _judge(choice: Any) -> Classifier | EmbeddingSimilarity | SentenceEmbeddings | ServedJudge:
+    if isinstance(choice, Mapping) and "classifier" in choice:
         return Classifier(choice["classifier"])
+    if isinstance(choice, Mapping):
+        return SentenceEmbeddings(choice["sentence_embeddings"])
     return EmbeddingSimilarity() if choice == "embeddings" else ServedJudge()
 
 

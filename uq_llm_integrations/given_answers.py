@@ -8,19 +8,28 @@ from typing import Any, Self, TypeVar
 
 from uq_llm_integrations.backends.base import Backend
 from uq_llm_integrations.backends.prompts import encode_given
-from uq_llm_integrations.grounding.attribution import ground_answer
+from uq_llm_integrations.grounding.attribution import check_grounded, ground_answer
 from uq_llm_integrations.grounding.grounded_answer import GroundedAnswer
 from uq_llm_integrations.grounding.grounding_options import (
     Grounding,
     Source,
     as_grounding,
+    as_question,
     as_sources,
 )
+from uq_llm_integrations.grounding.observation import as_request, as_result, facts
 from uq_llm_integrations.methods.options import MethodOptions
 from uq_llm_integrations.records import Candidate, Request, Result
 from uq_llm_integrations.settings import Settings
 from uq_llm_integrations.strategies.base import Strategy
-from uq_llm_integrations.truncation import GivenText, Ids, TruncatedScore, score_truncated_texts
+from uq_llm_integrations.telemetry.observed_calls import observed
+from uq_llm_integrations.truncation import (
+    GivenText,
+    Ids,
+    TruncatedScore,
+    joined_result,
+    score_truncated_texts,
+)
 
 T = TypeVar("T")
 
@@ -72,17 +81,20 @@ class GivenAnswers(ABC):
         model = self.with_options(**options)
         request = await model._request(prompt)
         await model._ready()
-        scoring = score_truncated_texts(
-            self.backend,
-            request,
-            texts,
-            generated,
-            model.methods,
-            model.method_options,
-            heal=heal,
-            policy=model.settings.policy,
-        )
-        return await model._in_time(scoring)
+        with observed("score", self.backend.capabilities.model, request) as call:
+            scoring = score_truncated_texts(
+                self.backend,
+                request,
+                texts,
+                generated,
+                model.methods,
+                model.method_options,
+                heal=heal,
+                policy=model.settings.policy,
+            )
+            found = await model._in_time(scoring)
+            call.result = joined_result(found)
+        return found
 
     def ground(
         self,
@@ -94,9 +106,9 @@ class GivenAnswers(ABC):
     ) -> GroundedAnswer:
         """Return how far an answer, a text or token ids, rests on its sources, and on which.
 
-        Its log-probability with all sources, without any and without each in turn, in one batch,
-        behind the prompt that `grounding` describes, in which names of control tokens are text.
-        Raises SourcesTooLongError before any pass.
+        Its log-probability with all sources, without any, without each and with each alone, in one
+        batch, behind the prompt that `grounding` describes, in which names of control tokens are
+        text. Raises SourcesTooLongError before any pass.
         """
         return self.backend.run(self.aground(answer, sources, question, grounding, **options))
 
@@ -110,11 +122,16 @@ class GivenAnswers(ABC):
     ) -> GroundedAnswer:
         """Return what `ground` does."""
         model = self.with_options(**options)
-        given, how = as_sources(sources), as_grounding(grounding)
+        given, asked = as_sources(sources), as_question(question)
+        how = as_grounding(grounding)
         values = model.settings.chat_template_kwargs
-        return await model._in_time(
-            ground_answer(self.backend, answer, given, question, how, values)
-        )
+        request = as_request(given, asked, how)
+        with observed("ground", self.backend.capabilities.model, request) as call:
+            running = ground_answer(self.backend, answer, given, asked, how, values)
+            found = await model._in_time(running)
+            call.result, call.facts = as_result(found), facts(found)
+            check_grounded(found, how)
+        return found
 
     @abstractmethod
     def with_options(self, **options: object) -> Self:

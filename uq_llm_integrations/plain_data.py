@@ -35,9 +35,9 @@ def read_text(path: str | Path) -> str:
         read_text("uncertainty.yaml")
     """
     path, shown = Path(path), ascii(str(path))[1:-1]
-    if not path.is_file():
-        raise ConfigurationError(f"{shown} cannot be read: it is no file")
     try:
+        if not path.is_file():
+            raise ConfigurationError(f"{shown} cannot be read: it is no file")
         if (size := path.stat().st_size) <= MOST_BYTES:
             return path.read_text("utf-8")
     except UnicodeDecodeError as error:

@@ -152,6 +152,21 @@ async def score_truncated_texts(
     return [_truncated_score(result, cut) for result, cut in zip(decided, cuts, strict=True)]
 
 
+def joined_result(scored: Sequence[TruncatedScore]) -> Result | None:
+    """Return several texts behind one prompt as one result, as a span has it; None without any.
+
+    It has the scores of a single text, what all have cost, and the first decision that one of them
+    is uncertain.
+    """
+    if not scored:
+        return None
+    usage = sum((one.usage for one in scored), Usage())
+    decisions = [one.decision for one in scored]
+    decision = next((one for one in decisions if one.is_uncertain), decisions[0])
+    scores = [one.scores if len(scored) == 1 else {} for one in scored]
+    return Result(tuple(one.candidate for one in scored), tuple(scores), usage, decision)
+
+
 def _check_given(texts: object, generated: object) -> None:
     if isinstance(texts, str) or not isinstance(texts, Sequence):
         raise InvalidRequestError(

@@ -1,8 +1,12 @@
-"""What a metered backend counts."""
+"""What a metered backend counts, and what it takes for no answer to the request."""
+
+from dataclasses import replace
+from random import Random
 
 import pytest
 
 from uq_llm_integrations import (
+    EngineDeadError,
     EngineError,
     Inspection,
     InvalidRequestError,
@@ -11,8 +15,11 @@ from uq_llm_integrations import (
     Usage,
 )
 from uq_llm_integrations.backends.metering import MeteredBackend
+from uq_llm_integrations.testing import ENGINE_FAULTS, EngineFault, FaultyBackend
 
 PROMPT = (65, 66, 67)
+
+other_prompt = ENGINE_FAULTS["an answer to another prompt"]
 
 
 @pytest.fixture
@@ -75,3 +82,53 @@ async def test_prompts_of_methods_have_text_of_a_chat_as_text():
         metered = MeteredBackend(Marking(["a"]), is_data=is_data).on(Marking(["b"]))
         assert await metered.encode("A") == expected
         assert await metered.encode("A", chat=True) == (65,)
+
+
+def lying(kind: str) -> MeteredBackend:
+    fault = ENGINE_FAULTS[kind](Random(0))
+    return MeteredBackend(FaultyBackend(ScriptedBackend(["Paris"]), lambda request: fault))
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [
+        ("too few candidates", "0 candidates of the 1"),
+        ("too many candidates", "2 candidates of the 1"),
+        ("an answer to another prompt", "another prompt"),
+    ],
+)
+async def test_what_is_no_answer_to_the_request_is_an_error(kind, why):
+    with pytest.raises(EngineError, match=why):
+        await lying(kind).generate(Request(PROMPT))
+    with pytest.raises(EngineError, match=why):
+        await lying(kind).score_all(PROMPT, [(1,)])
+
+
+async def test_traces_of_other_tokens_than_the_given_ones_are_an_error():
+    with pytest.raises(EngineError, match="other tokens than those to score"):
+        await lying("wrong lengths").score_all(PROMPT, [(1, 2)])
+
+
+@pytest.mark.parametrize(
+    ("fault", "error", "why"),
+    [
+        (EngineFault("ends", "during", at=2, ends=True), EngineDeadError, "its last piece"),
+        (EngineFault("loses", "during", at=2, loses=True), EngineError, "not those of its answer"),
+        (other_prompt(Random(0)), EngineError, "another prompt"),
+    ],
+)
+async def test_a_stream_that_is_not_whole_is_an_error(fault, error, why):
+    lying = FaultyBackend(ScriptedBackend(["Paris"]), lambda request: fault)
+    with pytest.raises(error, match=why):
+        async for _ in MeteredBackend(lying).stream(Request(PROMPT)):
+            pass
+
+
+async def test_a_varentropy_that_no_distribution_has_is_damage():
+    class Varied(ScriptedBackend):
+        async def generate(self, request, monitor=None):
+            (found,) = await super().generate(request, monitor)
+            return [replace(found, trace=replace(found.trace, varentropy=found.trace.logprob + 99))]
+
+    (found,) = await MeteredBackend(Varied(["Paris"])).generate(Request(PROMPT))
+    assert found.text == "Paris" and "varentropy" in str(found.trace.damage)

@@ -236,3 +236,8 @@ def test_what_is_no_object_is_refused_where_only_objects_are_served(method):
         scripted().with_structured_output(RootModel[list[int]], method=method)
     numbers = scripted("[1, 2]").with_structured_output(RootModel[list[int]])
     assert numbers.invoke("?").root == [1, 2]
+
+
+def test_a_schema_may_have_several_types():
+    schema = {"title": "A", "type": ["object", "null"]}
+    assert scripted("null").with_structured_output(schema).invoke("?") is None

@@ -66,7 +66,7 @@ def method_options(hugging_face) -> MethodOptions:
         {"entropy": range(20)}, [i < 12 for i in range(20)], origin=Origin("smollm2", "1")
     )
     fits = {"density": density, "head": head, "calibration": calibration}
-    return MethodOptions(samples=2, **fits, **judges)
+    return MethodOptions(samples=2, span="(?s).+", **fits, **judges)
 
 
 @pytest.fixture(scope="module")

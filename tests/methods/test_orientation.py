@@ -79,7 +79,8 @@ async def doubt(name: str, lines: list[str], probability: float, alike: float) -
     """The first answer's score, the mean of those of its tokens or claims."""
     judge = Judge(alike)
     backend = Showing(lines, probability=probability)
-    result = await scored(None, name, n=3, backend=backend, entailment=judge, similarity=judge)
+    options = {"entailment": judge, "similarity": judge, "span": r"\w+"}
+    result = await scored(None, name, n=3, backend=backend, **options)
     score = result.score(name)
     assert score.is_known, score.reason
     if score.claims is not None:

@@ -51,6 +51,10 @@ SHARED_CLASS = {
 OURS_ALONE = {
     "perplexity",
     "claim_perplexity",
+    "length_adjusted_nll",
+    "span_sequence_probability",
+    "span_perplexity",
+    "span_mean_entropy",
     "MaximumTokenEntropy",
     "RaoBlackwellEntropy",
     "TokenClaimConditionedProbability",

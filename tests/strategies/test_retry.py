@@ -26,6 +26,7 @@ from uq_llm_integrations import (
     SelfConsistency,
     Single,
     Stepwise,
+    UncertaintyModel,
     agreement,
     run_strategy,
     score,
@@ -93,6 +94,15 @@ def test_errors_are_retried_as_often_as_there_are_attempts():
     with pytest.raises(EngineDeadError):
         run(RetryErrors(Single(), attempts=4, wait=wait_fixed(0)), request(), backend)
     assert len(backend.requests) == 4
+
+
+@pytest.mark.parametrize("inner", [RetryErrors(Single()), Retry(RetryErrors(Single()), UNCERTAIN)])
+def test_errors_are_not_retried_within_a_retry_of_errors(inner):
+    """Three attempts of three would be nine requests to an engine that is in trouble already."""
+    with pytest.raises(ConfigurationError, match="only once"):
+        RetryErrors(inner)
+    with pytest.raises(ConfigurationError, match="only once"):
+        UncertaintyModel(ScriptedBackend(["?"]), strategy=inner, max_retries=1)
 
 
 async def test_a_callback_may_be_a_coroutine():

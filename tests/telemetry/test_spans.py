@@ -11,6 +11,7 @@ from tests.conftest import eventually
 from uq_llm_integrations import (
     ChatVLLMUncertainty,
     EngineTimeoutError,
+    Grounding,
     HighUncertaintyError,
     ScriptedBackend,
     UncertaintyModel,
@@ -68,7 +69,12 @@ WAYS = {
     "chat": (lambda m: m.chat(USER), "chat"),
     "stream": (lambda m: list(m.stream(USER)), "chat"),
     "score": (lambda m: m.score("?", "Paris"), "score"),
+    "score_truncated": (lambda m: m.score_truncated("?", ["Paris"]), "score"),
 }
+
+
+def grounded(asked):
+    return asked.ground("Paris", ["It is."], "?")
 
 
 @pytest.mark.parametrize(("use", "operation"), WAYS.values(), ids=WAYS)
@@ -80,6 +86,31 @@ def test_every_way_is_one_span_within_the_callers(spans, use, operation):
     assert own[0].parent.span_id == outside.get_span_context().span_id
     assert own[0].attributes["uq_llm.score.perplexity"] == pytest.approx(1 / 0.9)
     assert own[0].attributes.get("gen_ai.request.stream", False) is (use is WAYS["stream"][0])
+
+
+def test_several_texts_behind_one_prompt_are_one_call_with_what_all_cost(spans):
+    model().score_truncated("?", ["Paris", "Rome"])
+    (span,) = spans()
+    assert span.attributes["uq_llm.usage.scored_tokens"] == len("ParisRome")
+    assert "uq_llm.score.perplexity" not in span.attributes
+
+
+def test_a_grounding_is_one_call_with_its_support_cost_and_decision(spans):
+    model().ground("Paris", ["Paris is a city."], "Capital of France?")
+    (span,) = spans()
+    assert span.name == "ground scripted"
+    assert span.attributes["uq_llm.support"] == 0.0
+    assert span.attributes["uq_llm.grounding_passes"] == 2
+    assert span.attributes["uq_llm.usage.scored_tokens"] == 2 * len("Paris")
+    assert span.attributes["uq_llm.uncertain"] is True
+
+
+def test_an_answer_that_is_not_grounded_and_an_error_has_its_support(spans):
+    with pytest.raises(HighUncertaintyError):
+        model().ground("Paris", ["It rains."], "?", Grounding(on_not_grounded="raise"))
+    (span,) = spans()
+    assert span.attributes["error.type"] == "HighUncertaintyError"
+    assert span.attributes["uq_llm.support"] == 0.0
 
 
 def test_each_prompt_of_a_batch_is_a_call(spans):
@@ -133,7 +164,7 @@ async def test_a_stream_that_is_closed_early_has_what_was_drawn_and_is_no_error(
     [(None, False), ("false", False), ("event_only", False)]
     + [(one, True) for one in ("true", "True", "SPAN_ONLY", "span_and_event")],
 )
-@pytest.mark.parametrize("use", [WAYS["generate"][0], WAYS["chat"][0]])
+@pytest.mark.parametrize("use", [WAYS["generate"][0], WAYS["chat"][0], grounded])
 def test_what_was_said_is_captured_only_where_it_is_asked_for(
     spans, monkeypatch, value, is_captured, use
 ):

@@ -34,9 +34,13 @@ def plain_messages(messages: Sequence[Message], separator: str = "") -> tuple[Me
     """Return messages whose content is text, with reasoning and calls where templates look.
 
     Results of calls within another message become messages of their own. `separator` stands between
-    the texts of blocks. Raises InvalidRequestError for content that is no text, by its type.
+    the texts of blocks. Raises InvalidRequestError for content that is no text, by its type, and
+    for calls that are none.
     """
-    return tuple(one for message in messages for one in _plain(message, separator))
+    try:
+        return tuple(one for message in messages for one in _plain(message, separator))
+    except RecursionError:
+        raise InvalidRequestError("a message's blocks stand too deep within each other") from None
 
 
 def text_of(message: Message, separator: str = "") -> str:
@@ -57,6 +61,7 @@ class _Said:
 def _plain(message: Message, separator: str) -> list[Message]:
     content, role = message.get("content"), message.get("role")
     role = "tool" if role == "function" else role
+    calls = _given_calls(message)
     if isinstance(content, str) and content:
         return [{**message, "role": role}]
     said = _said(content)
@@ -64,7 +69,7 @@ def _plain(message: Message, separator: str) -> list[Message]:
         said.texts += [one["content"] for one in said.results]
         said.results.clear()
     text = separator.join(said.texts) or str(message.get("refusal") or "")
-    plain = {**message, "role": role, "content": text} | _beside(message, said)
+    plain = {**message, "role": role, "content": text} | _beside(message, calls, said)
     return _ordered(plain, said.results)
 
 
@@ -75,10 +80,18 @@ def _ordered(plain: Message, results: Sequence[Message]) -> list[Message]:
     return [*results, plain] if plain["content"] or not results else [*results]
 
 
-def _beside(message: Message, said: _Said) -> JsonObject:
+def _given_calls(message: Message) -> list[Mapping[str, Any]]:
+    calls = message.get("tool_calls") or ()
+    if not isinstance(calls, list | tuple) or not all(isinstance(one, Mapping) for one in calls):
+        raise InvalidRequestError(
+            f"the tool_calls of a message are {described(calls)}; allowed is a list of dicts"
+        )
+    return list(calls)
+
+
+def _beside(message: Message, known: list[Mapping[str, Any]], said: _Said) -> JsonObject:
     """Return the reasoning and the calls that only the blocks have."""
-    known = list(message.get("tool_calls") or ())
-    ids = {one.get("id") for one in known if isinstance(one, Mapping)}
+    ids = [one.get("id") for one in known]
     new = [one for one in said.calls if one["id"] not in ids and (one["id"] or not known)]
     found: JsonObject = {"tool_calls": [*known, *new]} if new else {}
     if said.thoughts and not message.get("reasoning_content"):

@@ -5,8 +5,15 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 
 from uq_llm_integrations.backends.base import Backend, Capabilities
-from uq_llm_integrations.backends.row_checks import sound_candidate, sound_piece
+from uq_llm_integrations.backends.row_checks import (
+    check_answers,
+    check_given,
+    check_streamed,
+    sound_candidate,
+    sound_piece,
+)
 from uq_llm_integrations.backends.streams import closed_at_end
+from uq_llm_integrations.errors import EngineDeadError
 from uq_llm_integrations.records import (
     Activations,
     Candidate,
@@ -22,7 +29,8 @@ class MeteredBackend:
     """A backend whose costs are counted: what one request's strategy and methods see.
 
     All answers enter here, of every backend: rows that cannot be true are left out of their trace,
-    which then says why (`TokenTrace.damage`).
+    which then says why (`TokenTrace.damage`). What is no answer to the request, or another number
+    of them, is an EngineError.
 
     Generation, scoring and inspection add to `usage` once they succeed; turning text into tokens
     and back costs nothing. Seconds are not counted here. A wrapper serves one request; the backend
@@ -62,7 +70,8 @@ class MeteredBackend:
         self, request: Request, monitor: SampleMonitor | None = None
     ) -> list[Candidate]:
         """Return `request.n` candidates; the prompt's tokens count once."""
-        candidates = [*map(sound_candidate, await self.backend.generate(request, monitor))]
+        found = await self.backend.generate(request, monitor)
+        candidates = [*map(sound_candidate, check_answers(found, request.prompt_ids, request.n))]
         lengths = [len(one.token_ids) for one in candidates]
         self._count(
             Usage(
@@ -76,9 +85,17 @@ class MeteredBackend:
 
     async def stream(self, request: Request) -> AsyncGenerator[StreamPiece, None]:
         """Yield the backend's pieces; what they cost is counted with the answer they make."""
+        token_ids: list[int] = []
         async with closed_at_end(self.backend.stream(request)) as pieces:
             async for piece in pieces:
+                token_ids += piece.token_ids
+                if piece.candidate is None:
+                    yield sound_piece(piece)
+                    continue
+                check_streamed(piece.candidate, request.prompt_ids, token_ids)
                 yield sound_piece(piece)
+                return
+        raise EngineDeadError("the backend ended a stream without its last piece")
 
     async def score_all(
         self,
@@ -88,7 +105,7 @@ class MeteredBackend:
     ) -> list[Candidate]:
         """Return the traces of given tokens behind a prompt; they count as one forward pass."""
         given = await self.backend.score_all(prompt_ids, continuations, top_logprobs)
-        candidates = [*map(sound_candidate, given)]
+        candidates = [*map(sound_candidate, check_given(given, prompt_ids, continuations))]
         self._count(
             Usage(
                 prompt_tokens=len(prompt_ids),

@@ -1,6 +1,7 @@
-"""What must hold of every row of a trace, whatever backend it comes from.
+"""What must hold of every answer and of every row of its trace, whatever backend it comes from.
 
 An answer whose rows break it is kept; its trace is replaced by one without rows, which says why.
+An answer to something else is an error.
 """
 
 from collections.abc import Sequence
@@ -9,11 +10,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from uq_llm_integrations.errors import EvidenceError
+from uq_llm_integrations.backends.token_statistics import TOLERANCE
+from uq_llm_integrations.errors import EngineError, EvidenceError
 from uq_llm_integrations.records import Candidate, Floats, StreamPiece, TokenTrace
-
-TOLERANCE = 1e-3
-"""How far float32 sums may be from the truth; an engine's are within 1e-4."""
 
 FINITE = float(np.finfo(np.float32).max)
 
@@ -48,6 +47,48 @@ def sound_piece(piece: StreamPiece) -> StreamPiece:
     trace = sound_trace(piece.trace, piece.token_ids)
     whole = sound_candidate(piece.candidate) if piece.candidate else None
     return replace(piece, trace=trace, candidate=whole)
+
+
+def check_answers(
+    candidates: Sequence[Candidate], prompt_ids: Sequence[int], number: int
+) -> Sequence[Candidate]:
+    """Return the candidates of a request; raise EngineError where they are not what was requested.
+
+    That is so many of them as were requested, each of this prompt.
+
+    Example:
+        >>> check_answers([], (1, 2), 1)
+        Traceback (most recent call last):
+        uq_llm_integrations.errors.EngineError: the backend gave 0 candidates of the 1 requested
+    """
+    if len(candidates) != number:
+        raise EngineError(
+            f"the backend gave {len(candidates)} candidates of the {number} requested"
+        )
+    prompt = tuple(prompt_ids)
+    if any(one.prompt_ids != prompt for one in candidates):
+        raise EngineError("the backend gave an answer to another prompt")
+    return candidates
+
+
+def check_given(
+    candidates: Sequence[Candidate], prompt_ids: Sequence[int], texts: Sequence[Sequence[int]]
+) -> Sequence[Candidate]:
+    """Return the traces of given tokens; raise EngineError where they are of other ones."""
+    check_answers(candidates, prompt_ids, len(texts))
+    for one, ids in zip(candidates, texts, strict=True):
+        if one.error is None and one.token_ids != tuple(ids):
+            raise EngineError("the backend gave the trace of other tokens than those to score")
+    return candidates
+
+
+def check_streamed(
+    candidate: Candidate, prompt_ids: Sequence[int], token_ids: Sequence[int]
+) -> None:
+    """Raise EngineError where a stream's answer does not consist of the tokens that it gave."""
+    check_answers([candidate], prompt_ids, 1)
+    if candidate.token_ids != tuple(token_ids[: len(candidate.token_ids)]):
+        raise EngineError("the pieces of the backend's stream are not those of its answer")
 
 
 def check_scored(candidates: Sequence[Candidate]) -> None:
@@ -112,7 +153,10 @@ def _why_columns(trace: TokenTrace, count: int) -> str | None:
 
 
 def _limits(size: int) -> dict[str, tuple[float, float]]:
-    """Return the least and the most that each column may hold, for V tokens."""
+    """Return the least and the most that each column may hold, for V tokens.
+
+    The varentropy is less than 1 + log(V - 1)^2 / 4 (Reeb & Wolf 2015, arXiv:1304.0036, lemma 15).
+    """
     most = float(np.log(size)) + TOLERANCE
     sums = 1 - TOLERANCE, size * (1 + TOLERANCE)
     entropies = dict.fromkeys(("entropy", "entropy_lower", "entropy_upper"), (-TOLERANCE, most))
@@ -120,7 +164,7 @@ def _limits(size: int) -> dict[str, tuple[float, float]]:
         "logprob": (-FINITE, TOLERANCE),
         "mean_logprob": (-FINITE, TOLERANCE),
         "rank": (1, size),
-        "varentropy": (-TOLERANCE, FINITE),
+        "varentropy": (-TOLERANCE, (1 + TOLERANCE) * (1 + most**2 / 4)),
         "root_sum": sums,
         "fourth_root_sum": sums,
         "support": (1, size),

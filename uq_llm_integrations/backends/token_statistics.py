@@ -16,6 +16,9 @@ COLUMNS = (*SUMS, "stopped", "token", "logprob", "rank")
 """What the probe keeps: the sums; 1 where an early stop forced the token, else 0; the token's id,
 log-probability and rank. NaN stands for what was not recorded."""
 
+TOLERANCE = 1e-3
+"""How far float32 sums may be from the truth; an engine's are within 1e-4."""
+
 
 class ExactStatistics(TypedDict, total=False):
     """The exact statistics of T distributions by their names in `TokenTrace`, each [T], in nats."""
@@ -45,13 +48,22 @@ def exact_statistics(rows: Floats) -> ExactStatistics:
     """
     negative_entropy, square, plain, root, fourth_root, support = rows[:, : len(SUMS)].T
     return {
-        "entropy": np.maximum(-negative_entropy, 0.0),
-        "varentropy": np.maximum(square - negative_entropy**2, 0.0),
+        "entropy": _without_rounding(-negative_entropy, 1.0),
+        "varentropy": _without_rounding(square - negative_entropy**2, square),
         "mean_logprob": plain / support,
         "root_sum": root,
         "fourth_root_sum": fourth_root,
         "support": support,
     }
+
+
+def _without_rounding(values: Floats, size: Floats | float) -> Floats:
+    """Return 0 for values that rounding has put below it; what is no rounding stays.
+
+    `size` is how large the numbers are of which a value is the difference.
+    """
+    most = TOLERANCE * np.maximum(size, 1.0)
+    return np.where((values < 0) & (values >= -most), 0.0, values)
 
 
 def dense_rows(logprobs: Floats) -> Floats:

@@ -17,21 +17,29 @@ def checked_text(text: object, where: str) -> str:
 def check_unicode(value: object, where: str) -> None:
     """Raise InvalidRequestError for a lone surrogate in a text, or in any text of plain data.
 
-    UTF-8 has no surrogates, so no tokenizer can read one. The message says where it stands.
+    UTF-8 has no surrogates, so no tokenizer can read one. The message says where it stands. Plain
+    data that contain themselves, or stand too deep, are refused, too.
 
     Example:
         >>> check_unicode([{"role": "user", "content": "Zürich"}], "messages")
     """
+    try:
+        _check_all(value, where)
+    except RecursionError:
+        raise InvalidRequestError(f"{where} stands too deep, or contains itself") from None
+
+
+def _check_all(value: object, where: str) -> None:
     if isinstance(value, str):
         if not value.isascii():
             _check(value, where)
     elif isinstance(value, Mapping):
         for name, part in value.items():
-            check_unicode(name, f"a name in {where}")
-            check_unicode(part, f"{where}.{name}")
+            _check_all(name, f"a name in {where}")
+            _check_all(part, f"{where}.{name}")
     elif isinstance(value, list | tuple):
         for index, part in enumerate(value):
-            check_unicode(part, f"{where}[{index}]")
+            _check_all(part, f"{where}[{index}]")
 
 
 def check_conversation(conversation: Conversation) -> None:

@@ -98,10 +98,10 @@ def tool_choice_of(choice: object) -> str:
     match choice:
         case None | False:
             return "auto"
-        case True | "any":
+        case True:
             return "required"
-        case str():
-            return choice
+        case str():  # first: what is no text may not even be comparable with one
+            return "required" if choice == "any" else choice
         case {"function": {"name": str(name)}} | {"name": str(name)}:
             return name
     raise InvalidRequestError(

@@ -24,6 +24,8 @@ def turn_of(messages: Messages, options: JsonObject) -> tuple[Turn, JsonObject]:
         messages = [{"role": "user", "content": messages}]
     if isinstance(messages, Conversation):
         _checked(messages.messages)
+        _check_template(messages.template)
+        tool_specs(messages.tools)
     else:
         messages = Conversation(_checked(messages), tool_specs(tools))
     continues = rest.pop("continue_final_message", None)
@@ -36,6 +38,13 @@ def turn_of(messages: Messages, options: JsonObject) -> tuple[Turn, JsonObject]:
         parallel_tool_calls=flag_of("parallel_tool_calls", parallel, default=True),
     )
     return turn, rest
+
+
+def _check_template(template: object) -> None:
+    if not isinstance(template, Mapping) or not all(isinstance(one, str) for one in template):
+        raise InvalidRequestError(
+            f"the template of a conversation is {described(template)}; it maps names to values"
+        )
 
 
 def _checked(messages: Sequence[Message]) -> tuple[Message, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from uq_llm_integrations.backends.base import Backend
@@ -21,9 +21,9 @@ Subset = tuple[int, ...]
 class Ablations:
     """The log-probabilities of an answer's tokens, by the sources that stand in its prompt.
 
-    All passes that are wanted together are made at the same time, the one with the most sources
-    first: what the others' prompts begin with is then in the engine's prefix cache, up to the
-    source that each leaves out. Equal prompts take one pass.
+    All sources, all but each, each alone, and none. The passes are made at the same time, the one
+    with all sources first: what the others' prompts begin with is then in the engine's prefix
+    cache, up to the source that each leaves out. Equal prompts take one pass.
     """
 
     def __init__(
@@ -52,6 +52,12 @@ class Ablations:
         return tuple(one for one in self.every if one != index)
 
     @property
+    def subsets(self) -> list[Subset]:
+        """All subsets that are scored."""
+        ones = [(one,) for one in self.every]
+        return [self.every, *map(self.without, self.every), *ones, ()]
+
+    @property
     def usage(self) -> Usage:
         """What the passes have cost; `forward_passes` is their number."""
         return self._metered.usage
@@ -62,12 +68,13 @@ class Ablations:
         return len(self.prompts[self.every]) + len(self._answer)
 
     async def prepare(self) -> None:
-        """Write the prompts with all sources and without each.
+        """Write the prompts.
 
         Raises SourcesTooLongError where the answer does not fit behind all of them, and
         EmptyPromptError where nothing but sources is in the prompt.
         """
-        await self._write([self.every, *map(self.without, self.every), ()])
+        for subset in self.subsets:
+            self.prompts[subset] = await self._encoded(subset)
         if not all(self.prompts.values()):
             raise EmptyPromptError
         context = self._backend.capabilities.context_length  # known once an engine has encoded
@@ -77,25 +84,17 @@ class Ablations:
             sizes = tuple(length - rest for rest in rests)
             raise SourcesTooLongError(length, len(self._answer), context, sizes)
 
-    async def score(self, subsets: Iterable[Subset]) -> None:
-        """Make the passes for these subsets that were not made before."""
-        wanted = list(subsets)
-        await self._write(wanted)
-        prompts = dict.fromkeys(self.prompts[one] for one in wanted)
-        new = [ids for ids in prompts if ids not in self._logprobs]
-        found = await together([self._metered.score_all(ids, [self._answer]) for ids in new])
-        for ids, candidates in zip(new, found, strict=True):
+    async def score(self) -> None:
+        """Make the passes, one for each distinct prompt."""
+        prompts = list(dict.fromkeys(self.prompts.values()))
+        found = await together([self._metered.score_all(ids, [self._answer]) for ids in prompts])
+        for ids, candidates in zip(prompts, found, strict=True):
             check_scored(candidates)
             self._logprobs[ids] = candidates[0].trace.logprob
 
     def logprob(self, subset: Subset) -> Floats:
         """Return the [T] log-probabilities behind the prompt with these sources, in nats."""
         return self._logprobs[self.prompts[subset]]
-
-    async def _write(self, subsets: Iterable[Subset]) -> None:
-        for subset in subsets:
-            if subset not in self.prompts:
-                self.prompts[subset] = await self._encoded(subset)
 
     async def _encoded(self, subset: Subset) -> Ids:
         texts = [self._sources[one].text for one in subset]

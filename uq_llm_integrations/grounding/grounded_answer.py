@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from uq_llm_integrations.calibration.plain_records import PlainRecord
-from uq_llm_integrations.records import Decision
+from uq_llm_integrations.records import Decision, Score
 
 
 @dataclass(frozen=True)
@@ -17,18 +17,13 @@ class SourceSupport(PlainRecord):
     """Its place among the sources, from 0."""
     name: str | None
     contribution: float
+    """Nats: the mean of `alone` and `loss`."""
+    alone: float
+    """Nats: log p(answer | this source only) - log p(answer | none)."""
+    loss: float
     """Nats: log p(answer | all sources) - log p(answer | all but this one)."""
     by_token: tuple[float, ...]
-    """[T] the same of each token; they add up to the contribution."""
-    alone: float | None = None
-    """Nats: log p(answer | this one only) - log p(answer | none); None where it was not needed."""
-    is_redundant: bool = False
-    """Whether it carries the answer alone, but others say the same, so that it can be left out."""
-
-    @property
-    def strength(self) -> float:
-        """What sources are compared by: `alone`, or else the contribution."""
-        return self.contribution if self.alone is None else self.alone
+    """[T] the contribution to each token; they add up to that to the answer."""
 
 
 @dataclass(frozen=True)
@@ -65,20 +60,18 @@ class GroundedAnswer(PlainRecord):
     tokens: tuple[str, ...]
     """[T] the text of each token."""
     support: float | None
-    """Nats: log p(answer | all sources) - log p(answer | none), which is at most
-    -log p(answer | none); None where there is a `reason` why it is not known."""
-    by_token: tuple[float, ...]
-    """[T] the same of each token; they add up to the support."""
+    """Nats: the highest contribution of a source, 0 without sources; None where there is a `reason`
+    why it is not known."""
     logprob: float | None
     """Nats: log p(answer | all sources)."""
     logprob_without: float | None
     """Nats: log p(answer | none)."""
+    by_token: tuple[float, ...]
+    """[T] log p(token | all sources) - log p(token | none): what they add together."""
     sources: tuple[SourceSupport, ...]
     """In the order in which they were given."""
     main: int | None
-    """The index of the source that supports the answer most; None where none does."""
-    is_redundant: bool
-    """Whether several sources say the same, so that the answer does not need any single one."""
+    """The index of the source that contributes most; None where none contributes."""
     is_grounded: bool | None
     """Whether the support is at least the least; None where it is not known."""
     least_support: float
@@ -93,7 +86,7 @@ class GroundedAnswer(PlainRecord):
         decision = Decision("accepted", f"support < {least_support:g}", True)
         nothing = GroundingCost(0, 0, 0, 0.0, 0.0)
         return cls(
-            answer, (), None, (), None, None, (), None, False, None, least_support, reason,
+            answer, (), None, None, None, (), (), None, None, least_support, reason,
             decision, nothing,
         )  # fmt: skip  # its fields in their order
 
@@ -103,6 +96,13 @@ class GroundedAnswer(PlainRecord):
         return self.answer if self.decision.text is None else self.decision.text
 
     @property
+    def score(self) -> Score:
+        """Minus the support, as a score is: higher is less supported; for `calibration`."""
+        if self.support is None:
+            return Score("support", reason=self.reason)
+        return Score("support", -self.support)
+
+    @property
     def ranked(self) -> tuple[SourceSupport, ...]:
-        """The sources, the one that supports the answer most first; equals in their order."""
-        return tuple(sorted(self.sources, key=lambda one: -one.strength))
+        """The sources, the one that contributes most first; equals in their order."""
+        return tuple(sorted(self.sources, key=lambda one: -one.contribution))

@@ -47,8 +47,9 @@ class Grounding:
     are text, whoever wrote them.
 
     An answer with a support below `least_support` nats is not grounded, and one whose support is
-    unknown counts as such. 'annotate' marks it as uncertain; 'abstain' puts `abstention_text` in
-    its place; 'raise' raises HighUncertaintyError.
+    unknown counts as such. Of graded answers, `fit_threshold` gives one with a promise: minus its
+    threshold of `GroundedAnswer.score`. 'annotate' marks it as uncertain; 'abstain' puts
+    `abstention_text` in its place; 'raise' raises HighUncertaintyError.
 
     Example:
         >>> Grounding("Sources: {sources}\n{question}").written(["One.", "Two."], "What?")
@@ -73,10 +74,8 @@ class Grounding:
             )
         least = self.least_support
         is_number = isinstance(least, int | float) and not isinstance(least, bool)
-        if not is_number or not (is_finite(least) and least > 0):
-            raise ConfigurationError(
-                f"least_support is {described(least)}; allowed are nats above 0"
-            )
+        if not is_number or not is_finite(least):
+            raise ConfigurationError(f"least_support is {described(least)}; allowed are nats")
         check_action(self.on_not_grounded, "on_not_grounded")
         if not isinstance(self.chat_template, bool):
             raise ConfigurationError(
@@ -102,6 +101,13 @@ def as_sources(given: object) -> tuple[Source, ...]:
             f"the sources are {described(given)}; give a list of texts or of Source"
         )
     return tuple(one if isinstance(one, Source) else Source(one) for one in given)
+
+
+def as_question(given: object) -> str:
+    """Return a question; raise InvalidRequestError for what is no text."""
+    if not isinstance(given, str):
+        raise InvalidRequestError(f"the question is {described(given)}, not a text")
+    return given
 
 
 def as_grounding(given: object, **changes: object) -> Grounding:

@@ -20,7 +20,7 @@ from uq_llm_integrations.chat.schemas import (
     parameters_of,
     with_plain_root,
 )  # fmt: skip  # a list of names
-from uq_llm_integrations.errors import ConfigurationError, described
+from uq_llm_integrations.errors import ConfigurationError, described, reason
 from uq_llm_integrations.records import JsonObject
 
 
@@ -28,14 +28,14 @@ class ObjectSchema:
     """A pydantic class, a TypedDict, a JSON Schema or a tool, as the schema of an answer.
 
     `plain` is the JSON Schema, `cls` the pydantic class, where it is one, and `traced` what
-    LangChain's tracers are given.
+    LangChain's tracers are given, None where they cannot read it.
     """
 
     def __init__(self, schema: JsonObject | type) -> None:
         is_class = isinstance(schema, type) and issubclass(schema, BaseModel | BaseModelV1)
         self.cls: type[BaseModel] | type[BaseModelV1] | None = schema if is_class else None  # type: ignore[assignment]
         self.plain = _plain(schema)
-        self.traced = convert_to_openai_tool(schema) if isinstance(schema, type) else self.plain
+        self.traced = _traced(schema, self.plain)
         title = self.plain.get("title")
         self.name = title if isinstance(title, str) and title else "answer"
 
@@ -79,17 +79,30 @@ def _plain(schema: JsonObject | type) -> JsonObject:
         return _typed_dict(schema)
     if not callable(schema):
         raise ConfigurationError(f"{described(schema)} is no schema; allowed are dicts and classes")
+    return _converted(schema)
+
+
+def _converted(schema: Any) -> JsonObject:
     try:
         return convert_to_json_schema(schema)
     except Exception as error:  # LangChain's message has what the schema says of itself
-        raise ConfigurationError(f"{described(schema)} is no schema: {error}") from error
+        raise ConfigurationError(f"{described(schema)} is no schema: {reason(error)}") from error
+
+
+def _traced(schema: JsonObject | type, plain: JsonObject) -> JsonObject | None:
+    try:
+        traced = convert_to_openai_tool(schema) if isinstance(schema, type) else plain
+        convert_to_json_schema(traced)  # as LangChain will, which catches few errors there
+    except Exception:  # such as of a list of types, which JSON Schema allows
+        return None
+    return traced
 
 
 def _unwrapped(schema: JsonObject) -> JsonObject:
     """Return a JSON Schema as it is; what other APIs wrap one in is taken off."""
     match schema:
         case {"type": "function", "function": {"name": _}} | {"name": _} | {"toolSpec": _}:
-            return convert_to_json_schema(schema)
+            return _converted(schema)
         case {"type": "json_schema", "json_schema": {"schema": dict(inner)}}:
             return inner
     return schema
@@ -100,5 +113,5 @@ def _typed_dict(schema: type) -> JsonObject:
     try:
         plain: JsonObject = TypeAdapter(schema).json_schema()
     except PydanticUserError:  # it takes those of typing_extensions alone, before Python 3.12
-        return convert_to_json_schema(schema)
-    return with_plain_root(plain) if is_recursive(plain) else convert_to_json_schema(schema)
+        return _converted(schema)
+    return with_plain_root(plain) if is_recursive(plain) else _converted(schema)

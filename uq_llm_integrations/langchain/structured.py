@@ -28,7 +28,8 @@ def structured(
         allowed = ", ".join(get_args(Method))
         raise ConfigurationError(f"method is {described(method)}; allowed are {allowed}")
     due = ObjectSchema(schema)
-    kwargs["ls_structured_output_format"] = {"kwargs": {"method": method}, "schema": due.traced}
+    if due.traced is not None:
+        kwargs["ls_structured_output_format"] = {"kwargs": {"method": method}, "schema": due.traced}
     is_call = method == "function_calling"
     if is_call:
         tool = due.tool

@@ -92,8 +92,10 @@ def openai_message(message: ChatMessage) -> JsonObject:
     plain: JsonObject = {"role": role, "content": content}
     if role == "tool" and beside.get("tool_call_id"):
         plain["tool_call_id"] = beside["tool_call_id"]
-    calls = beside.get("tool_calls") or ()
-    if calls and not any(isinstance(one, ToolCallBlock) for one in message.blocks):
+    calls = beside.get("tool_calls")
+    if isinstance(calls, list | tuple) and not any(
+        isinstance(one, ToolCallBlock) for one in message.blocks
+    ):
         plain["tool_calls"] = [dict(one) for one in calls if isinstance(one, Mapping)]
     (ready,) = plain_messages([plain], "\n")
     return dict(ready)

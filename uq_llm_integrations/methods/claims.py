@@ -1,12 +1,10 @@
 """Methods that give each claim of an answer its own score, and the claims themselves."""
 
 import asyncio
-from collections.abc import Sequence
-from itertools import accumulate, islice, pairwise, product
+from itertools import islice, product
 
 import numpy as np
 
-from uq_llm_integrations.backends.token_texts import candidate_texts
 from uq_llm_integrations.errors import EvidenceError, reason
 from uq_llm_integrations.methods.alternatives import boosted
 from uq_llm_integrations.methods.base import Method, evidence_method, needs_exact_statistics
@@ -16,6 +14,7 @@ from uq_llm_integrations.methods.options import Span, Spans
 from uq_llm_integrations.methods.polygraph import polygraph_method, statistic
 from uq_llm_integrations.methods.prompting import true_logprobs
 from uq_llm_integrations.methods.sampling import LABELS, judged_entailments, samples
+from uq_llm_integrations.methods.token_alignment import token_spans, tokens_within
 from uq_llm_integrations.records import Claim, Floats
 
 # lm-polygraph's words, so that scores can be compared.
@@ -35,10 +34,10 @@ async def claims(context: Context) -> list[list[Claim]]:
     rows = []
     for candidate in context.candidates:
         spans = await asyncio.to_thread(_found, context.options.claims, candidate.text)
-        pieces = await candidate_texts(context.backend, candidate)
-        if not "".join(pieces).startswith(candidate.text):
-            raise EvidenceError("the answer's text is not that of its tokens")
-        rows.append(_aligned(candidate.text, pieces, spans))
+        said = await token_spans(context.backend, candidate)
+        texts = (candidate.text[start:end] for start, end in spans)
+        tokens = (tokens_within(said, span) for span in spans)
+        rows.append([Claim(*pair) for pair in zip(texts, tokens, strict=True)])
     return rows
 
 
@@ -53,29 +52,6 @@ def _found(spans: Spans, text: str) -> list[Span]:
                 f"a claim from {start} to {end} is no part of {len(text)} characters"
             )
     return found
-
-
-def _aligned(text: str, pieces: Sequence[str], spans: Sequence[Span]) -> list[Claim]:
-    edges = _edges(pieces)
-    return [
-        Claim(
-            text[start:end],
-            tuple(i for i, (first, last) in enumerate(edges) if first < end and start < last),
-        )
-        for start, end in spans
-    ]
-
-
-def _edges(pieces: Sequence[str]) -> list[Span]:
-    """Return the span of the text that each token says.
-
-    A token without text of its own begins a character that a later one completes; it has its span.
-    """
-    edges = list(pairwise(accumulate(map(len, pieces), initial=0)))
-    for index in reversed(range(len(pieces) - 1)):
-        if not pieces[index]:
-            edges[index] = edges[index + 1]
-    return edges
 
 
 async def claim_labels(context: Context) -> list[Floats]:

@@ -18,6 +18,8 @@ _SUMMED: tuple[Circumstance, ...] = ("length",)
 
 VARIES_WITH: Mapping[str, tuple[Circumstance, ...]] = {
     "MaximumSequenceProbability": _SUMMED,
+    "length_adjusted_nll": _SUMMED,
+    "span_sequence_probability": _SUMMED,
     "MaximumTokenEntropy": _SUMMED,
     "ClaimConditionedProbability": _SUMMED,
     "AttentionScore": _SUMMED,

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,6 +13,7 @@ from uq_llm_integrations.backends.event_loop import together
 from uq_llm_integrations.backends.metering import MeteredBackend
 from uq_llm_integrations.backends.row_checks import check_scored
 from uq_llm_integrations.backends.vision_guard import hide_mismatched_builds
+from uq_llm_integrations.checkpoints import existing_folder
 from uq_llm_integrations.errors import (
     ConfigurationError,
     MissingDependencyError,
@@ -180,20 +180,12 @@ class Classifier:
 
     def __post_init__(self) -> None:
         """Refuse what can never be loaded; whether the hub has a model shows on first use."""
-        if not isinstance(self.model, str):
-            raise ConfigurationError(f"model is {described(self.model)}; it must be a name or path")
+        check_model_source(self.model, "classifier", "config.json")
         size = self.batch_size
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise ConfigurationError(
                 f"batch_size is {described(size)}; allowed are whole numbers from 1"
             )
-        folder = Path(self.model).expanduser()
-        if self.model.startswith((".", "/", "~")) and not folder.is_dir():
-            raise ModelNotFoundError(
-                f"there is no classifier in the folder {described(self.model)}"
-            )
-        if folder.is_dir() and not (folder / "config.json").is_file():
-            raise ModelNotFoundError(f"the folder {described(self.model)} holds no config.json")
         for package in ("transformers", "torch"):
             if find_spec(package) is None:
                 raise MissingDependencyError(package, "hf")
@@ -239,7 +231,7 @@ class Classifier:
             from transformers import AutoModelForSequenceClassification, AutoTokenizer
         except ImportError as error:
             raise MissingDependencyError("transformers", "hf") from error
-        source = str(Path(self.model).expanduser())
+        source = str(existing_folder(self.model) or self.model)
         try:
             tokenizer = AutoTokenizer.from_pretrained(source)
             return tokenizer, AutoModelForSequenceClassification.from_pretrained(source).eval()
@@ -247,3 +239,14 @@ class Classifier:
             raise ConfigurationError(
                 f"cannot load the classifier {described(self.model)}: {reason(error)}"
             ) from error
+
+
+def check_model_source(model: object, what: str, needed: str) -> None:
+    """Raise where a name or folder can never be loaded; a folder has the file `needed`."""
+    if not isinstance(model, str):
+        raise ConfigurationError(f"model is {described(model)}; it must be a name or path")
+    folder = existing_folder(model)
+    if model.startswith((".", "/", "~")) and folder is None:
+        raise ModelNotFoundError(f"there is no {what} in the folder {described(model)}")
+    if folder and not (folder / needed).is_file():
+        raise ModelNotFoundError(f"the folder {described(model)} holds no {needed}")

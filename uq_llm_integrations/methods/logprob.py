@@ -26,6 +26,7 @@ from uq_llm_integrations.records import Candidate, Floats, TokenTrace
 
 TUTORIAL = "https://arxiv.org/abs/2406.15627"
 MALININ = "https://aclanthology.org/2020.tacl-1.35"
+GNMT = "https://arxiv.org/abs/1609.08144"
 DARRIN = "https://arxiv.org/abs/2212.09171"
 
 
@@ -37,6 +38,15 @@ def _nll(trace: TokenTrace) -> Floats:
 def _exp(mean: float) -> float:
     with np.errstate(over="ignore"):  # what is not finite becomes a reason
         return float(np.exp(mean))
+
+
+def _length_adjusted(values: Floats) -> float:
+    """Return the sum of [T] values over Wu et al.'s length penalty, (5 + T)^a / (5 + 1)^a, a = 0.6.
+
+    It lies between the sum (a = 0) and, for long texts, a multiple of the mean (a = 1). The paper
+    found 0.6 to 0.7 usually best for translations.
+    """
+    return float(values.sum() * (6.0 / (5.0 + len(values))) ** 0.6)
 
 
 def _entropies(trace: TokenTrace) -> Floats | Ends | None:
@@ -83,6 +93,15 @@ sequence_nll = trace_method(
     other_names=("sequence_probability",),
     summary="Negative log-probability of the whole text, in nats.",
     reference=TUTORIAL,
+    range=(0, np.inf),
+)(_nll)
+
+length_adjusted_nll = trace_method(
+    "length_adjusted_nll",
+    _length_adjusted,
+    summary="Negative log-probability of the text, divided by a power of its length between the "
+    "sum's (0) and the mean's (1); nats.",
+    reference=GNMT,
     range=(0, np.inf),
 )(_nll)
 
@@ -272,6 +291,7 @@ METHODS: tuple[Method, ...] = (
     mean_nll,
     perplexity,
     sequence_nll,
+    length_adjusted_nll,
     token_nll,
     mean_entropy,
     max_entropy,

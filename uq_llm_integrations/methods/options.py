@@ -19,6 +19,9 @@ Span = tuple[int, int]
 
 Spans = Callable[[str], Sequence[Span]]
 
+FindSpan = Callable[[str], Span | None]
+"""Returns where the one part of a text is that counts, None where there is none."""
+
 # A run of stops is looked at once: where it ends no sentence, no shorter part of it does.
 _ENDS = r"""(?=["'”’)\]]*(?:\s|$))"""
 _SENTENCE = re.compile(
@@ -104,6 +107,10 @@ class MethodOptions:
     claims: Spans = sentences
     """Returns where in an answer each of its claims is, as a pair of a first character and the one
     after the last. It runs on a thread of its own; claims may overlap."""
+    span: str | FindSpan | None = None
+    """Finds the part of an answer that the `span_` methods score: a pattern, whose first match it
+    is, or the one group of that match; or a function that returns the part's first character and
+    the one after its last, or None. It runs on a thread of its own."""
     layer: Layer = "middle"
     """The layer whose hidden states EigenScore compares."""
     calibration: Calibration | None = None
@@ -120,6 +127,8 @@ class MethodOptions:
             _check_part(name, getattr(self, name))
         if not callable(self.claims):
             raise ConfigurationError(f"claims is {described(self.claims)}; it must be a function")
+        if self.span is not None and not callable(self.span):
+            _check_pattern("span", self.span, (0, 1))
         if self.layer != "middle" and not _is_whole(self.layer):
             raise ConfigurationError(
                 f"layer is {described(self.layer)}; allowed are 'middle' and whole numbers"
@@ -133,7 +142,7 @@ class MethodOptions:
                 f"temperature is {described(self.temperature)}; samples differ only above 0"
             )
         if self.stated_confidence is not None:
-            _check_pattern(self.stated_confidence)
+            _check_pattern("stated_confidence", self.stated_confidence, (1,))
         if not isinstance(self.hedges, Mapping):
             raise ConfigurationError(
                 f"hedges is {described(self.hedges)}; it must be a mapping to numbers"
@@ -148,8 +157,8 @@ class MethodOptions:
 
 
 _PARTS = {
-    "entailment": ("entailments", "ServedJudge() or Classifier(...)"),
-    "similarity": ("similarities", "ServedJudge(), EmbeddingSimilarity() or Classifier(...)"),
+    "entailment": ("entailments", "ServedJudge(), SentenceEmbeddings() or Classifier(...)"),
+    "similarity": ("similarities", "ServedJudge(), SentenceEmbeddings() or Classifier(...)"),
     "density": ("has_background", "DensityFit"),
     "head": ("doubt", "UncertaintyHead or LuhHead"),
     "calibration": ("confidence_of", "Calibration.load(path)"),
@@ -174,13 +183,16 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _check_pattern(pattern: str) -> None:
+def _check_pattern(name: str, pattern: object, groups: tuple[int, ...]) -> None:
+    if not isinstance(pattern, str):
+        raise ConfigurationError(f"{name} is {described(pattern)}; it must be a pattern")
     try:
-        groups = re.compile(pattern).groups
-    except (re.error, TypeError) as error:
-        raise ConfigurationError(f"stated_confidence is no pattern: {error}") from error
-    if groups != 1:
-        raise ConfigurationError(f"{described(pattern)} must have exactly one group")
+        found = re.compile(pattern).groups
+    except re.error as error:
+        raise ConfigurationError(f"{name} is no pattern: {error}") from error
+    if found not in groups:
+        allowed = "exactly" if groups == (1,) else "at most"
+        raise ConfigurationError(f"{name}: {described(pattern)} must have {allowed} one group")
 
 
 def _check_hedge(expression: object, confidence: object) -> None:

@@ -24,6 +24,7 @@ from uq_llm_integrations.errors import (
 )
 from uq_llm_integrations.methods import (
     alternatives,
+    answer_spans,
     attention,
     calibrated,
     claims,
@@ -207,6 +208,7 @@ def _load_entry_points() -> None:
 
 for _family in (
     logprob,
+    answer_spans,
     alternatives,
     sampling,
     sequence_entropy,

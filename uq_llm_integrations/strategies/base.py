@@ -142,12 +142,12 @@ class Strategy(ABC):
 
         A grammar would begin anew in the middle of it.
         """
-        wrapped = _wrapped(self)
+        wrapped = wrapped_strategy(self)
         return wrapped is not None and wrapped.takes_steps
 
     async def step(self, run: Run, state: StepState) -> StepState:
         """Return the state after one more step, where the strategy takes steps."""
-        wrapped = _wrapped(self)
+        wrapped = wrapped_strategy(self)
         if wrapped is None:
             raise NotImplementedError
         return await wrapped.step(run, state)
@@ -210,7 +210,7 @@ class Strategy(ABC):
         return wrapped | {name: one for name, one in value.items() if name != "type"}
 
 
-def _wrapped(strategy: Strategy) -> Strategy | None:
+def wrapped_strategy(strategy: Strategy) -> Strategy | None:
     """Return the strategy that another one wraps, None where it wraps none."""
     wrapped = getattr(strategy, "strategy", None)
     return wrapped if isinstance(wrapped, Strategy) else None
@@ -291,7 +291,7 @@ def check_grammar(strategy: Strategy, request: Request) -> None:
 
 def why_no_grammar(strategy: Strategy, source: str) -> str:
     """Return why an answer in steps cannot follow the grammar that comes from some option."""
-    while wrapped := _wrapped(strategy):
+    while wrapped := wrapped_strategy(strategy):
         strategy = wrapped
     return (
         f"{source} and the strategy {type(strategy).__name__} exclude each other: each step is a "

@@ -168,7 +168,7 @@ class confidence(Quantity):  # noqa: N801  # reads as a word in conditions
 
 @dataclass(frozen=True, repr=False)
 class support(Quantity):  # noqa: N801  # reads as a word in conditions
-    """By how many nats its sources raise the log-probability of an answer (see `Grounding`).
+    """By how many nats the best source raises an answer's log-probability (see `Grounding`).
 
     Low is not grounded. It is known of answers with sources: those of `UncertaintyQueryEngine`.
 

@@ -29,6 +29,7 @@ from uq_llm_integrations.strategies.base import (
     check_number,
     check_run,
     check_strategy,
+    wrapped_strategy,
 )  # fmt: skip  # a list of names
 from uq_llm_integrations.strategies.condition_text import When, as_condition
 from uq_llm_integrations.strategies.conditions import check_condition
@@ -173,7 +174,7 @@ class RetryErrors(Strategy):
 
     There are `attempts` at most, or as many as `stop` allows, one of tenacity's; `wait` says how
     long to wait between them, by default at random, longer each time and 10 s at most. The last
-    error is raised.
+    error is raised. One within another, which would try attempts times attempts, is refused.
 
     Example:
         strategy = RetryErrors(Single(), attempts=5)
@@ -188,6 +189,11 @@ class RetryErrors(Strategy):
 
     def __post_init__(self) -> None:
         check_strategy(self.strategy)
+        if _has_retries(self.strategy):
+            raise ConfigurationError(
+                "errors are tried again by a RetryErrors already; give either it or max_retries, "
+                "and only once"
+            )
         check_count("attempts", self.attempts)
         check_function("stop", self.stop)
         check_function("wait", self.wait)
@@ -209,6 +215,13 @@ class RetryErrors(Strategy):
     def samples(self, request: Request) -> int:
         """Return the strategy's."""
         return self.strategy.samples(request)
+
+
+def _has_retries(strategy: Strategy | None) -> bool:
+    """Return whether a strategy, or one that it wraps, tries again after errors."""
+    return strategy is not None and (
+        isinstance(strategy, RetryErrors) or _has_retries(wrapped_strategy(strategy))
+    )
 
 
 def _is_retryable(error: BaseException) -> bool:

@@ -40,10 +40,14 @@ def operation_of(request: Request) -> str:
 
 
 class ObservedCall:
-    """A call from its begin on. `result` is set once there is one."""
+    """A call from its begin on. `result` is set once there is one.
+
+    `facts` has, by their names, numbers that are no method's score, for the span and the log.
+    """
 
     def __init__(self, operation: str, model: str, request: Request, **more: Any) -> None:
         self.result: Result | None = None
+        self.facts: dict[str, float] = {}
         self._request, self._operation, self._model = request, operation, model
         self._common = common_attributes(operation, model)
         self._id = request_ids.current() or request_ids.CallId()
@@ -127,6 +131,7 @@ class ObservedCall:
         if (result := self.result) is not None:
             about |= _logged(result)
             about |= {"output_messages": answered(result)} if is_captured_here else {}
+        about |= self.facts
         logger.info("%s of %s ended", self._operation, self._model, extra=about)
 
     def _end_span(self, failed: dict[str, str]) -> None:
@@ -135,6 +140,7 @@ class ObservedCall:
             return
         if self.result is not None:
             span.set_attributes(result_attributes(self.result))
+        span.set_attributes({f"uq_llm.{name}": fact for name, fact in self.facts.items()})
         if failed:
             from opentelemetry.trace import StatusCode
 

@@ -47,6 +47,10 @@ class EngineFault:
     """What becomes of each candidate, and of each piece of a stream, given as a candidate."""
     count: Callable[[list[Candidate]], list[Candidate]] | None = None
     """What becomes of the list of all candidates."""
+    ends: bool = False
+    """Whether a stream ends there as if it were whole."""
+    loses: bool = False
+    """Whether the piece number `at` of a stream is left out."""
     action: Callable[[], object] | None = None
     """What is done besides: a signal that is sent, a process that is forked, ..."""
 
@@ -164,6 +168,12 @@ _MAKERS: Mapping[str, Callable[[Random, str], EngineFault]] = {
     "is late": _fails(EngineTimeoutError, "during"),
     "is busy": _fails(EngineBusyError),
     "out of memory": _fails(lambda name: EngineError(f"vLLM failed: CUDA {name}"), "during"),
+    "truncated stream": lambda random, name: EngineFault(
+        name, "during", random.randrange(0, 8), ends=True
+    ),
+    "lost piece": lambda random, name: EngineFault(
+        name, "during", random.randrange(0, 8), loses=True
+    ),
     "hangs before": _hangs("before"),
     "hangs during": _hangs("during"),
     "slow drip": lambda random, name: EngineFault(name, token_delay=random.uniform(0.0, 0.005)),

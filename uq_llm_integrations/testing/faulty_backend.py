@@ -117,11 +117,16 @@ class FaultyBackend(Backend):
             await _strike(fault)
         async with closed_at_end(self._backend.stream(request)) as pieces:
             async for piece in pieces:
-                if fault.when == "during" and number == fault.at:
+                is_struck = fault.when == "during" and number == fault.at
+                number += 1
+                if is_struck:
                     await _strike(fault)
+                if is_struck and fault.ends:
+                    return
+                if is_struck and fault.loses:
+                    continue
                 await asyncio.sleep(fault.token_delay)
                 yield _changed_piece(piece, request, fault)
-                number += 1
         if fault.when != "before" and not (fault.when == "during" and number > fault.at):
             await _strike(fault)
 

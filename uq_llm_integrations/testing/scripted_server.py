@@ -8,9 +8,10 @@ import socket
 import struct
 import threading
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from typing import Any, Self, TypeVar
 
+from uq_llm_integrations.backends.streams import closed_at_end
 from uq_llm_integrations.backends.token_statistics import COLUMNS
 from uq_llm_integrations.testing import scripted_answers
 from uq_llm_integrations.testing.scripted_answers import (
@@ -96,7 +97,9 @@ class ScriptedServer:
         self._on_loop(self._die())
 
     def restart(self) -> None:
-        """Listen on the same port again."""
+        """Listen on the same port again, if it does not."""
+        if self._server.is_serving():
+            return
         start = asyncio.start_server(self._connected, "127.0.0.1", self.port, reuse_address=True)
         self._server = self._on_loop(start)
 
@@ -184,12 +187,12 @@ class ScriptedServer:
             return await _send(writer, 401, {"error": {"message": f"wrong key {headers}"}})
         if path.endswith("/completions"):
             return await self._completions(path, body, writer)
-        found = None if self.only_completions else self._other(path, body)
+        found = None if self.only_completions else await self._other(path, body)
         if found is None:
             return await _send(writer, 404, {"detail": "Not Found"})
         return await _send(writer, 200, found)
 
-    def _other(self, path: str, body: Body) -> Body | None:
+    async def _other(self, path: str, body: Body) -> Body | None:
         texts = body.get("text", body.get("prompt"))
         if path == "/v1/models":
             return {"data": [{"id": self.model, "max_model_len": MODEL_LENGTH}]}
@@ -210,7 +213,7 @@ class ScriptedServer:
         return None
 
     async def _completions(self, path: str, body: Body, writer: asyncio.StreamWriter) -> None:
-        if refused := scripted_answers.refusal(body):
+        if refused := await self._refusal(body):
             return await _send(writer, 400, {"error": {"message": refused, "code": 400}})
         is_probe = body.get("prompt") == [0]
         fault = Fault() if is_probe else self._fault(body)
@@ -245,7 +248,7 @@ class ScriptedServer:
         raise _DroppedError
 
     async def _whole(self, body: Body, fault: Fault, writer: asyncio.StreamWriter) -> None:
-        answer = self.answers.whole(body)
+        answer = await self._answered(body)
         said = fault.change(answer) if fault.change else answer
         message = _message(200, said)
         if fault.stall_at is not None:
@@ -258,27 +261,43 @@ class ScriptedServer:
         await writer.drain()
 
     async def _stream(self, body: Body, fault: Fault, writer: asyncio.StreamWriter) -> None:
-        line = self.answers.line(body)
-        ids = line[: body["max_tokens"]]
         writer.write(
             b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
             b"Transfer-Encoding: chunked\r\n\r\n"
         )
-        for first in range(0, len(ids), self.chunk):
-            if fault.end_at is not None and first + self.chunk > fault.end_at:
-                break
-            if fault.drop_at is not None and first + self.chunk > fault.drop_at:
-                await self._drop(fault, writer)
-            await asyncio.sleep(_STALL_SECONDS if first == fault.stall_at else fault.token_delay)
-            part = self.answers.part(body, ids[first : first + self.chunk], first)
-            if first + self.chunk >= len(ids):
-                part["finish_reason"] = "stop" if ids == line else "length"
-            event = {"choices": [part]}
-            await _send_event(writer, fault.change(event) if fault.change else event)
+        first = 0
+        async with closed_at_end(self._parts(body)) as parts:
+            async for part in parts:
+                after = first + len(part["token_ids"])
+                if fault.end_at is not None and after > fault.end_at:
+                    break
+                if fault.drop_at is not None and after > fault.drop_at:
+                    await self._drop(fault, writer)
+                stalls = fault.stall_at is not None and first <= fault.stall_at < after
+                await asyncio.sleep(_STALL_SECONDS if stalls else fault.token_delay)
+                event = {"choices": [part]}
+                await _send_event(writer, fault.change(event) if fault.change else event)
+                first = after
         await _send_event(writer, {"choices": [], "usage": USAGE})
         await _send_event(writer, b"[DONE]")
         writer.write(b"0\r\n\r\n")
         await writer.drain()
+
+    async def _refusal(self, body: Body) -> str | None:
+        return scripted_answers.refusal(body)
+
+    async def _answered(self, body: Body) -> Body:
+        return self.answers.whole(body)
+
+    async def _parts(self, body: Body) -> AsyncGenerator[Body, None]:
+        """Yield what the choice of each event of a stream is."""
+        line = self.answers.line(body)
+        ids = line[: body["max_tokens"]]
+        for first in range(0, len(ids), self.chunk):
+            part = self.answers.part(body, ids[first : first + self.chunk], first)
+            if first + self.chunk >= len(ids):
+                part["finish_reason"] = "stop" if ids == line else "length"
+            yield part
 
 
 async def _gone(reader: asyncio.StreamReader) -> None:

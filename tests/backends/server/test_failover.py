@@ -6,6 +6,7 @@ from collections import Counter
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tenacity import wait_fixed
 
 from tests.conftest import eventually
 from uq_llm_integrations import (
@@ -16,7 +17,10 @@ from uq_llm_integrations import (
     EngineTimeoutError,
     InvalidRequestError,
     Request,
+    RetryErrors,
+    Single,
     UncertaintyError,
+    UncertaintyModel,
     VLLMServerBackend,
 )
 from uq_llm_integrations.testing import Fault, ScriptedServer
@@ -286,6 +290,17 @@ def test_no_server_at_all_can_be_tried_again(serve, connect):
     assert caught.value.is_retryable
     server.restart()
     assert backend.run(backend.generate(Request(PROMPT)))[0].text == "Paris"
+
+
+def test_retries_and_servers_do_not_multiply_beyond_their_product(serve, connect):
+    """Each attempt asks each server once: nothing below tries again by itself."""
+    servers = serve(["Paris"]), serve(["Paris"])
+    for server in servers:
+        server.always = Fault(status=503)
+    model = UncertaintyModel(connect(*servers), strategy=RetryErrors(Single(), wait=wait_fixed(0)))
+    with pytest.raises(EngineDeadError):
+        model.generate("?")
+    assert [server.generations for server in servers] == [3, 3]
 
 
 def test_a_drained_server_gets_nothing_new(serve, connect):

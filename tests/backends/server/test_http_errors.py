@@ -18,11 +18,14 @@ from uq_llm_integrations import (
     ModelNotFoundError,
     Request,
     UncertaintyError,
+    UncertaintyModel,
     VLLMServerBackend,
 )
 from uq_llm_integrations.backends.server.http_errors import retry_after
+from uq_llm_integrations.backends.token_statistics import COLUMNS
 from uq_llm_integrations.testing import Fault, ScriptedServer
 from uq_llm_integrations.testing.scripted_answers import probability_rows
+from uq_llm_integrations.testing.server_faults import changed_rows
 
 PROMPT = tuple(b"The capital of France is")
 
@@ -295,6 +298,20 @@ def test_rows_of_other_tokens_and_rows_that_are_no_numbers_are_damage(serve, con
         assert found.text == "Paris" and why in found.trace.damage
 
 
+@pytest.mark.parametrize("name", [one for one in COLUMNS if one not in ("stopped", "token")])
+def test_a_number_that_cannot_be_true_gives_no_score(serve, connect, name):
+    """Also where what follows from it would be below 0, which is no rounding then."""
+    server = serve(["Paris"])
+
+    def impossible(rows: np.ndarray) -> np.ndarray:
+        rows[2, COLUMNS.index(name)] = 1e9
+        return rows
+
+    server.faults = [Fault(change=changed_rows(impossible))]
+    result = UncertaintyModel(connect(server), methods=["entropy"]).generate("?")
+    assert result.text == "Paris" and result.score("entropy").value is None
+
+
 def test_an_answer_to_another_prompt_is_refused(serve, connect):
     server = serve(["Paris"])
 
@@ -310,6 +327,16 @@ def test_an_answer_to_another_prompt_is_refused(serve, connect):
         list(backend.iterate(backend.stream(Request(PROMPT))))
     (scored,) = backend.run(backend.score_all(PROMPT, [(65,)]))
     assert "another prompt" in scored.trace.damage
+
+
+def test_a_choice_that_comes_twice_is_refused_rather_than_joined(serve, connect):
+    server = serve(["Paris"])
+    server.always = Fault(change=lambda body: {**body, "choices": body["choices"] * 2})
+    backend = connect(server)
+    with pytest.raises(EngineError, match="same choice twice"):
+        backend.run(backend.generate(Request(PROMPT)))
+    with pytest.raises(EngineError, match="same choice twice"):
+        list(backend.iterate(backend.stream(Request(PROMPT))))
 
 
 def test_an_answer_that_is_not_exact_says_why(serve, connect):

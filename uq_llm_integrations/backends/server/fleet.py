@@ -274,5 +274,5 @@ def _json(body: Mapping[str, object]) -> bytes:
     try:
         text = json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         return text.encode()
-    except (TypeError, ValueError) as error:  # bytes, NaN
+    except (TypeError, ValueError, RecursionError) as error:  # bytes, NaN, no end
         raise InvalidRequestError(f"the request cannot be sent: {reason(error)}") from error

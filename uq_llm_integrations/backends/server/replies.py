@@ -60,7 +60,10 @@ class Reader:
         choices = body.get("choices")
         if not isinstance(choices, list) or not all(isinstance(one, dict) for one in choices):
             raise EngineError(f"the server gave choices that are no list of objects: {_kind(body)}")
-        return [self._part(one, first) for one in choices]
+        parts = [self._part(one, first) for one in choices]
+        if len({one.index for one in parts}) != len(parts):
+            raise EngineError("the server gave the same choice twice at once")
+        return parts
 
     def _part(self, choice: Mapping[str, Any], first: Mapping[int, int]) -> Part:
         index, text, ids = choice.get("index", 0), choice.get("text"), choice.get("token_ids")

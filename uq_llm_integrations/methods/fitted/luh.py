@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Protocol, Self, cast
 import numpy as np
 
 from uq_llm_integrations.backends.vision_guard import hide_mismatched_builds
+from uq_llm_integrations.checkpoints import existing_folder
 from uq_llm_integrations.errors import (
     ConfigurationError,
     MethodUnavailableError,
@@ -259,8 +260,8 @@ def _top_logprobs(head: HeadModule) -> int:
 
 
 def _folder(name: str, revision: str | None) -> str:
-    if Path(name).expanduser().is_dir():
-        return str(Path(name).expanduser())
+    if folder := existing_folder(name):
+        return str(folder)
     from huggingface_hub import snapshot_download
 
     try:

@@ -1,0 +1,66 @@
+"""The table of the whole run, and what nothing may leave behind."""
+
+import gc
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.faults.campaign import Table
+
+
+@pytest.fixture(scope="session")
+def table() -> Iterator[Table]:
+    """What has come of all injections, written into the file `UQ_LLM_FAULTS_TABLE` in the end."""
+    table = Table()
+    yield table
+    if path := os.environ.get("UQ_LLM_FAULTS_TABLE"):
+        table.write(Path(path))
+
+
+class Held:
+    """What this process holds: threads, open files, shared memory, processes below it."""
+
+    def __init__(self) -> None:
+        process = psutil.Process()
+        self.threads = {*threading.enumerate()}
+        self.files = process.num_fds()
+        self.children = {*filter(_is_no_tracker, process.children(recursive=True))}
+        self.memory = {*os.listdir("/dev/shm")}
+
+    def more_than(self, before: "Held") -> list[str]:
+        """Return what has come since then."""
+        files = self.files - before.files
+        return [
+            *(f"thread {one.name}" for one in self.threads - before.threads),
+            *([f"{files} open files"] if files > 0 else []),
+            *(f"process {one.pid}" for one in self.children - before.children),
+            *(f"shared memory {one}" for one in self.memory - before.memory),
+        ]
+
+
+def _is_no_tracker(process: psutil.Process) -> bool:
+    """Whether it is not Python's tracker of shared memory, which stays by design."""
+    try:
+        return "resource_tracker" not in " ".join(process.cmdline())
+    except psutil.ZombieProcess:
+        return True
+    except psutil.NoSuchProcess:
+        return False
+
+
+@pytest.fixture(scope="module")
+def nothing_left() -> Iterator[None]:
+    """Fail where the tests of a file leave something; what is just ending has a minute for it."""
+    gc.collect()
+    before = Held()
+    yield
+    deadline = time.monotonic() + 60
+    while (left := Held().more_than(before)) and time.monotonic() < deadline:
+        gc.collect()
+        time.sleep(0.02)
+    assert not left
