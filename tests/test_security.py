@@ -118,6 +118,7 @@ def test_nothing_but_the_scripted_server_of_tests_listens_on_a_port():
     assert {path for path, _ in references(LISTENS)} == {"testing/scripted_server.py"}
 
 
+@pytest.mark.loopback
 def test_the_scripted_server_listens_on_this_machine_alone():
     with ScriptedServer() as server, closing(socket.socket()) as other:
         other.bind(("127.0.0.2", server.port))  # it is still to be had there
