@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -41,6 +42,8 @@ def run(monkeypatch, *arguments, script=LINES):
     made = []
 
     def scripted(source):
+        if source == Path("judge.yaml"):
+            return UncertaintyModel(ScriptedBackend(["INCORRECT"]))
         options = dict(source)
         options.pop("generator", None)
         made.append(UncertaintyModel(ScriptedBackend(script), Settings(**options)))
@@ -76,6 +79,12 @@ def test_evaluate_again_goes_on_where_the_engine_was_lost(data, monkeypatch):
     assert done.exit_code == 0, done.output
     assert len(model.backend.requests) == 2
     assert len(Evaluation.load("evaluation.jsonl").items) == 6
+
+
+def test_evaluate_lets_another_model_judge(data, monkeypatch):
+    done, _ = run(monkeypatch, *ASK, "--judge", "judge.yaml")
+    assert done.stdout == "evaluation.jsonl: 0 right, 6 wrong, 0 not graded, 0 failed\n"
+    assert Evaluation.load("evaluation.jsonl").setup.grader == "LLMJudge(scripted)"
 
 
 KILLED = """
