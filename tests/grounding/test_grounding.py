@@ -144,8 +144,8 @@ def test_it_can_be_an_error_that_has_all_that_is_known():
     assert caught.value.uncertainty["grounding"]["support"] == pytest.approx(1.0)
 
 
-def test_without_sources_nothing_is_supported():
-    found = model().ground("Oslo", [])
+def test_without_sources_nothing_is_supported_however_little_that_takes():
+    found = model().ground("Oslo", [], "?", Grounding(least_support=-1))
     assert (found.support, found.is_grounded, found.main) == (0.0, False, None)
     assert (found.reason, found.cost.passes) == ("there are no sources", 1)
 

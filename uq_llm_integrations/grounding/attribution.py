@@ -81,6 +81,7 @@ def _attributed(
     shares = tuple(_share(passes, index, one.name) for index, one in enumerate(sources))
     best = max(shares, key=lambda one: one.contribution, default=None)
     support = 0.0 if best is None else best.contribution
+    is_grounded = best is not None and support >= least
     return GroundedAnswer(
         answer=answer,
         tokens=tokens,
@@ -90,9 +91,9 @@ def _attributed(
         by_token=tuple((every - none).tolist()),
         sources=shares,
         main=best.index if best is not None and support > 0 else None,
-        is_grounded=support >= least,
+        is_grounded=is_grounded,
         least_support=least,
-        reason=None if support >= least else _reason(support, _total(none), len(shares), least),
+        reason=None if is_grounded else _reason(support, _total(none), len(shares), least),
         decision=Decision(),
         cost=_cost(passes),
     )

@@ -73,7 +73,7 @@ class GroundedAnswer(PlainRecord):
     main: int | None
     """The index of the source that contributes most; None where none contributes."""
     is_grounded: bool | None
-    """Whether the support is at least the least; None where it is not known."""
+    """Whether a source has at least the least support; None where it is not known."""
     least_support: float
     reason: str | None
     """Why the answer is not grounded, or the support not known."""
