@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from uq_llm_integrations import Backend, HuggingFaceBackend, Request, ScriptedBackend
+from uq_llm_integrations.backends.streams import closed_at_end
 from uq_llm_integrations.records import StreamPiece
 
 SENTENCE = "The capital of France is Paris, a city."
@@ -119,3 +120,20 @@ def test_a_stop_string_may_be_a_character_of_several_tokens(forcible):
     pieces = forced(forcible, CHARACTERS, stop=["京 🙂"])
     check(pieces)
     assert pieces[-1].candidate.text == "naïve 東"
+
+
+async def test_a_block_closes_its_stream_however_it_is_left():
+    ended = []
+
+    async def numbers():
+        try:
+            yield 1
+            yield 2
+        finally:
+            ended.append("closed")
+
+    stream = numbers()  # held here, so that no garbage collector closes it
+    async with closed_at_end(stream) as found:
+        assert await anext(found) == 1
+    assert ended == ["closed"]
+    assert stream.ag_frame is None

@@ -127,21 +127,14 @@ BREAKS = [
         "backends/server/fleet.py",
         "            self._queue.give_back()\n            if stream is not None:",
         "            if stream is not None:",
-        "tests/backends/server/test_failover.py tests/backends/server/test_aborts.py",
-    ),
-    Break(
-        "forget to cancel the other samples of a call that is cancelled",
-        "backends/server/generation.py",
-        "        await cancel(tasks)",
-        "        assert cancel",
-        "tests/backends/server/test_aborts.py",
+        "tests/backends/server/test_failover.py::test_a_stream_that_is_left_gives_its_place_back",
     ),
     Break(
         "forget to close a stream at the end of its block",
         "backends/streams.py",
         "        await close_stream(self._stream)\n\n\ndef unknown",
         "        return\n\n\ndef unknown",
-        "tests/backends/test_streams.py tests/backends/server/test_aborts.py",
+        "tests/backends/test_streams.py",
     ),
     Break(
         "follow redirections with the key",

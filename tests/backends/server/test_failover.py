@@ -374,6 +374,16 @@ def test_the_queue_is_bounded(serve, connect):
     assert len(refused) == 60 - 2 - 32 and "max_in_flight" in str(refused[0])
 
 
+def test_a_stream_that_is_left_gives_its_place_back(serve, connect):
+    server = serve(["A long answer"])
+    backend = connect(server, max_in_flight=1, deadline=10.0)
+    for _ in range(3):
+        stream = backend.iterate(backend.stream(Request(PROMPT)))
+        next(stream)
+        stream.close()
+    assert backend.run(backend.generate(Request(PROMPT)))[0].text == "A long answer"
+
+
 def test_who_waits_for_all_of_the_deadline_is_told_why(serve, connect):
     server = serve(["Paris"])
     server.always = Fault(delay=60)
