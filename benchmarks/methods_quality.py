@@ -1,86 +1,222 @@
 """How well each method separates wrong answers from right ones, and what it costs.
 
-Greedy answers of the demo model to the capitals of 174 countries. Densities and the supervised head
-are fitted on every second question, answered once greedily and once by a sample (RDE needs more
-than a hundred texts); all methods are measured on the others: the area under the ROC curve for
-finding the wrong answers, and the prediction rejection ratio (1 for an oracle, 0 for chance; ties
-count as their mean). An unknown score counts as the most uncertain. The served model itself judges
-entailment, and similarity is that of its hidden states. Seconds and tokens a question are those of
-the method alone, on a few questions one after the other.
+Greedy answers of the demo model to three sets of questions (`benchmarks.graded_questions`), up to
+the end of their first sentence. Methods of one pass, which cost nothing beside the answer, have
+more questions than the others. Densities and the supervised head are fitted on further questions of
+the set, answered once greedily and once by a sample (RDE needs more than a hundred texts).
+
+The area under the ROC curve for finding the wrong answers, and the prediction rejection ratio at
+1/2 (1 for an oracle, 0 for chance), with 95% bootstrap intervals over questions; an unknown score
+counts as the most uncertain. Methods that rest on a judge are measured with two: sentence
+embeddings, and the served model itself, with the similarity of its hidden states. Tokens and
+seconds a question are those of the answer and the method alone, on a capital.
+
+With the argument `one-pass` only methods of one pass are measured, by transformers in place of the
+engine.
 """
 
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from random import Random
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import roc_auc_score
 
-from benchmarks.capitals import Question, questions, start
-from benchmarks.report import conclude
+from benchmarks.capitals import start
+from benchmarks.graded_questions import SETS, TEMPLATE
+from benchmarks.report import conclude, record
 from uq_llm_integrations import (
     METHODS,
+    Backend,
     EmbeddingSimilarity,
+    HuggingFaceBackend,
     MethodOptions,
     Request,
     Result,
+    SentenceEmbeddings,
+    ServedJudge,
     Single,
-    VLLMEngineBackend,
     fit_density,
     fit_head,
     run_strategy,
 )
+from uq_llm_integrations.calibration import Metric, auroc, bootstrap, bootstrap_difference, prr
+from uq_llm_integrations.evaluation import Contains, Question
 
-SEQUENCE = [name for name, method in METHODS.items() if method.level == "sequence"]
-SAMPLING = {"temperature": 0.0, "seed": 3000}
-TRAINING = SAMPLING, {"temperature": 0.7, "seed": 3001}
-ALONE = 6
-"""Questions on which each method's own cost is measured."""
+SAMPLING = {"max_tokens": 32, "stop": [".", "\n"]}
+GREEDY = {"temperature": 0.0, "seed": 3000}
+SAMPLED = {"temperature": 0.7, "seed": 3001}
+MEASURED, COSTLY, TRAINING = 120, 24, 60
+"""Questions to measure methods of one pass on; of these, those for the others; and to fit on."""
+
+_NAME = r"[A-Z][\w'-]*(?: [A-Z][\w'-]*)*"
+SPANS = {
+    "capitals": rf"\bis (?:[a-z]+ )*({_NAME})",
+    "cities": rf"\bin (?:[a-z]+ )*({_NAME})",
+    "reading": r"\b(?:is|has) (?:the )?(\w[\w' -]*)",
+}
+"""What finds the answer itself in what is said."""
+
+BASELINE = "MaximumSequenceProbability"
+SEQUENCE = [
+    name
+    for name, one in METHODS.items()
+    if one.level == "sequence" and one.category != "calibrated"
+]
+ONE_PASS = [name for name in SEQUENCE if METHODS[name].cost == "nothing"]
+JUDGED = [name for name in SEQUENCE if METHODS[name].judged_by]
+OTHERS = [name for name in SEQUENCE if name not in ONE_PASS + JUDGED]
+BY_ITSELF = [name for name in JUDGED if name != "ClaimConditionedProbability"]
+"""With the served model as judge that takes some 6,000 tokens a question."""
+
+GOAL = "sets in which a method of one pass has an AUROC above 0.6"
+
+Scores = Mapping[str, list[float | None]]
 
 
 def main() -> None:
-    """Measure and conclude."""
-    backend = start()
-    given = questions(backend)
-    training, held_out = given[0::2], given[1::2]
-    options = fitted(backend, training)
-    print("fitted", flush=True)
-    requests = [request(question) for question in held_out]
-    results = backend.run(answered(backend, requests, SEQUENCE, options))
-    wrong = np.array([not q.is_right(r.text) for q, r in zip(held_out, results, strict=True)])
-    figures: dict[str, Any] = {"questions": len(wrong), "wrong": float(wrong.mean())}
-    for name in SEQUENCE:
-        values = [result.scores[0][name].value for result in results]
-        costs = alone(backend, requests[:ALONE], name, options)
-        figures[name] = quality(wrong, values) | costs
-        print(name, figures[name], flush=True)
+    """Measure and conclude; what most questions answer comes first."""
+    alone = sys.argv[1:] == ["one-pass"]
+    backend = HuggingFaceBackend("smollm2") if alone else start()
+    sets = {name: Asked.of(backend, name) for name in SETS}
+    found = {name: one.of_one_pass() for name, one in sets.items()}
+    figures: dict[str, Any] = {"verdict": verdict(found), "sets": found}
+    print(figures["verdict"], flush=True)
+    goals = {GOAL: (3.0, float(sum(map(is_useful, found.values()))))}
+    record("methods_quality", figures, goals)
+    for name, one in {} if alone else sets.items():
+        found[name]["methods"] |= one.of_others()
+        show(name, found[name])
+        record("methods_quality", figures, goals)
+    figures["cost"] = {} if alone else sets["capitals"].costs()
     backend.close()
-    best = max(figures[name]["auroc"] for name in SEQUENCE)
-    conclude("methods_quality", figures, {"best area under the ROC curve": (0.8, best)})
+    conclude("methods_quality", figures, goals)
 
 
-def request(question: Question) -> Request:
-    """Return the request for a greedy answer, with the question's own words."""
-    words = f"What is the capital of {question.country}?"
-    return replace(question.request(**SAMPLING), text=words)
+@dataclass(frozen=True)
+class Asked:
+    """The questions of a set, those that methods are measured on answered."""
+
+    backend: Backend
+    training: list[Question]
+    requests: list[Request]
+    right: list[bool]
+    scores: Scores
+    span: str
+
+    @classmethod
+    def of(cls, backend: Backend, name: str) -> Asked:
+        """Answer questions of a set, with the scores of methods of one pass."""
+        questions = SETS[name]()
+        Random(5).shuffle(questions)  # no secret
+        measured = questions[:MEASURED]
+        requests = [request(backend, one, GREEDY) for one in measured]
+        results = answered(backend, requests, ONE_PASS, MethodOptions(span=SPANS[name]))
+        training = questions[MEASURED : MEASURED + TRAINING]
+        right, scores = are_right(results, measured), values(results, ONE_PASS)
+        return cls(backend, training, requests, right, scores, SPANS[name])
+
+    def of_one_pass(self) -> dict[str, Any]:
+        """Return both measures of methods of one pass, and how much better they order answers."""
+        base = self.scores[BASELINE]
+        return {
+            "questions": len(self.right),
+            "right": float(np.mean(self.right)),
+            "methods": self._measured(self.scores),
+            "AUROC over sequence probability": {
+                name: plain(bootstrap_difference(auroc, of, base, self.right))
+                for name, of in self.scores.items()
+                if name != BASELINE
+            },
+        }
+
+    def of_others(self) -> dict[str, Any]:
+        """Return both measures of all other methods, with each judge."""
+        scores: dict[str, list[float | None]] = {}
+        for words, names, options in self._judges():
+            results = answered(self.backend, self.requests[:COSTLY], names, options)
+            found = values(results, names)
+            scores |= {name + words * (name in JUDGED): of for name, of in found.items()}
+        return self._measured(scores)
+
+    def costs(self) -> dict[str, dict[str, float]]:
+        """Return seconds and tokens of each method for a question, with the answer itself."""
+        found = {}
+        for words, names, options in self._judges():
+            for name in names:
+                found[name + words * (name in JUDGED)] = self._alone(name, options)
+        return found | {name: self._alone(name, self._options) for name in ONE_PASS}
+
+    @cached_property
+    def _options(self) -> MethodOptions:
+        return replace(fitted(self.backend, self.training), span=self.span)
+
+    def _judges(self) -> list[tuple[str, list[str], MethodOptions]]:
+        apart, hidden = SentenceEmbeddings(), EmbeddingSimilarity()
+        embeddings = replace(self._options, entailment=apart, similarity=apart)
+        served = replace(self._options, entailment=ServedJudge(), similarity=hidden)
+        return [
+            (", by sentence embeddings", OTHERS + JUDGED, embeddings),
+            (", by itself", BY_ITSELF, served),
+        ]
+
+    def _measured(self, scores: Scores) -> dict[str, Any]:
+        return {
+            name: {
+                "auroc": plain(bootstrap(auroc, of, self.right[: len(of)])),
+                "prr": plain(bootstrap(prr, of, self.right[: len(of)])),
+            }
+            for name, of in scores.items()
+        }
+
+    def _alone(self, name: str, options: MethodOptions) -> dict[str, float]:
+        started = time.perf_counter()
+        (result,) = answered(self.backend, self.requests[:1], [name], options)
+        seconds, usage = time.perf_counter() - started, result.usage
+        tokens = usage.prompt_tokens + usage.generated_tokens + usage.scored_tokens
+        return {"seconds": seconds, "tokens": tokens}
 
 
-def fitted(backend: VLLMEngineBackend, training: list[Question]) -> MethodOptions:
-    """Return what hidden-state methods compare with, fitted on the training questions."""
-    given = [(question, sampling) for sampling in TRAINING for question in training]
-    requests = [question.request(**sampling) for question, sampling in given]
-    results = backend.run(answered(backend, requests, ["perplexity"], MethodOptions()))
+def values(results: Sequence[Result], names: Sequence[str]) -> dict[str, list[float | None]]:
+    """Return the scores of each method."""
+    return {name: [one.scores[0][name].value for one in results] for name in names}
+
+
+def request(backend: Backend, question: Question, sampling: dict[str, Any]) -> Request:
+    """Return the request for an answer, with the question's own words."""
+    words = question.question
+    if question.sources:
+        words = TEMPLATE.format(sources="\n".join(question.sources), question=words)
+    ids = backend.run(backend.encode(words, chat=True))
+    return replace(Request(ids, sampling=SAMPLING | sampling), text=words)
+
+
+def are_right(results: Sequence[Result], questions: Sequence[Question]) -> list[bool]:
+    """Return which answers contain what is right."""
+    grade = Contains()
+    return [
+        bool(grade(one.text, question).correct)
+        for one, question in zip(results, questions, strict=True)
+    ]
+
+
+def fitted(backend: Backend, training: list[Question]) -> MethodOptions:
+    """Return what hidden-state methods compare with."""
+    requests = [
+        request(backend, one, sampling) for sampling in (GREEDY, SAMPLED) for one in training
+    ]
+    results = answered(backend, requests, ["perplexity"], MethodOptions())
     candidates = [result.candidate for result in results]
-    wrong = [not q.is_right(r.text) for (q, _), r in zip(given, results, strict=True)]
     background = [f"Write a sentence about {word}." for word in WORDS]
     return MethodOptions(
-        similarity=EmbeddingSimilarity(),
         density=fit_density(backend, candidates, background=background, chat=True, max_tokens=24),
-        head=fit_head(backend, candidates, wrong),
+        head=fit_head(backend, candidates, [not one for one in are_right(results, training * 2)]),
     )
 
 
@@ -89,61 +225,69 @@ WORDS = ("rain", "bread", "music", "snow", "trains", "birds", "bridges", "gold",
     "theatre", "iron", "wool", "milk", "oceans", "forests", "letters", "kites")  # fmt: skip
 
 
-async def answered(
-    backend: VLLMEngineBackend,
-    requests: list[Request],
+def answered(
+    backend: Backend,
+    requests: Sequence[Request],
     methods: Sequence[str],
     options: MethodOptions,
 ) -> list[Result]:
     """Answer all, eight at a time, so that the judge's prompts do not crowd out one another."""
-    gate = asyncio.Semaphore(8)
 
-    async def one(request: Request) -> Result:
-        async with gate:
-            return await run_strategy(Single(), request, backend, methods, options)
+    async def all_() -> list[Result]:
+        gate = asyncio.Semaphore(8)
 
-    return list(await asyncio.gather(*map(one, requests)))
+        async def one(request: Request) -> Result:
+            async with gate:
+                return await run_strategy(Single(), request, backend, methods, options)
 
+        return list(await asyncio.gather(*map(one, requests)))
 
-def alone(
-    backend: VLLMEngineBackend, requests: list[Request], name: str, options: MethodOptions
-) -> dict[str, float]:
-    """Return seconds and tokens a question of one method, beyond the answer itself."""
-    started, tokens = time.perf_counter(), 0
-    for one in requests:
-        running = run_strategy(Single(), one, backend, [name], options)
-        usage = backend.run(running).usage
-        tokens += usage.prompt_tokens + usage.generated_tokens + usage.scored_tokens
-    seconds = (time.perf_counter() - started) / len(requests)
-    return {"seconds": seconds, "tokens": tokens / len(requests)}
+    return backend.run(all_())
 
 
-def quality(wrong: np.ndarray[Any, Any], values: list[float | None]) -> dict[str, float]:
-    """Return both measures, and how many scores are unknown."""
-    known = [value for value in values if value is not None]
-    most = max(known, default=0.0) + 1.0
-    scores = np.array([most if value is None else value for value in values])
+def plain(found: Metric) -> dict[str, Any]:
+    """Return a metric with its interval as plain data."""
+    ends = found.interval and (found.interval.lower, found.interval.upper)
     return {
-        "auroc": float(roc_auc_score(wrong, scores)),
-        "prr": rejection_ratio(~wrong, scores),
-        "unknown": len(values) - len(known),
+        "value": found.value,
+        "interval": ends,
+        "questions": found.count,
+        "unknown": found.unknown,
     }
 
 
-def rejection_ratio(right: np.ndarray[Any, Any], scores: np.ndarray[Any, Any]) -> float:
-    """Return the prediction rejection ratio; among equal scores any order is as likely.
+def show(name: str, found: Mapping[str, Any]) -> None:
+    """Print the methods of a set, the best first."""
+    print(f"{name}: {found['questions']} questions, {found['right']:.2f} right", flush=True)
+    by_auroc = sorted(found["methods"].items(), key=lambda one: -(one[1]["auroc"]["value"] or 0))
+    for method, both in by_auroc:
+        print(f"  {method}: AUROC {both['auroc']}, PRR {both['prr']}", flush=True)
 
-    The accuracy of the k least uncertain answers, averaged over k, from chance to an oracle.
+
+def is_useful(found: Mapping[str, Any]) -> bool:
+    """Return whether some method of one pass tells wrong answers of a set from right ones."""
+    return max(found["methods"][name]["auroc"]["value"] or 0.0 for name in ONE_PASS) > 0.6
+
+
+def verdict(sets: Mapping[str, Mapping[str, Any]]) -> str:
+    """Say whether a method of one pass beats sequence probability on two of the sets.
+
+    It does where the interval of the difference in AUROC lies above 0.
     """
-    chance, best = right.mean(), _retained(right, (~right).astype(float))
-    return float((_retained(right, scores) - chance) / (best - chance))
-
-
-def _retained(right: np.ndarray[Any, Any], scores: np.ndarray[Any, Any]) -> float:
-    _, group = np.unique(scores, return_inverse=True)
-    expected = np.bincount(group, right) / np.bincount(group)
-    kept = np.cumsum(expected[np.sort(group)])
-    return float(np.mean(kept / np.arange(1, len(right) + 1)))
+    better = {
+        name: [
+            one
+            for one, found in sets.items()
+            if (ends := found["AUROC over sequence probability"][name]["interval"]) and ends[0] > 0
+        ]
+        for name in ONE_PASS
+        if name != BASELINE
+    }
+    two = {name: where for name, where in better.items() if len(where) >= 2}
+    if not two:
+        return "No method of one pass beats sequence probability on two of the three sets."
+    named = "; ".join(f"{name} ({', '.join(where)})" for name, where in two.items())
+    return f"These methods of one pass beat sequence probability on two of the three sets: {named}."
 
 
 if __name__ == "__main__":

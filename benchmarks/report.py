@@ -44,13 +44,18 @@ def conclude(name: str, figures: Any, goals: Mapping[str, tuple[float, float]]) 
 
     A goal is (wanted, reached), both ratios where higher is better.
     """
-    RESULTS.mkdir(exist_ok=True)
-    verdict = {goal: {"goal": want, "reached": got} for goal, (want, got) in goals.items()}
-    record = {"machine": _machine(), "figures": figures, "goals": verdict}
-    (RESULTS / f"{name}.json").write_text(json.dumps(record, indent=2) + "\n")
+    record(name, figures, goals)
     for goal, (want, got) in goals.items():
         print(f"{'ok  ' if got >= want else 'MISS'} {goal}: goal {want:g}, reached {got:.3f}")
     sys.exit(any(got < want for want, got in goals.values()))
+
+
+def record(name: str, figures: Any, goals: Mapping[str, tuple[float, float]]) -> None:
+    """Write the results; a long run does so now and then, so that one that is cut keeps them."""
+    RESULTS.mkdir(exist_ok=True)
+    verdict = {goal: {"goal": want, "reached": got} for goal, (want, got) in goals.items()}
+    results = {"machine": _machine(), "figures": figures, "goals": verdict}
+    (RESULTS / f"{name}.json").write_text(json.dumps(results, indent=2) + "\n")
 
 
 def write_table(name: str, heads: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

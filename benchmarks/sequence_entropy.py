@@ -22,6 +22,7 @@ from uq_llm_integrations import (
     Candidate,
     Request,
     SampleMonitor,
+    Score,
     ScriptedBackend,
     TokenTrace,
     UncertaintyModel,
@@ -121,7 +122,13 @@ def in_memory(size: int) -> tuple[dict[str, Any], dict[str, tuple[float, float]]
 async def estimates(model: UncertaintyModel) -> list[list[float]]:
     """Return both estimates of each repetition."""
     results = [await model.agenerate("?") for _ in range(REPETITIONS)]
-    return [[float(one.score(name).value or 0.0) for name in METHODS] for one in results]
+    return [[known(one.score(name)) for name in METHODS] for one in results]
+
+
+def known(score: Score) -> float:
+    """Return a score's value."""
+    assert score.value is not None, score.reason
+    return score.value
 
 
 def demo_model() -> dict[str, dict[str, Any]]:

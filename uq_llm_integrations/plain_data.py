@@ -1,8 +1,10 @@
-"""Plain data that somebody else has written: files and YAML, read in time by their length."""
+"""Plain data in files: those of others are read in time by their length, ours are written whole."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+import os
+from collections.abc import Hashable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -26,6 +28,37 @@ MOST_DIGITS = 400
 """How long a number may be."""
 
 _NUMBERS = {"tag:yaml.org,2002:int", "tag:yaml.org,2002:float"}
+
+
+def replace_files(contents: Mapping[Path, bytes]) -> None:
+    """Write files, each of which is either the old one or the whole new one at any time.
+
+    Raises ConfigurationError where one of them cannot be written; then all are the old ones.
+
+    Example:
+        replace_files({Path("calibration.json"): b"{}"})
+    """
+    scratch = {path: path.with_name(f".{path.name}.{os.getpid()}") for path in contents}
+    try:
+        for path, content in contents.items():
+            _write(scratch[path], content)
+        for path, written in scratch.items():
+            written.replace(path)
+    except OSError as error:
+        names = " and ".join(map(str, contents))
+        raise ConfigurationError(f"{names} cannot be written: {error}") from error
+    finally:
+        for written in scratch.values():
+            with suppress(OSError):
+                written.unlink(missing_ok=True)
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file, and return once it is on the disk."""
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def read_text(path: str | Path) -> str:

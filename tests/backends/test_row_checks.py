@@ -130,6 +130,14 @@ def test_what_cannot_be_true_is_not_scored_and_the_answer_arrives(change):
     assert metadata["by_token"]["token_id"] == list(b"Paris")
 
 
+def test_rows_of_no_tokens_are_no_score():
+    rows = TokenTrace(256, np.log(np.full(5, 0.5)))
+    with UncertaintyModel(Damaged(lambda trace: rows, [""]), methods=["perplexity"]) as model:
+        result = model.generate("?")
+    assert result.text == "" and result.score("perplexity").value is None
+    assert "5 rows for 0 tokens" in result.trace.damage
+
+
 @pytest.mark.parametrize("change", [IMPOSSIBLE["no number"], IMPOSSIBLE["no rows"]])
 def test_pieces_of_a_stream_are_checked_as_well(change):
     """Also where a condition reads them: what is not known ends the stream."""

@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tests.fuzzing import JSON, NUMBERS, changes, fuzz
+from tests.fuzzing import JSON, NUMBERS, changed, changes, fuzz
 from uq_llm_integrations import ScriptedBackend, UncertaintyError, UncertaintyModel
 from uq_llm_integrations.calibration import (
     Calibration,
@@ -62,6 +62,8 @@ def used(made: Calibration, value: object, risk: object, group: object) -> None:
     st.floats(0.1, 0.5) | NUMBERS,
     st.sampled_from(["a", None, "c", 1]),
 )
+@example(FILES[0], None, 3e-157, "a")  # more answers than a whole number has digits for
+@example(changed(FILES[3], ("score", "methods"), []), None, 0.5, "a")
 def test_any_data_is_a_calibration_or_refused(data, value, risk, group):
     try:
         made = Calibration.from_dict(data)

@@ -214,6 +214,12 @@ def test_risk_and_delta_are_between_0_and_1(value):
         fit_group_thresholds([1], [True], ["a"], risk=0.1, delta=value)
 
 
+@either
+def test_a_risk_that_nobody_could_show_is_refused(among):
+    with pytest.raises(ConfigurationError, match="risk is 1e-300; allowed is 1e-09 at least"):
+        fit_threshold([1], [True], risk=1e-300, among=among)
+
+
 def test_among_is_one_of_two():
     with pytest.raises(
         ConfigurationError, match="among is 'most'; allowed are 'answered' and 'all'"

@@ -1,7 +1,11 @@
 """From questions to a calibration file on the command line."""
 
 import json
+import signal
+import subprocess
+import sys
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -38,6 +42,8 @@ def run(monkeypatch, *arguments, script=LINES):
     made = []
 
     def scripted(source):
+        if source == Path("judge.yaml"):
+            return UncertaintyModel(ScriptedBackend(["INCORRECT"]))
         options = dict(source)
         options.pop("generator", None)
         made.append(UncertaintyModel(ScriptedBackend(script), Settings(**options)))
@@ -73,6 +79,43 @@ def test_evaluate_again_goes_on_where_the_engine_was_lost(data, monkeypatch):
     assert done.exit_code == 0, done.output
     assert len(model.backend.requests) == 2
     assert len(Evaluation.load("evaluation.jsonl").items) == 6
+
+
+def test_evaluate_lets_another_model_judge(data, monkeypatch):
+    done, _ = run(monkeypatch, *ASK, "--judge", "judge.yaml")
+    assert done.stdout == "evaluation.jsonl: 0 right, 6 wrong, 0 not graded, 0 failed\n"
+    assert Evaluation.load("evaluation.jsonl").setup.grader == "LLMJudge(scripted)"
+
+
+KILLED = """
+import os, signal
+from uq_llm_integrations import ScriptedBackend, UncertaintyModel
+from uq_llm_integrations.cli import app
+
+class Killing(ScriptedBackend):
+    async def generate(self, request, monitor=None):
+        if len(self.requests) == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return await super().generate(request, monitor)
+
+UncertaintyModel.from_config = lambda _: UncertaintyModel(Killing(["yes"]), methods=["entropy"])
+app()
+"""
+
+
+@pytest.mark.subprocess
+def test_evaluate_goes_on_after_a_kill(data):
+    program = [sys.executable, "-c", KILLED, *ASK, "--concurrency", "1"]
+
+    def asked():
+        return subprocess.run(program, capture_output=True, text=True, timeout=300, check=False)
+
+    killed = asked()
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert [one.number for one in Evaluation.load("evaluation.jsonl").items] == [0, 1, 2]
+    again = asked()
+    assert again.returncode == 0, "three are left, and the fourth would kill: " + again.stderr
+    assert again.stdout == "evaluation.jsonl: 6 right, 0 wrong, 0 not graded, 0 failed\n"
 
 
 def test_recommend_asks_with_all_methods_that_need_nothing_fitted(data, monkeypatch):

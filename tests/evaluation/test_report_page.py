@@ -154,6 +154,20 @@ def test_a_browser_shows_it_without_an_error_or_an_outside_request(page, tmp_pat
 
 @needs_browser
 @pytest.mark.subprocess
+def test_charts_can_be_read_in_the_dark(page, tmp_path):
+    page()
+    with browser(tmp_path / "profile") as shown:
+        dark = {"name": "prefers-color-scheme", "value": "dark"}
+        shown.call("Emulation.setEmulatedMedia", features=[dark])
+        shown.open(page.path)
+        text = shown.evaluate("getComputedStyle(document.body).color")
+        assert text == "rgb(255, 255, 255)"
+        letters = "getComputedStyle(document.querySelector('svg use')).fill"
+        assert shown.evaluate(letters) == text
+
+
+@needs_browser
+@pytest.mark.subprocess
 def test_keyboard_and_screen_reader_find_their_way(page, tmp_path):
     page()
     with browser(tmp_path / "profile") as shown:

@@ -16,17 +16,18 @@ from uq_llm_integrations.backends.base import Backend
 
 @dataclass(frozen=True)
 class Caller:
-    """One of them, with its own word, and how long the backend takes for an answer."""
+    """One of them, with its own word, and how much the backend says, in about which time."""
 
     backend: Backend
     word: str
     random: Random
     streamed: bool
     due: Due
+    most_tokens: int
     seconds: float
 
     def model(self, backend: Backend | None = None, **options: object) -> UncertaintyModel:
-        own = {"temperature": 0, "max_tokens": MOST_TOKENS, "methods": METHODS}
+        own = {"temperature": 0, "max_tokens": self.most_tokens, "methods": METHODS}
         return UncertaintyModel(backend or self.backend, **own | options)
 
     async def judged(self, model: UncertaintyModel) -> Outcome:
@@ -34,9 +35,6 @@ class Caller:
 
     def moment(self) -> float:
         return self.random.uniform(0.0, self.seconds)
-
-
-MOST_TOKENS = 28
 
 
 class OwnError(Exception):
@@ -54,7 +52,7 @@ async def _cancels(caller: Caller) -> Outcome:
 
 
 async def _closes_a_stream(caller: Caller) -> Outcome:
-    last, text = caller.random.randrange(MOST_TOKENS), ""
+    last, text = caller.random.randrange(caller.most_tokens), ""
     stream = caller.model().astream([{"role": "user", "content": f"Echo {caller.word}"}])
     async with aclosing(stream):
         number = 0
@@ -82,7 +80,7 @@ async def _closes_the_backend(caller: Caller) -> Outcome:
 
 async def _raises(caller: Caller) -> Outcome:
     """Its callback raises at a token."""
-    left = caller.random.randrange(MOST_TOKENS // 2)
+    left = caller.random.randrange(caller.most_tokens // 2)
 
     def until(text: str) -> bool:
         nonlocal left
@@ -92,7 +90,7 @@ async def _raises(caller: Caller) -> Outcome:
         return False
 
     ids = await caller.backend.encode(f"Echo {caller.word}")
-    sampling = {"temperature": 0, "max_tokens": MOST_TOKENS}
+    sampling = {"temperature": 0, "max_tokens": caller.most_tokens}
     try:
         await caller.backend.generate(Request(ids, sampling=sampling, until=until))
     except OwnError:

@@ -16,10 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
+import pytest
+
 from uq_llm_integrations import Result, Score, UncertaintyError, UncertaintyModel
 
 INJECTIONS = int(os.environ.get("UQ_LLM_INJECTIONS", "4"))
 """Of each kind; `tox run -e campaign` makes 40."""
+
+campaign_only = pytest.mark.skipif(
+    INJECTIONS < 10, reason="takes long; `tox run -e campaign` runs it, with UQ_LLM_INJECTIONS=40"
+)
 
 LIMIT = 120.0
 """Seconds after which an injection counts as one that hangs, on however busy a machine."""
@@ -27,6 +33,16 @@ LIMIT = 120.0
 METHODS = ["perplexity", "entropy"]
 
 RIGHT, UNKNOWN, EMPTY = "right answer", "right answer, score unknown", "empty answer, score unknown"
+HEAD = """# What came of each fault
+
+Each injection of a fault ends with the right answer, which is the one to the request's own word, or
+with an error of this package, within its deadline; a score is the one of an undisturbed answer, or
+None with a reason. Anything else fails the test, and so does a task, a thread, an open file, shared
+memory or a process that is left behind. The numbers were written by the tests themselves
+(`tests/faults`, `tox run -e campaign`). Injection `i` of a fault `F` at a place `P` is made by
+`random.Random("P F i")`, and half of all requests are streamed.
+"""
+
 CANCELLED, OWN_ERROR = "cancelled", "the caller's own error"
 
 Outcome = str
@@ -42,7 +58,7 @@ class Table:
         self.counts[where, kind].update(outcomes)
 
     def markdown(self) -> str:
-        lines = []
+        lines = [HEAD]
         for where in sorted({where for where, _ in self.counts}):
             kinds = {kind: one for (at, kind), one in self.counts.items() if at == where}
             total = sum(one.total() for one in kinds.values())

@@ -62,7 +62,8 @@ async def outcomes(kind: str) -> Sequence[str]:
             return judged(found, Due(echoed(word), truth))
         faults[word] = EngineFault("slow drip", token_delay=0.001)
         due = Due(echoed(word), truth)
-        return await CALLER_FAULTS[kind](Caller(backend, word, random, number % 2 == 0, due, 0.05))
+        caller = Caller(backend, word, random, number % 2 == 0, due, len(due.text) + 1, 0.05)
+        return await CALLER_FAULTS[kind](caller)
 
     found = await all_outcomes(run)
     await eventually(lambda: len(asyncio.all_tasks()) == 1)

@@ -39,7 +39,7 @@ class Campaign:
     """Injections of one kind into two servers, one backend and one model."""
 
     def __init__(self, kind: str, *, plugin: bool, stack: ExitStack) -> None:
-        self.kind, self.plugin = kind, plugin
+        self.kind, self.where = kind, WHERE if plugin else f"{WHERE}, no plugin"
         self.faults: dict[str, list[Fault | None]] = {}
         """By the word of the request, what its tries get; the last is for all further ones."""
         self.servers = [
@@ -63,7 +63,7 @@ class Campaign:
         truth = (await self.model.agenerate(f"Echo {word_of(seed_of('', '', 0))}")).scores[0]
 
         async def run(number: int) -> str:
-            random = seed_of(WHERE, f"{self.kind} {self.plugin}", number)
+            random = seed_of(self.where, self.kind, number)
             word, fault = word_of(random), SERVER_FAULTS[self.kind](random)
             lasts = random.random() < 0.5
             self.faults[word] = [fault] if lasts else [fault, None]
@@ -89,4 +89,4 @@ def test_it_ends_with_a_right_answer_or_an_error_of_ours(kind: str, table: Table
             campaign = Campaign(kind, plugin=plugin, stack=stack)
             found = campaign.backend.run(campaign.outcomes())
         assert len(found) == INJECTIONS
-        table.add(WHERE if plugin else f"{WHERE}, no plugin", kind, found)
+        table.add(campaign.where, kind, found)

@@ -8,8 +8,9 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from llama_index.core.llms import ChatMessage
 
-import uq_llm_integrations
+import uq_llm_integrations.llama_index
 from uq_llm_integrations import (
     ConfigurationError,
     InvalidRequestError,
@@ -120,6 +121,14 @@ def test_answers_of_langchain_are_shown():
     assert 'nats, in doubt">&lt;<' in heat_map(chat.invoke("?")).html
     plain = uq_llm_integrations.ChatVLLMUncertainty(backend=ScriptedBackend(["<i>"]))
     assert "&lt;i&gt;" in heat_map(plain.invoke("?")).html
+
+
+def test_answers_of_llama_index_are_shown():
+    llm = uq_llm_integrations.llama_index.VLLMUncertaintyLLM(
+        backend=ScriptedBackend(["<i>"]), token_scores=True
+    )
+    for answer in (llm.complete("?"), llm.chat([ChatMessage(content="?")])):
+        assert 'nats, in doubt">&lt;<' in heat_map(answer).html
 
 
 def test_responses_of_a_query_engine_are_shown():

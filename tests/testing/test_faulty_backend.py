@@ -83,6 +83,17 @@ def test_a_retry_goes_past_a_fault():
         assert model.generate("?").text == "Paris"
 
 
+def test_a_retry_never_continues_a_stream_of_which_something_was_shown():
+    fault = EngineFault("dies", "during", at=2, error=EngineDeadError)
+    shown = []
+    with UncertaintyModel(backend(on_call(1, fault)), max_retries=3) as model:
+        with pytest.raises(EngineDeadError, match="as planned: dies"):
+            for piece in model.stream([{"role": "user", "content": "?"}]):
+                shown.append(piece.part.content)
+        assert "".join(shown) == "Pa"
+        assert len(model.backend.faults) == 1
+
+
 async def test_a_call_that_hangs_ends_when_the_backend_is_closed():
     faulty = backend(lambda request: EngineFault("hangs", hangs=True))
     call = asyncio.ensure_future(faulty.generate(PROMPT))

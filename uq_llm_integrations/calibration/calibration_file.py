@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
@@ -34,7 +32,7 @@ from uq_llm_integrations.calibration.plain_records import PlainRecord
 from uq_llm_integrations.calibration.stacking import Stack, fit_stack
 from uq_llm_integrations.calibration.thresholds import fit_group_thresholds, fit_threshold
 from uq_llm_integrations.errors import ConfigurationError, described, reason
-from uq_llm_integrations.plain_data import read_text
+from uq_llm_integrations.plain_data import read_text, replace_files
 from uq_llm_integrations.records import JsonObject, Score
 
 
@@ -172,10 +170,7 @@ class Calibration(PlainRecord):
         Raises ConfigurationError where it cannot be written.
         """
         text = json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n"
-        try:
-            _replace(Path(path), text)
-        except OSError as error:
-            raise ConfigurationError(f"{path} cannot be written: {error}") from error
+        replace_files({Path(path): text.encode()})
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -287,17 +282,3 @@ def _fit(graded: GradedAnswers, terms: Guarantee) -> Threshold | GroupThresholds
         among=terms.among,
         delta=delta,
     )
-
-
-def _replace(path: Path, text: str) -> None:
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with scratch.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            scratch.unlink()
-        raise

@@ -16,6 +16,8 @@ Among = Literal["answered", "all"]
 """Of which questions the wrong answers are at most the share `risk`: of those that are answered, or
 of all, those on which it abstains included."""
 
+_LEAST_RISK = 1e-9
+
 
 @dataclass(frozen=True)
 class Guarantee(PlainRecord):
@@ -33,7 +35,11 @@ class Guarantee(PlainRecord):
     for a risk that holds on average over all sets of graded questions, as among 'all' it does."""
 
     def __post_init__(self) -> None:
-        as_share(self.risk, "risk")
+        if as_share(self.risk, "risk") < _LEAST_RISK:
+            raise ConfigurationError(
+                f"risk is {self.risk!r}; allowed is {_LEAST_RISK:g} at least, below which nobody "
+                "could grade as many answers as it takes"
+            )
         if self.among not in get_args(Among):
             raise ConfigurationError(f"among is {self.among!r}; allowed are 'answered' and 'all'")
         if self.among == "answered":

@@ -58,6 +58,10 @@ class Stack(PlainRecord):
     questions: int
     """How many graded questions it was fitted on."""
 
+    def __post_init__(self) -> None:
+        if not self.methods:
+            raise ConfigurationError("methods is empty; wanted are those of one method or more")
+
     def score(self, scores: Mapping[str, float | Score | None]) -> float | None:
         """Return how uncertain the answer is, from 0 to 1; or None where that is unknown.
 

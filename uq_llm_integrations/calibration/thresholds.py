@@ -47,7 +47,8 @@ def fit_threshold(
     must be chosen before they are looked at. Where they are too few, or the score too poor, there
     is no threshold: `reason` says what could be promised at best.
 
-    Raises ConfigurationError for a risk or delta that is not between 0 and 1, and for questions
+    Raises ConfigurationError for a risk or delta that is not between 0 and 1, for a risk below
+    1e-9, and for questions
     that are not graded.
 
     Example:

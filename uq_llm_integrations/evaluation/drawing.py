@@ -75,7 +75,8 @@ def _plain(svg: str, chart: Chart) -> str:
     svg = re.sub(r'\bid="', f'id="{chart.name}-', svg)
     svg = re.sub(r'(href="#|url\(#)', rf"\g<1>{chart.name}-", svg)
     svg = svg.replace("#000000", "currentColor")
-    return svg.replace("<svg", '<svg aria-hidden="true" focusable="false"', 1)
+    hidden = 'aria-hidden="true" focusable="false"'  # its words stand beside it
+    return svg.replace("<svg", f'<svg {hidden} fill="currentColor"', 1)
 
 
 def _attributes(style: str) -> str:

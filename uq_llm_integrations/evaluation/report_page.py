@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib.resources import files
@@ -11,7 +12,7 @@ from textwrap import shorten
 from typing import Any
 
 from uq_llm_integrations.errors import ConfigurationError
-from uq_llm_integrations.evaluation.charts import charts_of
+from uq_llm_integrations.evaluation.charts import Chart, charts_of
 from uq_llm_integrations.evaluation.drawing import save_png, svg_of
 from uq_llm_integrations.evaluation.items import Evaluation, Item
 from uq_llm_integrations.evaluation.recommending import recommend
@@ -43,19 +44,10 @@ def write_report(
     title = f"{evaluation.setup.origin.model}: {len(evaluation.items)} questions"
     if png is not None and not charts:
         raise ConfigurationError(f"there are no charts for {png}: {choice.words}")
-    mistakes, style = worst_mistakes(evaluation, choice.method), _style()
-    page = _template().render(
-        title=title,
-        policy=_policy(style),
-        style=_markup(style),
-        evaluation=evaluation,
-        choice=choice,
-        rows=rows,
-        charts=[(one, _markup(svg_of(one))) for one in charts],
-        mistakes=mistakes,
-    )
+    mistakes = worst_mistakes(evaluation, choice.method)
+    shown = {"evaluation": evaluation, "choice": choice, "rows": rows, "mistakes": mistakes}
     try:
-        Path(path).write_text(page, "utf-8")
+        Path(path).write_text(_page(title, charts, shown), "utf-8")
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be written: {error}") from error
     if png is not None:
@@ -99,6 +91,15 @@ def worst_mistakes(
         and (score := one.scores.get(method)) is not None
     ]
     return tuple(sorted(wrong, key=lambda one: one.score)[:most])
+
+
+def _page(title: str, charts: Sequence[Chart], shown: Mapping[str, object]) -> str:
+    style = _style()
+    pictures = [(one, _markup(svg_of(one))) for one in charts]
+    page: str = _template().render(
+        title=title, policy=_policy(style), style=_markup(style), charts=pictures, **shown
+    )
+    return page
 
 
 def _template() -> Any:

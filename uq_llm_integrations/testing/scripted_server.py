@@ -27,6 +27,9 @@ from uq_llm_integrations.testing.server_faults import Body, Fault
 T = TypeVar("T")
 
 _CLOSE_SECONDS = 30
+_BACKLOG = 2048
+"""How many connections may wait, as of uvicorn, on which vLLM serves."""
+
 _STALL_SECONDS = 3600.0
 
 
@@ -80,7 +83,7 @@ class ScriptedServer:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
-        self._server = self._on_loop(asyncio.start_server(self._connected, "127.0.0.1", 0))
+        self._server = self._listen(0)
         self.port: int = self._server.sockets[0].getsockname()[1]
 
     @property
@@ -100,8 +103,7 @@ class ScriptedServer:
         """Listen on the same port again, if it does not."""
         if self._server.is_serving():
             return
-        start = asyncio.start_server(self._connected, "127.0.0.1", self.port, reuse_address=True)
-        self._server = self._on_loop(start)
+        self._server = self._listen(self.port)
 
     def close(self) -> None:
         """End the server, its connections and its thread. Closing twice is harmless."""
@@ -125,6 +127,10 @@ class ScriptedServer:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _listen(self, port: int) -> asyncio.Server:
+        start = asyncio.start_server(self._connected, "127.0.0.1", port, backlog=_BACKLOG)
+        return self._on_loop(start)
 
     def _on_loop(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(_CLOSE_SECONDS)

@@ -298,6 +298,16 @@ def test_rows_of_other_tokens_and_rows_that_are_no_numbers_are_damage(serve, con
         assert found.text == "Paris" and why in found.trace.damage
 
 
+@pytest.mark.parametrize("k", [0, 3])
+def test_rows_are_compared_with_their_tokens_with_and_without_a_top_k(serve, connect, k):
+    server = serve(["Paris"])
+    next_token = np.arange(len(COLUMNS)) == COLUMNS.index("token")
+    server.faults = [Fault(change=changed_rows(lambda rows: rows + next_token))]
+    backend = connect(server)
+    (found,) = backend.run(backend.generate(Request(PROMPT, top_logprobs=k)))
+    assert found.text == "Paris" and "other tokens" in found.trace.damage
+
+
 @pytest.mark.parametrize("name", [one for one in COLUMNS if one not in ("stopped", "token")])
 def test_a_number_that_cannot_be_true_gives_no_score(serve, connect, name):
     """Also where what follows from it would be below 0, which is no rounding then."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from uq_llm_integrations import optional_packages
 from uq_llm_integrations.errors import ConfigurationError, described, reason
-from uq_llm_integrations.plain_data import read_text
+from uq_llm_integrations.plain_data import read_text, replace_files
 from uq_llm_integrations.records import Layer
 
 FORMAT = 1
@@ -30,13 +30,18 @@ Arrays = Mapping[str, NDArray[Any]]
 
 
 def save_fit(folder: Path | str, kind: str, arrays: Arrays, *, model: str, layer: Layer) -> None:
-    """Write `kind`.safetensors and `kind`.json into the folder, which is made if need be."""
+    """Write `kind`.safetensors and `kind`.json into the folder, which is made if need be.
+
+    Raises ConfigurationError where they cannot be written; what was there before stays.
+    """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"{folder} cannot be made: {error}") from error
     # safetensors writes the memory of an array as it lies there.
     packed = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     content = optional_module("safetensors.numpy").save(packed)
-    (folder / f"{kind}.safetensors").write_bytes(content)
     description = {
         "format": FORMAT,
         "kind": kind,
@@ -44,7 +49,9 @@ def save_fit(folder: Path | str, kind: str, arrays: Arrays, *, model: str, layer
         "layer": layer,
         "sha256": sha256(content).hexdigest(),
     }
-    (folder / f"{kind}.json").write_text(json.dumps(description, indent=2) + "\n", "utf-8")
+    text = json.dumps(description, indent=2) + "\n"
+    files = {folder / f"{kind}.safetensors": content, folder / f"{kind}.json": text.encode()}
+    replace_files(files)
 
 
 def load_fit(folder: Path | str, kind: str, *, model: str, layer: Layer) -> Arrays:
