@@ -36,6 +36,11 @@ ENGINE_ARGUMENTS = {
 }
 
 
+def pytest_configure() -> None:
+    """Have no current event loop outside of tasks: LlamaIndex would make one and leave it open."""
+    asyncio.set_event_loop(None)
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Only tests of a real engine or of a program of its own may open a socket.
 
