@@ -15,6 +15,7 @@ from uq_llm_integrations import (
     UncertaintyModel,
 )
 from uq_llm_integrations.evaluation import Evaluation, Question, evaluate, to_parquet
+from uq_llm_integrations.testing import full_disk
 
 QUESTIONS = [
     Question(f"Question {i}?", ("yes",), f"q{i}", ["even", "odd"][i % 2]) for i in range(6)
@@ -58,6 +59,20 @@ def test_it_goes_on_where_it_stopped_and_drops_a_line_that_was_cut(path):
         assert len(model.backend.requests) == 3
     assert again.correct == whole.correct
     assert len(path.read_bytes().splitlines()) == 7
+
+
+@pytest.mark.parametrize("share", [0.01, 0.5, 0.99])
+def test_a_full_disk_is_an_error_and_it_goes_on_once_there_is_room(share, path, tmp_path):
+    with asked() as model:
+        whole = evaluate(model, QUESTIONS, path)
+        size = path.stat().st_size
+        path.unlink()
+        with (
+            full_disk(tmp_path, after=int(size * share)),
+            pytest.raises(ConfigurationError, match="cannot be written"),
+        ):
+            evaluate(model, QUESTIONS, path)
+        assert evaluate(model, QUESTIONS, path).correct == whole.correct
 
 
 def test_a_file_whose_first_line_was_cut_begins_anew(path):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from io import BufferedRandom
@@ -154,7 +155,8 @@ def is_evaluation(path: str | Path) -> bool:
 class ItemFile:
     """A file to which items are written as they are finished; it goes on where it stopped.
 
-    Raises ConfigurationError where the file is another evaluation's, or cannot be written.
+    Raises ConfigurationError where the file is another evaluation's, or cannot be written; what is
+    in it stays.
     """
 
     def __init__(self, path: str | Path, setup: Setup) -> None:
@@ -189,12 +191,17 @@ class ItemFile:
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        with suppress(OSError):  # what could not be written has been said
+            self._file.close()
 
     def _write(self, data: JsonObject) -> None:
-        self._file.write(json.dumps(data, allow_nan=False).encode() + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        try:
+            self._file.write(json.dumps(data, allow_nan=False).encode() + b"\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            self.close()
+            raise ConfigurationError(f"{self.path} cannot be written: {error}") from error
 
 
 def _read(path: Path) -> tuple[Setup | None, list[Item], int]:
