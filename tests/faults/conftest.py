@@ -2,9 +2,11 @@
 
 import gc
 import os
+import re
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -34,13 +36,24 @@ class Held:
 
     def more_than(self, before: "Held") -> list[str]:
         """Return what has come since then."""
-        files = self.files - before.files
+        files, memory = self.files - before.files, self.memory - before.memory
+        memory -= _of_other_programs() if memory else set()
         return [
             *(f"thread {one.name}" for one in self.threads - before.threads),
             *([f"{files} open files"] if files > 0 else []),
             *(f"process {one.pid}" for one in self.children - before.children),
-            *(f"shared memory {one}" for one in self.memory - before.memory),
+            *(f"shared memory {one}" for one in memory),
         ]
+
+
+def _of_other_programs() -> set[str]:
+    """Return the names of the shared memory that is in use in other sessions of this machine."""
+    inodes: set[str] = set()
+    for pid in psutil.pids():
+        with suppress(OSError):
+            if os.getsid(pid) != os.getsid(0):
+                inodes |= {*re.findall(r" (\d+) +/dev/shm/", Path(f"/proc/{pid}/maps").read_text())}
+    return {one.name for one in os.scandir("/dev/shm") if str(one.inode()) in inodes}
 
 
 def _is_no_tracker(process: psutil.Process) -> bool:
