@@ -6,6 +6,7 @@ import asyncio
 import math
 import signal
 from collections.abc import Sequence
+from contextlib import suppress
 
 import psutil
 import pytest
@@ -23,7 +24,7 @@ from tests.faults.campaign import (
     seed_of,
     word_of,
 )
-from uq_llm_integrations import UncertaintyModel, VLLMEngineBackend
+from uq_llm_integrations import EngineTimeoutError, UncertaintyModel, VLLMEngineBackend
 
 pytestmark = [campaign_only, pytest.mark.engine, pytest.mark.usefixtures("nothing_left")]
 
@@ -38,9 +39,16 @@ DEATHS = {
 }
 
 
+async def answered_again(model: UncertaintyModel) -> None:
+    """Wait for an engine that answers; who is first may be told that the one before is silent."""
+    with suppress(EngineTimeoutError):
+        await asked(model, word_of(seed_of(WHERE, "first", 0)), streamed=False)
+
+
 async def one_death(model: UncertaintyModel, kind: str, first: int) -> Sequence[Outcome]:
     """Let half of the callers be under way when it dies, while the others come at that time."""
     words = [word_of(seed_of(WHERE, kind, first + one)) for one in range(CALLERS)]
+    await answered_again(model)
     due = [await asked(model, word, streamed=one % 2 == 0) for one, word in enumerate(words)]
 
     async def answered(one: int) -> Outcome:

@@ -186,6 +186,7 @@ def ours(backend, theirs, classifier):
         robust=False,
     )
     method_options = MethodOptions(
+        samples=SAMPLES,
         entailment=Classifier(classifier),
         density=density,
         claims=lambda text: [(0, len(text))],

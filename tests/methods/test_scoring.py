@@ -14,11 +14,17 @@ from uq_llm_integrations.methods.scoring import score_candidate, score_trace, to
 OF_THE_TRACE = [name for name, method in METHODS.items() if method.values]
 TOKEN_LEVEL = ["TokenEntropy", "MaximumTokenProbability"]
 SEQUENCE_LEVEL = [name for name in OF_THE_TRACE if name not in TOKEN_LEVEL]
-OF_LOGPROBS = {"MeanNegativeLogLikelihood", "perplexity", "MaximumSequenceProbability"}
+OF_LOGPROBS = {
+    "MeanNegativeLogLikelihood",
+    "perplexity",
+    "MaximumSequenceProbability",
+    "length_adjusted_nll",
+}
 ESTIMATORS = {
     name: next((other for other in METHODS[name].other_names if other[0].isupper()), name)
     for name in SEQUENCE_LEVEL
-    if name not in {"perplexity", "MaximumTokenEntropy"}  # which lm-polygraph has not
+    # Which lm-polygraph has not.
+    if name not in {"perplexity", "MaximumTokenEntropy", "length_adjusted_nll"}
 }
 NEGATED = {"RenyiNeg", "FisherRao"}
 """lm-polygraph's grow as the model gets surer."""
