@@ -20,7 +20,6 @@ from uq_llm_integrations import (
     InvalidRequestError,
     MethodUnavailableError,
 )
-from uq_llm_integrations.langchain import UncertaintyGate
 from uq_llm_integrations.llama_index import (
     UncertaintyEvaluator,
     UncertaintyEventHandler,
@@ -137,11 +136,9 @@ def test_a_condition_reads_it_beside_scores():
 def test_a_condition_on_the_support_of_what_has_no_sources_is_refused():
     with pytest.raises(ConfigurationError, match="there are none"):
         VLLMUncertaintyLLM(backend=Reading(knowing(FACT)), uncertain_when="support < 2")
-    gate, response = UncertaintyGate("support < 2"), engine().query("?")
+    response = UncertaintyQueryEngine(inner()).query("?")
     with pytest.raises(InvalidRequestError, match="was not measured"):
-        gate.invoke(
-            type("Answer", (), {"uncertainty": metadata_of(response)["final"], "text": ""})()
-        )
+        UncertaintyEvaluator("support < 2").evaluate_response(response=response)
 
 
 @BOTH_WAYS
