@@ -7,7 +7,7 @@ import pytest
 from uq_llm_integrations import EngineDeadError, EngineTimeoutError
 from uq_llm_integrations.backends.event_loop import LoopThread
 from uq_llm_integrations.backends.vllm import life_check
-from uq_llm_integrations.backends.vllm.process import EngineProcess
+from uq_llm_integrations.backends.vllm.process import ATTACH, EngineProcess
 
 
 class FakeLLM:
@@ -25,6 +25,8 @@ class FakeLLM:
         return False
 
     async def collective_rpc(self, method: str, args: tuple) -> list:
+        if method == ATTACH:
+            return [True]
         await asyncio.sleep(600)
         return []
 
@@ -79,3 +81,15 @@ async def test_an_engine_that_answers_nobody_is_dead(engine, monkeypatch):
         while engine.failure is None:
             await asyncio.sleep(0.01)
     assert isinstance(engine.failure, EngineTimeoutError) and engine.llm.failed
+
+
+async def test_a_start_that_may_take_long_lets_no_silent_engine_live_longer(engine, monkeypatch):
+    monkeypatch.setattr(life_check, "LEAST_SILENCE", 0.1)
+    engine._life.longest = 0.1
+    assert await engine.sees_raw()
+    engine.llm.awake.clear()
+    with pytest.raises(EngineTimeoutError):
+        await engine.call_worker("any", deadline=0.2)
+    async with asyncio.timeout(60):
+        while engine.failure is None:
+            await asyncio.sleep(0.01)

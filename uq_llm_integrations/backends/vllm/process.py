@@ -154,7 +154,7 @@ class EngineProcess:
         return await asyncio.shield(self._attaching)
 
     async def _attach(self) -> bool:
-        with translated_errors(), self._life.call(ATTACH_SECONDS, self.failure):
+        with translated_errors(), self._life.call(0, self.failure, busy=ATTACH_SECONDS):
             return all(await client_compat.call_workers(self.llm, ATTACH, ()))
 
     async def take(self, name: str, deadline: float, read: Callable[[bytes], T]) -> T:
