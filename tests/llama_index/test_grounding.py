@@ -182,6 +182,7 @@ async def test_an_answer_is_not_lost_where_its_grounding_fails(is_async):
     assert str(response) == "Oslo."
     found = metadata_of(response)["grounding"]
     assert (found["support"], found["reason"]) == (None, "the engine has died")
+    assert found["cost"] is None
     assert metadata_of(response)["uncertain"] is True
 
 

@@ -52,7 +52,7 @@ async def ground_answer(
         await passes.score()
     texts = tuple(await backend.token_texts(ids))
     found = _attributed(passes, sources, grounding, text, texts)
-    cost = replace(found.cost, seconds=time.perf_counter() - started)
+    cost = _cost(passes, time.perf_counter() - started)
     return _decided(replace(found, cost=cost), grounding)
 
 
@@ -72,11 +72,10 @@ def _attributed(
     answer: str,
     tokens: tuple[str, ...],
 ) -> GroundedAnswer:
-    """Return what the passes say, without a decision."""
+    """Return what the passes say, without a decision and the cost."""
     least = float(grounding.least_support)
     if not tokens:
-        found = GroundedAnswer.unknown(answer, NO_TOKENS, least)
-        return replace(found, cost=_cost(passes))
+        return GroundedAnswer.unknown(answer, NO_TOKENS, least)
     every, none = passes.logprob(passes.every), passes.logprob(())
     shares = tuple(_share(passes, index, one.name) for index, one in enumerate(sources))
     best = max(shares, key=lambda one: one.contribution, default=None)
@@ -95,7 +94,7 @@ def _attributed(
         least_support=least,
         reason=None if is_grounded else _reason(support, _total(none), len(shares), least),
         decision=Decision(),
-        cost=_cost(passes),
+        cost=None,
     )
 
 
@@ -126,7 +125,7 @@ def _reason(support: float, without: float, sources: int, least: float) -> str:
     return f"no source adds more than {support:.3g} nats to the answer's log-probability"
 
 
-def _cost(passes: Ablations) -> GroundingCost:
+def _cost(passes: Ablations, seconds: float) -> GroundingCost:
     usage = passes.usage
     tokens = usage.prompt_tokens + usage.scored_tokens
     return GroundingCost(
@@ -134,7 +133,7 @@ def _cost(passes: Ablations) -> GroundingCost:
         prompt_tokens=usage.prompt_tokens,
         scored_tokens=usage.scored_tokens,
         ratio=tokens / passes.generation_tokens,
-        seconds=0.0,
+        seconds=seconds,
     )
 
 

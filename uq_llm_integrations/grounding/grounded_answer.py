@@ -78,16 +78,16 @@ class GroundedAnswer(PlainRecord):
     reason: str | None
     """Why the answer is not grounded, or the support not known."""
     decision: Decision
-    cost: GroundingCost
+    cost: GroundingCost | None
+    """None where the passes were not made, or failed."""
 
     @classmethod
     def unknown(cls, answer: str, reason: str, least_support: float) -> Self:
         """Return what there is of an answer whose support is not known."""
         decision = Decision("accepted", f"support < {least_support:g}", True)
-        nothing = GroundingCost(0, 0, 0, 0.0, 0.0)
         return cls(
             answer, (), None, None, None, (), (), None, None, least_support, reason,
-            decision, nothing,
+            decision, None,
         )  # fmt: skip  # its fields in their order
 
     @property

@@ -19,13 +19,15 @@ def as_request(sources: Sequence[Source], question: str, grounding: Grounding) -
 
 def as_result(found: GroundedAnswer) -> Result:
     """Return the answer with what it cost and what was decided; it has no method's score."""
-    cost = found.cost
-    usage = Usage(prompt_tokens=cost.prompt_tokens, scored_tokens=cost.scored_tokens)
+    usage = Usage()
+    if cost := found.cost:
+        usage = Usage(prompt_tokens=cost.prompt_tokens, scored_tokens=cost.scored_tokens)
     candidate = Candidate((), (), found.answer, TokenTrace(0, np.zeros(0)))
     return Result((candidate,), ({},), usage, found.decision)
 
 
 def facts(found: GroundedAnswer) -> dict[str, float]:
     """Return the numbers that are no method's score, where they are known."""
-    known = {"support": found.support, "grounding_passes": found.cost.passes}
+    passes = None if found.cost is None else found.cost.passes
+    known = {"support": found.support, "grounding_passes": passes}
     return {name: value for name, value in known.items() if value is not None}
