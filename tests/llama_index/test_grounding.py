@@ -187,9 +187,8 @@ async def test_an_answer_is_not_lost_where_its_grounding_fails(is_async):
 
 
 def test_nodes_that_do_not_fit_are_a_reason_that_says_their_sizes():
-    long = "a" * 3000
-    llm = reading()
-    scored = UncertaintyQueryEngine(inner(llm, (long, long), "refine"), grounding=True)
+    long, other = "a" * 3000, "b" * 3000
+    scored = UncertaintyQueryEngine(inner(reading(), (long, other), "refine"), grounding=True)
     found = metadata_of(scored.query("?"))["grounding"]
     assert found["support"] is None
     assert "the sources have 3002, 3002 tokens" in found["reason"]
