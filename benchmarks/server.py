@@ -1,7 +1,8 @@
 """What exact statistics of a server cost: the server, its client, and the bytes of its answers.
 
 A server with the plugin, whose answers have statistics, against a plain one that was started
-separately; both stay up, and are asked in turn by the same bare HTTP client. Throughput is tokens a
+separately, asked in turn by the same bare HTTP client. All processes of one stand still while the
+other is asked: an idle worker of vLLM spins, and takes a core from its neighbour. Throughput is tokens a
 second of whole answers, and the time to the first token that of a stream's first line, median over
 all requests, each with a prompt of its own; the figures are first tokens a second, so that higher
 is better.
@@ -17,6 +18,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
+import signal
 import statistics
 import tempfile
 import time
@@ -43,6 +46,8 @@ PROMPT = (84, 104, 101)
 FLAGS = ("--no-enforce-eager", "--max-num-seqs", "32")
 ENVIRONMENT = {"TORCHDYNAMO_DISABLE": "0"}
 
+Measure = Callable[[VLLMServer, int], float]
+
 _numbers = itertools.count()
 
 
@@ -65,7 +70,35 @@ def both_servers(flags: tuple[str, ...] = FLAGS) -> Iterator[dict[str, VLLMServe
             (room / name).mkdir()
             server = vllm_server(room / name, plugins=plugins, flags=flags, environment=ENVIRONMENT)
             servers[name] = stack.enter_context(server)
+            stack.enter_context(standing_still(servers[name]))
         yield servers
+
+
+@contextmanager
+def standing_still(server: VLLMServer) -> Iterator[None]:
+    """Stop all processes of a server until the block ends."""
+    os.killpg(server.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.killpg(server.pid, signal.SIGCONT)
+
+
+@contextmanager
+def awake(server: VLLMServer) -> Iterator[None]:
+    """Let a server that stands still go on until the block ends, once it has answered."""
+    os.killpg(server.pid, signal.SIGCONT)
+    try:
+        server.post("completions", **completion(2))
+        yield
+    finally:
+        os.killpg(server.pid, signal.SIGSTOP)
+
+
+def asked_alone(measure: Measure, server: VLLMServer, callers: int) -> float:
+    """Return what is measured of a server while the other one stands still."""
+    with awake(server):
+        return measure(server, callers)
 
 
 def server_figures(servers: dict[str, VLLMServer], repetitions: int = REPETITIONS) -> Any:
@@ -74,7 +107,7 @@ def server_figures(servers: dict[str, VLLMServer], repetitions: int = REPETITION
     for callers in CONCURRENCY:
         for what, measure in (("tokens", tokens_a_second), ("first tokens", first_tokens_a_second)):
             runs = {
-                f"{name}, {what} a second, {callers} callers": partial(measure, one, callers)
+                f"{name}, {what} a second, {callers} callers": partial(asked_alone, measure, one, callers)
                 for name, one in servers.items()
             }
             best_of(1, runs)
@@ -227,11 +260,12 @@ def body_figures(server: VLLMServer) -> Any:
         "rows": {"uncertainty": "rows"},
         "top 20": {"uncertainty": False, "logprobs": 20},
     }
-    sizes = {
-        f"bytes of 20 tokens, {name}": len(server.respond("completions", **body).content)
-        for name, fields in kinds.items()
-        if (body := {**completion(20), **fields})
-    }
+    with awake(server):
+        sizes = {
+            f"bytes of 20 tokens, {name}": len(server.respond("completions", **body).content)
+            for name, fields in kinds.items()
+            if (body := {**completion(20), **fields})
+        }
     _, statistics_bytes, _, top = sizes.values()
     return sizes, {"bytes of top 20 / of statistics": (10.0, top / statistics_bytes)}
 

@@ -82,3 +82,14 @@ def test_tokens_have_their_log_probabilities_and_ranks(seed, rows):
     np.testing.assert_array_equal(found[:, 0], tokens)
     np.testing.assert_allclose(found[:, 1], logprobs, rtol=0, atol=1e-6)
     assert (np.abs(found[:, 2] - ranks.numpy()) <= 1).all()  # of tokens with equal logits
+
+
+def test_what_others_mark_for_their_compiled_code_compiles_nothing_here():
+    with torch.inference_mode():
+        device_sums.warm_up(1031, torch.float32)
+        logits, tokens = logits_of(1, 4, 1031), torch.zeros(4, dtype=torch.long)
+        torch._dynamo.decorators.mark_unbacked(logits, 0)  # as vLLM does in `gather_logprobs`
+        with torch.compiler.set_stance("fail_on_recompile"):
+            found = row_statistics(logits)
+            token_statistics(logits, found.total, tokens)
+    assert_statistics(found, logits)

@@ -39,7 +39,7 @@ def row_statistics(logits: torch.Tensor, *, has_forbidden: bool = False) -> RowS
     """
     size = logits.shape[-1]
     if _compiled and logits.is_cpu and not has_forbidden and size >= _BLOCK:
-        return RowStatistics(*_compiled(logits))
+        return RowStatistics(*_compiled(_unmarked(logits)))
     rows_at_once = max(1, _CHUNK.get(logits.device.type, _CHUNK_ELSEWHERE) // size)
     parts = [_in_place(chunk.float(), has_forbidden) for chunk in logits.split(rows_at_once)]
     return RowStatistics(*map(torch.cat, zip(*parts, strict=True)))
@@ -53,7 +53,7 @@ def token_statistics(
     `total` is that of the `RowStatistics`; the rank counts the logits that are no lower.
     """
     if _compiled_find and logits.is_cpu and logits.is_contiguous():
-        found: torch.Tensor = _compiled_find(logits, total, token_ids)
+        found: torch.Tensor = _compiled_find(_unmarked(logits), total, token_ids)
         return found
     return _find(logits, total, token_ids)
 
@@ -69,6 +69,15 @@ def warm_up(vocabulary_size: int, dtype: torch.dtype) -> None:
             logits = torch.zeros(rows, vocabulary_size)
             _, total = row_statistics(logits)
             token_statistics(logits, total, torch.zeros(rows, dtype=torch.long))
+
+
+def _unmarked(logits: torch.Tensor) -> torch.Tensor:
+    """Return logits without the marks that others have put on them for their own compiled code.
+
+    vLLM marks the number of rows as one that the compiler must not know; it would compile ours
+    once more, for a single core.
+    """
+    return logits.detach()
 
 
 def _in_place(logits: torch.Tensor, has_forbidden: bool) -> RowStatistics:
