@@ -58,6 +58,19 @@ def token_statistics(
     return _find(logits, total, token_ids)
 
 
+def statistics_and_tokens(
+    logits: torch.Tensor, token_ids: torch.Tensor, *, has_forbidden: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the `SUMS` and one token's log-probability, float64 [rows, 7], and its rank, [rows].
+
+    It is `row_statistics` and `token_statistics` at once.
+    """
+    if _compiled_both and logits.is_cpu and not has_forbidden and logits.shape[-1] >= _BLOCK:
+        values, ranks = _compiled_both(_unmarked(logits), token_ids)
+        return values, ranks
+    return _both(row_statistics(logits, has_forbidden=has_forbidden), logits, token_ids)
+
+
 def warm_up(vocabulary_size: int, dtype: torch.dtype) -> None:
     """Compile what an engine's steps will need, for one row and for any number.
 
@@ -135,6 +148,19 @@ def _normalized(sums: torch.Tensor, support: torch.Tensor, maximum: torch.Tensor
     return RowStatistics(torch.stack(terms, -1), maximum[:, 0].double() + log_mass)
 
 
+def _both_in_one_loop(
+    logits: torch.Tensor, token_ids: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    return _both(_in_one_loop(logits), logits, token_ids)
+
+
+def _both(
+    found: RowStatistics, logits: torch.Tensor, token_ids: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    tokens = _find(logits, found.total, token_ids)
+    return torch.cat([found.sums, tokens[:, 1:2]], -1), tokens[:, 2].long()
+
+
 def _find(logits: torch.Tensor, total: torch.Tensor, token_ids: torch.Tensor) -> torch.Tensor:
     chosen = logits.gather(-1, token_ids[:, None])
     ranks = (logits >= chosen).sum(-1)
@@ -145,6 +171,7 @@ def _find(logits: torch.Tensor, total: torch.Tensor, token_ids: torch.Tensor) ->
 _compiles = has_compiler() and os.environ.get("TORCHDYNAMO_DISABLE") != "1"
 _compiled = torch.compile(_in_one_loop) if _compiles else None
 _compiled_find = torch.compile(_find) if _compiles else None
+_compiled_both = torch.compile(_both_in_one_loop) if _compiles else None
 
 
 def _total(terms: torch.Tensor) -> torch.Tensor:

@@ -34,17 +34,21 @@ def gather(logprobs, count, token_ids) -> LogprobsTensors:
     return LogprobsTensors(ids, torch.cat([own, top], dim=1), ranks)
 
 
-def marked(**options) -> SamplingParams:
-    return SamplingParams(extra_args={MARK: [options.pop("scored_from", -1)]}, **options)
+def marked(*, scored_from: int = -1, is_all: bool = False, **options) -> SamplingParams:
+    return SamplingParams(extra_args={MARK: [scored_from, is_all]}, **options)
 
 
 @pytest.mark.parametrize("forbidden", [0, 690])
-def test_rows_follow_from_the_whole_distributions(forbidden):
+@pytest.mark.parametrize("is_all", [True, False])
+def test_rows_follow_from_the_whole_distributions(forbidden, is_all):
     logprobs, step = log_probabilities(4, forbidden=forbidden), engine.Step()
     tokens = torch.tensor([0, 3, 5, 9])
-    step.samples = engine.Wanted(True, bool(forbidden))
-    found = engine.gathered(step, gather, logprobs, 2, tokens)
-    assert found.logprobs.shape == (4, 3 + WIDTH)
+    step.samples = engine.Wanted(True, bool(forbidden), is_all)
+    given = engine.scores_of(step, lambda logits: logits, logprobs + 7)
+    found = engine.gathered(step, gather, given, 0 if is_all else 2, tokens)
+    assert found.logprobs.shape == (4, (1 if is_all else 3) + WIDTH)
+    ranks = (logprobs >= logprobs.gather(-1, tokens[:, None])).sum(-1)
+    assert found.selected_token_ranks.tolist() == ranks.tolist()
     rows = rows_of(found.logprob_token_ids.numpy(), found.selected_token_ranks.numpy())
     whole = logprobs.double().numpy()
     whole -= np.logaddexp.reduce(whole, -1, keepdims=True)
@@ -74,13 +78,33 @@ def test_a_batch_is_wanted_if_any_of_it_is():
     plain, grammar = SamplingParams(), SamplingParams()
     grammar.structured_outputs = SimpleNamespace()
     assert engine.wanted_of([plain, None]) == engine.NOTHING
-    assert engine.wanted_of([plain, marked(), grammar]) == engine.Wanted(True, True)
+    assert engine.wanted_of([plain, marked(), grammar]) == engine.Wanted(True, True, False)
     slots = {0: engine.wanted_of([plain]), 5: engine.wanted_of([marked()])}
     assert engine.any_wanted(slots, np.array([0, 7])) == engine.NOTHING
     assert engine.any_wanted(slots, np.array([0, 5])).is_wanted
 
 
-@pytest.mark.parametrize("value", [None, 3, "1", [1, 2], ["0"], [1.0], [True], {"a": 1}])
+def test_log_probabilities_are_computed_where_any_of_a_batch_needs_them():
+    alone = marked(is_all=True, logprobs=0)
+    for batch, is_all in (
+        ([alone, alone], True),
+        ([alone, SamplingParams()], True),
+        ([alone, marked(logprobs=0)], False),
+        ([alone, SamplingParams(logprobs=0)], False),
+        ([alone, SamplingParams(logprob_token_ids=[3])], False),
+    ):
+        step, logits = engine.Step(), log_probabilities(2) + 7
+        step.samples = engine.wanted_of(batch)
+        assert step.samples.is_all is is_all
+        scores = engine.scores_of(step, lambda given: given.log_softmax(-1), logits)
+        assert torch.allclose(scores, logits if is_all else log_probabilities(2), atol=1e-5)
+        assert scores is not logits  # these are changed before a token is sampled
+
+
+@pytest.mark.parametrize(
+    "value",
+    [None, 3, "1", [1], [1, 2], ["0", True], [1.0, True], [True, True], [1, True, 2], {"a": 1}],
+)
 def test_a_malformed_mark_is_none(value):
     assert engine.wanted_of([SamplingParams(extra_args={MARK: value})]) == engine.NOTHING
 

@@ -61,7 +61,7 @@ def output_of(state, tokens, finish_reason="stop") -> RequestOutput:
 def test_a_request_is_marked_unless_it_wants_nothing(make):
     plain, declined = make(), make(uncertainty=False)
     assert front.mark(plain) is None and front.mark(declined) is None
-    assert plain.vllm_xargs == {MARK: [-1]} and declined.vllm_xargs is None
+    assert plain.vllm_xargs == {MARK: [-1, False]} and declined.vllm_xargs is None
 
 
 def test_no_caller_can_set_the_mark_itself():
@@ -93,14 +93,15 @@ async def test_what_is_allowed_goes_on_with_its_tools_as_they_were_written():
         return {"tools": tools}
 
     raw = SimpleNamespace(json=body)
-    assert await hooks.bodies(original, None, chat(tools=tools), raw) == {MARK: [-1]}
+    assert await hooks.bodies(original, None, chat(tools=tools), raw) == {MARK: [-1, False]}
 
 
 def test_an_answer_has_the_rows_of_its_tokens_and_the_caller_what_was_asked_for():
     request = completion(uncertainty="rows")
     front.mark(request)
     state = state_of(request)
-    assert state.sent.sampling_params.logprobs == 0
+    params = state.sent.sampling_params
+    assert params.logprobs == 0 and params.extra_args == {MARK: [-1, True]}
     assert step(state, [4, 5]).new_logprobs is None  # none were asked for
     step(state, [6])
     found = output_of(state, [4, 5, 6])
@@ -118,6 +119,7 @@ def test_log_probabilities_that_were_asked_for_stay_without_the_columns():
     request = completion()
     front.mark(request)
     state = state_of(request, logprobs=2)
+    assert state.sent.sampling_params.extra_args == {MARK: [-1, False]}
     left = step(state, [4]).new_logprobs
     assert left.logprobs.shape == (1, 3)
     np.testing.assert_array_equal(left.logprobs, sent([4], has_columns=False).logprobs)
@@ -231,7 +233,7 @@ async def test_an_answer_of_a_chat_has_them_too(is_stream):
 
 
 def test_a_step_computes_columns_for_those_who_want_them_alone():
-    marked = SamplingParams(extra_args={MARK: [-1]})
+    marked = SamplingParams(extra_args={MARK: [-1, False]})
     runner = SimpleNamespace(
         requests={"a": SimpleNamespace(sampling_params=marked)},
         input_batch=SimpleNamespace(req_ids=["a"]),
@@ -252,7 +254,7 @@ def test_of_the_cache_only_what_precedes_the_first_scored_token_is_used():
     def original(self, request):
         asked.append(self.coordinator.find_longest_cache_hit([], 100))
 
-    for extra, most in (({MARK: [32]}, 31), ({MARK: [-1]}, 100), (None, 100)):
+    for extra, most in (({MARK: [32, False]}, 31), ({MARK: [-1, False]}, 100), (None, 100)):
         request = SimpleNamespace(sampling_params=SamplingParams(extra_args=extra))
         hooks.prefix_cache(original, Cache(), request)
         assert asked.pop() == most

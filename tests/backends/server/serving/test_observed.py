@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from vllm.v1.outputs import LogprobsLists, LogprobsTensors
 
 from uq_llm_integrations.backends.server.serving.columns import packed
-from uq_llm_integrations.backends.server.serving.marks import Mark
+from uq_llm_integrations.backends.server.serving.marks import VALUES, Mark
 from uq_llm_integrations.backends.server.serving.observed import (
     NO_COLUMNS,
     OTHER_TOKENS,
@@ -24,8 +24,9 @@ def sent(tokens, *, k: int = 2, has_columns: bool = True) -> LogprobsLists:
     ids = torch.tensor(tokens, dtype=torch.int32)[:, None].expand(-1, k + 1)
     logprobs = torch.full((count, k + 1), -1.0)
     if has_columns:
-        own = -torch.tensor(tokens, dtype=torch.float64)
-        columns = packed(torch.ones(count, 6, dtype=torch.float64), own, torch.int32)
+        values = torch.ones(count, VALUES, dtype=torch.float64)
+        values[:, -1] = -torch.tensor(tokens, dtype=torch.float64)
+        columns = packed(values, torch.int32)
         ids = torch.cat([ids, columns.ids], dim=1)
         logprobs = torch.cat([logprobs, columns.logprobs], dim=1)
     return LogprobsLists(ids.numpy(), logprobs.numpy(), np.arange(1, count + 1), None)

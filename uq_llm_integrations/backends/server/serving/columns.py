@@ -29,11 +29,10 @@ class Columns(NamedTuple):
     logprobs: torch.Tensor
 
 
-def packed(sums: torch.Tensor, logprobs: torch.Tensor, ids_type: torch.dtype) -> Columns:
-    """Return the columns of rows' sums, float64 [rows, 6], and log-probabilities, [rows]."""
+def packed(values: torch.Tensor, ids_type: torch.dtype) -> Columns:
+    """Return the columns of rows' sums and log-probability, contiguous float64 [rows, 7]."""
     import torch
 
-    values = torch.cat([sums, logprobs.double()[:, None]], dim=-1).contiguous()
     ids = values.view(torch.int32).to(ids_type)
     return Columns(ids, torch.full_like(ids, SENTINEL, dtype=torch.float32))
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from uq_llm_integrations.backends.server.serving.columns import Columns, packed
-from uq_llm_integrations.backends.server.serving.marks import WIDTH, read_mark
+from uq_llm_integrations.backends.server.serving.marks import WIDTH, Mark, read_mark
 
 if TYPE_CHECKING:
     import torch
@@ -18,10 +18,14 @@ T = TypeVar("T")
 
 
 class Wanted(NamedTuple):
-    """Whether some rows' statistics are wanted, and whether a grammar forbids tokens in any."""
+    """What is wanted of some rows."""
 
     is_wanted: bool = False
+    """Whether some of them need their statistics."""
     has_forbidden: bool = False
+    """Whether a grammar forbids tokens in any."""
+    is_all: bool = True
+    """Whether none of them needs anything but its statistics."""
 
 
 NOTHING = Wanted()
@@ -39,10 +43,27 @@ class Step:
 def wanted_of(batch: list[SamplingParams | None]) -> Wanted:
     """Return what is wanted of a batch with these parameters."""
     params = [one for one in batch if one is not None]
+    marks = [read_mark(one.extra_args) for one in params]
     return Wanted(
-        any(read_mark(one.extra_args) is not None for one in params),
+        any(marks),
         any(one.structured_outputs is not None for one in params),
+        all(_needs_nothing_else(*one) for one in zip(params, marks, strict=True)),
     )
+
+
+def _needs_nothing_else(params: SamplingParams, mark: Mark | None) -> bool:
+    return params.num_logprobs is None if mark is None else mark.is_all
+
+
+def scores_of(
+    step: Step, log_softmax: Callable[[torch.Tensor], torch.Tensor], logits: torch.Tensor
+) -> torch.Tensor:
+    """Return log-probabilities, or logits where nobody needs more than the statistics of these.
+
+    They are copied, since the logits are changed before a token is sampled.
+    """
+    is_all = step.samples.is_wanted and step.samples.is_all
+    return logits.clone() if is_all else log_softmax(logits)
 
 
 def scores_prompt(params: SamplingParams) -> bool:
@@ -67,7 +88,22 @@ def gathered(
             return gather(logprobs, count, token_ids)
         found = gather(logprobs, count - WIDTH, token_ids)
         return with_columns(found, logprobs, has_forbidden=False)
+    if step.samples.is_wanted and step.samples.is_all:
+        return columns_alone(logprobs, token_ids, has_forbidden=step.samples.has_forbidden)
     return with_wanted(step, gather(logprobs, count, token_ids), logprobs)
+
+
+def columns_alone(
+    scores: torch.Tensor, token_ids: torch.Tensor, *, has_forbidden: bool
+) -> LogprobsTensors:
+    """Return the columns beside the tokens' own log-probabilities, without any of other tokens."""
+    from vllm.v1.outputs import LogprobsTensors
+
+    from uq_llm_integrations.backends.token_statistics_torch import statistics_and_tokens
+
+    values, ranks = statistics_and_tokens(scores, token_ids, has_forbidden=has_forbidden)
+    found = LogprobsTensors(token_ids[:, None].int(), values[:, -1:].float(), ranks)
+    return appended(found, packed(values, found.logprob_token_ids.dtype))
 
 
 def with_wanted(step: Step, found: LogprobsTensors, scores: torch.Tensor) -> LogprobsTensors:
@@ -90,11 +126,13 @@ def statistics_of(found: LogprobsTensors, scores: torch.Tensor, *, has_forbidden
 
     The first id in each row of `found` is that of its own token.
     """
+    import torch
+
     from uq_llm_integrations.backends.token_statistics_torch import row_statistics
 
     sums, total = row_statistics(scores, has_forbidden=has_forbidden)
-    own = scores.gather(-1, found.logprob_token_ids[:, :1].long())[:, 0]
-    return packed(sums, own.double() - total, found.logprob_token_ids.dtype)
+    own = scores.gather(-1, found.logprob_token_ids[:, :1].long()).double() - total[:, None]
+    return packed(torch.cat([sums, own], -1), found.logprob_token_ids.dtype)
 
 
 def appended(found: LogprobsTensors, columns: Columns) -> LogprobsTensors:
@@ -111,15 +149,26 @@ def warm_up(vocabulary_size: int) -> None:
     """Compile for the CPU what the first request would otherwise wait for."""
     import torch
 
-    from uq_llm_integrations.backends import token_statistics_torch
+    from uq_llm_integrations.backends.token_statistics_torch import (
+        row_statistics,
+        statistics_and_tokens,
+    )
 
-    token_statistics_torch.warm_up(vocabulary_size, torch.float32)
+    with torch.inference_mode():  # as the steps are: outside, torch would compile another version
+        for rows in (1, 2):
+            logits = torch.zeros(rows, vocabulary_size)
+            row_statistics(logits)
+            statistics_and_tokens(logits, torch.zeros(rows, dtype=torch.long))
 
 
 def any_wanted(slots: Mapping[int, Wanted], batch: Iterable[Any]) -> Wanted:
     """Return what is wanted of the requests in some slots of the V2 runner."""
     found = [slots.get(int(slot), NOTHING) for slot in batch]
-    return Wanted(any(one.is_wanted for one in found), any(one.has_forbidden for one in found))
+    return Wanted(
+        any(one.is_wanted for one in found),
+        any(one.has_forbidden for one in found),
+        all(one.is_all for one in found),
+    )
 
 
 def prompt_width(params: SamplingParams) -> int | None:

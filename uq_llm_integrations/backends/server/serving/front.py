@@ -81,6 +81,7 @@ def begin(state: Any, request: Any) -> None:
     request.sampling_params = params = copy(params)  # samples of one request share it
     if params.num_logprobs is None:
         params.logprobs = 0
+        params.extra_args = {**params.extra_args, MARK: [*found._replace(is_all=True)]}
     if not found.scores_prompt:
         return
     if params.prompt_logprobs == -1:

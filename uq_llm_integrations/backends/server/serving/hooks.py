@@ -37,6 +37,12 @@ PROMPTS = engine.PromptBatch()
 # In the engine: the V1 model runner.
 
 
+@hook(Place.ENGINE, f"{_SAMPLER}.compute_logprobs(logits)")
+def v1_scores(original: Hook, logits: Any) -> Any:
+    """Compute no log-probabilities that nobody needs."""
+    return engine.scores_of(STEP, original, logits)
+
+
 @hook(Place.ENGINE, f"{_SAMPLER}.gather_logprobs(logprobs, num_logprobs, token_ids)")
 def v1_log_probabilities(original: Hook, logprobs: Any, num_logprobs: int, token_ids: Any) -> Any:
     """Put the columns beside the log-probabilities of tokens."""

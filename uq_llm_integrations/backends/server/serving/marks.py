@@ -29,6 +29,8 @@ class Mark(NamedTuple):
 
     scored_from: int = NOTHING_SCORED
     """The first token of the prompt to be scored; `NOTHING_SCORED` where none is."""
+    is_all: bool = False
+    """Whether the request itself asked for no log-probabilities, so that these are all it needs."""
 
     @property
     def scores_prompt(self) -> bool:
@@ -39,8 +41,8 @@ class Mark(NamedTuple):
 def read_mark(extra_args: object) -> Mark | None:
     """Return the mark in `SamplingParams.extra_args`, None where there is none."""
     value = extra_args.get(MARK) if isinstance(extra_args, dict) else None
-    if isinstance(value, list | tuple) and len(value) == 1 and type(value[0]) is int:
-        return Mark(max(value[0], NOTHING_SCORED))
+    if isinstance(value, list | tuple) and [*map(type, value)] == [int, bool]:
+        return Mark(max(value[0], NOTHING_SCORED), value[1])
     return None
 
 

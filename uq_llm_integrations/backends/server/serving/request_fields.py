@@ -8,6 +8,7 @@ from typing import Any
 from uq_llm_integrations.backends.server.serving.marks import (
     MARK,
     NOTHING_SCORED,
+    Mark,
 )
 from uq_llm_integrations.errors import InvalidRequestError, described
 
@@ -25,7 +26,7 @@ class Wish:
 
     def as_extra_args(self) -> dict[str, Any]:
         """Return what is added to the request's `vllm_xargs`."""
-        return {MARK: [self.scored_from]}
+        return {MARK: [*Mark(self.scored_from)]}
 
 
 def read_wish(fields: dict[str, Any] | None, *, echoes_logprobs: bool = False) -> Wish | None:
