@@ -9,8 +9,9 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import reduce
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -255,10 +256,12 @@ def joined(traces: Sequence[TokenTrace], size: int) -> TokenTrace:
     return reduce(TokenTrace.joined, full)
 
 
+_values = attrgetter(*(field.name for field in fields(TokenTrace)))
+
+
 def _fields(trace: TokenTrace) -> tuple[object, ...]:
-    names = (name for name, one in vars(trace).items() if isinstance(one, np.ndarray))
     width = 0 if trace.top_ids is None else trace.top_ids.shape[1]
-    return (*names, width, trace.why_inexact)
+    return (*map(type, _values(trace)), width, trace.why_inexact)
 
 
 def cached_tokens(body: Mapping[str, Any], most: int) -> int:
