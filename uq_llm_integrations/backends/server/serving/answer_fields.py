@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +19,8 @@ from uq_llm_integrations.records import Floats
 
 NOT_OBSERVED = "the server observed none of this answer's tokens"
 
+Scores = dict[str, float | None]
+
 _TOKEN = COLUMNS.index("token")
 
 
@@ -26,7 +29,7 @@ def entropies(rows: Floats) -> list[float | None]:
     return _numbers(exact_statistics(rows)["entropy"])
 
 
-def scores(rows: Floats) -> dict[str, float | None]:
+def scores(rows: Floats) -> Scores:
     """Return scores of tokens as a whole; one of which some is not known is None."""
     if not len(rows):
         return {"mean_entropy": None, "perplexity": None}
@@ -37,11 +40,16 @@ def scores(rows: Floats) -> dict[str, float | None]:
 
 
 def described(
-    observed: Observed, first: int, wish: Wish, *, scored: Floats | None, hides_tokens: bool = False
+    observed: Observed,
+    first: int,
+    wish: Wish,
+    *,
+    whole: Scores | None,
+    hides_tokens: bool = False,
 ) -> dict[str, Any]:
     """Return a response's `uncertainty` for some tokens, of which `first` is the first.
 
-    `scored` are the rows that the scores are of, None where they are still to come.
+    `whole` are the scores of all of them, None where these are still to come.
     """
     rows = observed.rows
     told: dict[str, Any] = {
@@ -51,8 +59,8 @@ def described(
         "first": first,
         "entropy": entropies(rows),
     }
-    if scored is not None:
-        told["scores"] = scores(scored)
+    if whole is not None:
+        told["scores"] = whole
     if wish.has_rows:
         told["rows"] = _encoded(rows, hides_tokens=hides_tokens)
     return told
@@ -100,16 +108,15 @@ class Answers:
         """Return the `uncertainty` of the tokens that wait; the last has the whole's scores."""
         rows = self.choices.setdefault(index, ChoiceRows())
         first, waiting = rows.flush()
-        whole = joined(rows.given) if is_last else NOTHING
-        if is_last:
-            self.metrics.count(scores(whole.rows)["mean_entropy"], whole.why_inexact is None)
-        return described(
-            waiting,
-            first,
-            self.wish,
-            scored=whole.rows if is_last else None,
-            hides_tokens=self.hides_tokens,
-        )
+        whole = self._whole(rows) if is_last else None
+        return described(waiting, first, self.wish, whole=whole, hides_tokens=self.hides_tokens)
+
+    def _whole(self, rows: ChoiceRows) -> Scores:
+        """Return the scores of a choice, and count it."""
+        seen = joined(rows.given)
+        found = scores(seen.rows)
+        self.metrics.count(found["mean_entropy"], seen.why_inexact is None)
+        return found
 
     def prompt_part(self, index: int) -> dict[str, Any] | None:
         """Return the `prompt_uncertainty` of a choice, once."""
@@ -117,7 +124,7 @@ class Answers:
         if observed is None:
             return None
         scored = observed.rows[1:] if self.wish.scored_from == 0 else observed.rows
-        return described(observed, self.wish.scored_from, self.wish, scored=scored)
+        return described(observed, self.wish.scored_from, self.wish, whole=scores(scored))
 
 
 def beside(values: Sequence[float | None], count: int) -> list[float | None]:
@@ -138,4 +145,4 @@ def _numbers(values: Floats) -> list[float | None]:
 
 
 def _number(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
+    return float(value) if math.isfinite(value) else None
