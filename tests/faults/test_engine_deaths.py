@@ -59,8 +59,9 @@ async def one_death(model: UncertaintyModel, kind: str, first: int) -> Sequence[
     await asyncio.sleep(seed_of(WHERE, kind, first).uniform(0.0, 1.0))
     name, number = DEATHS[kind]
     for process in psutil.Process().children(recursive=True):
-        if name in " ".join(process.cmdline()):
-            process.send_signal(number)
+        with suppress(psutil.NoSuchProcess):  # one of the engine before, killed and not yet reaped
+            if name in " ".join(process.cmdline()):
+                process.send_signal(number)
     late = [asyncio.ensure_future(answered(one)) for one in range(CALLERS // 2, CALLERS)]
     return await asyncio.gather(*early, *late)
 
