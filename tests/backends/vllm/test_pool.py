@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from types import SimpleNamespace
 
 import pytest
 from vllm.exceptions import MaxQueuedTokensError, QueueOverflowError
@@ -25,6 +26,7 @@ class FakeLLM:
     """An engine that is at once ready, and remembers whether it was shut down."""
 
     errored = False
+    engine_core = SimpleNamespace(resources=SimpleNamespace(engine_manager=None))
 
     def __init__(self) -> None:
         self.was_shut_down = threading.Event()

@@ -108,7 +108,9 @@ async def test_every_caller_of_a_hanging_engine_gets_an_error_by_the_deadline(en
     results = await outcomes(backend, 3, lambda: os.kill(worker.pid, signal.SIGSTOP))
     assert [type(result) for result in results] == [EngineTimeoutError] * 3
     assert {str(result) for result in results} == {"no sign of life for 3.0 seconds"}
+    core = psutil.Process(worker.ppid())
     await asyncio.to_thread(backend.close)
+    assert not core.is_running(), "a killed process was left unreaped"
     assert not psutil.wait_procs(processes, timeout=60)[1]
 
 

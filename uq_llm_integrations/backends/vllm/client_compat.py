@@ -7,6 +7,7 @@ processes in `worker.compat`.
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -36,6 +37,7 @@ _ASYNC_LLM = "vllm.v1.engine.async_llm:AsyncLLM"
 _PARSER = "vllm.parser.abstract_parser:Parser"
 _FLAT = "vllm.logprobs:FlatLogprobs"
 _PYTHON = ("3.11", "3.12", "3.13")
+_REAPING_SECONDS = 2.0
 
 
 # Starting an engine.
@@ -202,11 +204,25 @@ def tokenizer_of(llm: AsyncLLM) -> TokenizerLike | None:
     return llm.tokenizer
 
 
-@reach(f"{_ASYNC_LLM}.shutdown(timeout)", f"{_ASYNC_LLM}.__del__")
+@reach(
+    f"{_ASYNC_LLM}.shutdown(timeout)",
+    f"{_ASYNC_LLM}.__del__",
+    f"{_ASYNC_LLM}.engine_core",
+    "vllm.v1.engine.core_client:BackgroundResources.engine_manager",
+    "vllm.v1.engine.utils:CoreEngineProcManager.processes",
+)
 def shut_down(llm: AsyncLLM, seconds: float) -> None:
-    """End an engine's processes, and let `__del__`, whose modules may be gone, do nothing."""
+    """End an engine's processes, and let `__del__`, whose modules may be gone, do nothing.
+
+    vLLM kills those that do not end by themselves, and leaves them unreaped.
+    """
+    manager = llm.engine_core.resources.engine_manager
+    processes = [*manager.processes] if manager else []
     llm.shutdown(timeout=seconds)
     llm.shutdown = _nothing
+    for process in multiprocessing.active_children():
+        if process in processes:
+            process.join(_REAPING_SECONDS)
 
 
 @reach(
