@@ -37,7 +37,7 @@ from tests.vllm_server import MODEL, VLLMServer, vllm_server
 from uq_llm_integrations import Request, VLLMServerBackend
 
 REPETITIONS = 6
-SERVER_REPETITIONS, SECONDS = 10, 3.0  # two equal servers differ by 8 % in shorter runs
+SERVER_REPETITIONS, SECONDS = 10, 3.0  # equal servers differ by too much in shorter runs
 CONCURRENCY = 1, 8, 32
 TOKENS = 32
 CALLERS, CALLS = 64, 1024
