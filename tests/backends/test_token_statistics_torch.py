@@ -14,6 +14,7 @@ from uq_llm_integrations.backends.token_statistics import dense_rows
 from uq_llm_integrations.backends.token_statistics_torch import (
     RowStatistics,
     row_statistics,
+    statistics_and_tokens,
     token_statistics,
 )
 
@@ -84,12 +85,29 @@ def test_tokens_have_their_log_probabilities_and_ranks(seed, rows):
     assert (np.abs(found[:, 2] - ranks.numpy()) <= 1).all()  # of tokens with equal logits
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("forbidden", [0, 39_000])
+def test_both_at_once_are_the_same(dtype, forbidden):
+    logits = logits_of(1, 3, 40_000).to(dtype)
+    logits[:, 40_000 - forbidden :] = -torch.inf
+    has_forbidden, tokens = bool(forbidden), torch.tensor([5, 70, 900])
+    values, ranks = statistics_and_tokens(logits, tokens, has_forbidden=has_forbidden)
+    sums, total = row_statistics(logits, has_forbidden=has_forbidden)
+    own = token_statistics(logits, total, tokens)
+    np.testing.assert_allclose(values, torch.cat([sums, own[:, 1:2]], -1), rtol=1e-6, atol=1e-6)
+    assert ranks.tolist() == own[:, 2].tolist()
+
+
 def test_what_others_mark_for_their_compiled_code_compiles_nothing_here():
     with torch.inference_mode():
         device_sums.warm_up(1031, torch.float32)
+        device_sums.warm_up_both(1031, torch.bfloat16)
         logits, tokens = logits_of(1, 4, 1031), torch.zeros(4, dtype=torch.long)
-        torch._dynamo.decorators.mark_unbacked(logits, 0)  # as vLLM does in `gather_logprobs`
+        half = logits.bfloat16()
+        for one in (logits, half):
+            torch._dynamo.decorators.mark_unbacked(one, 0)  # as vLLM does in `gather_logprobs`
         with torch.compiler.set_stance("fail_on_recompile"):
             found = row_statistics(logits)
             token_statistics(logits, found.total, tokens)
+            statistics_and_tokens(half, tokens)
     assert_statistics(found, logits)

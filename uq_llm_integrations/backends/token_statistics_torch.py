@@ -37,10 +37,9 @@ def row_statistics(logits: torch.Tensor, *, has_forbidden: bool = False) -> RowS
 
     `has_forbidden` says that a grammar has set some of them to -inf.
     """
-    size = logits.shape[-1]
-    if _compiled and logits.is_cpu and not has_forbidden and size >= _BLOCK:
+    if _compiled and _is_for_one_loop(logits, has_forbidden):
         return RowStatistics(*_compiled(_unmarked(logits)))
-    rows_at_once = max(1, _CHUNK.get(logits.device.type, _CHUNK_ELSEWHERE) // size)
+    rows_at_once = max(1, _CHUNK.get(logits.device.type, _CHUNK_ELSEWHERE) // logits.shape[-1])
     parts = [_in_place(chunk.float(), has_forbidden) for chunk in logits.split(rows_at_once)]
     return RowStatistics(*map(torch.cat, zip(*parts, strict=True)))
 
@@ -65,7 +64,7 @@ def statistics_and_tokens(
 
     It is `row_statistics` and `token_statistics` at once.
     """
-    if _compiled_both and logits.is_cpu and not has_forbidden and logits.shape[-1] >= _BLOCK:
+    if _compiled_both and _is_for_one_loop(logits, has_forbidden):
         values, ranks = _compiled_both(_unmarked(logits), token_ids)
         return values, ranks
     return _both(row_statistics(logits, has_forbidden=has_forbidden), logits, token_ids)
@@ -82,6 +81,19 @@ def warm_up(vocabulary_size: int, dtype: torch.dtype) -> None:
             logits = torch.zeros(rows, vocabulary_size)
             _, total = row_statistics(logits)
             token_statistics(logits, total, torch.zeros(rows, dtype=torch.long))
+
+
+def warm_up_both(vocabulary_size: int, dtype: torch.dtype) -> None:
+    """Compile `statistics_and_tokens` of logits, and `row_statistics` of log-probabilities."""
+    with torch.inference_mode():
+        for rows in (1, 2):
+            row_statistics(torch.zeros(rows, vocabulary_size))
+            logits = torch.zeros(rows, vocabulary_size, dtype=dtype)
+            statistics_and_tokens(logits, torch.zeros(rows, dtype=torch.long))
+
+
+def _is_for_one_loop(logits: torch.Tensor, has_forbidden: bool) -> bool:
+    return logits.is_cpu and not has_forbidden and logits.shape[-1] >= _BLOCK
 
 
 def _unmarked(logits: torch.Tensor) -> torch.Tensor:

@@ -27,6 +27,11 @@ class Wanted(NamedTuple):
     is_all: bool = True
     """Whether none of them needs anything but its statistics."""
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether statistics are wanted, and nothing else."""
+        return self.is_wanted and self.is_all
+
 
 NOTHING = Wanted()
 
@@ -62,8 +67,7 @@ def scores_of(
 
     They are copied, since the logits are changed before a token is sampled.
     """
-    is_all = step.samples.is_wanted and step.samples.is_all
-    return logits.clone() if is_all else log_softmax(logits)
+    return logits.clone() if step.samples.is_alone else log_softmax(logits)
 
 
 def scores_prompt(params: SamplingParams) -> bool:
@@ -88,7 +92,7 @@ def gathered(
             return gather(logprobs, count, token_ids)
         found = gather(logprobs, count - WIDTH, token_ids)
         return with_columns(found, logprobs, has_forbidden=False)
-    if step.samples.is_wanted and step.samples.is_all:
+    if step.samples.is_alone:
         return columns_alone(logprobs, token_ids, has_forbidden=step.samples.has_forbidden)
     return with_wanted(step, gather(logprobs, count, token_ids), logprobs)
 
@@ -145,20 +149,11 @@ def appended(found: LogprobsTensors, columns: Columns) -> LogprobsTensors:
     )
 
 
-def warm_up(vocabulary_size: int) -> None:
+def warm_up(vocabulary_size: int, dtype: torch.dtype) -> None:
     """Compile for the CPU what the first request would otherwise wait for."""
-    import torch
+    from uq_llm_integrations.backends import token_statistics_torch
 
-    from uq_llm_integrations.backends.token_statistics_torch import (
-        row_statistics,
-        statistics_and_tokens,
-    )
-
-    with torch.inference_mode():  # as the steps are: outside, torch would compile another version
-        for rows in (1, 2):
-            logits = torch.zeros(rows, vocabulary_size)
-            row_statistics(logits)
-            statistics_and_tokens(logits, torch.zeros(rows, dtype=torch.long))
+    token_statistics_torch.warm_up_both(vocabulary_size, dtype)
 
 
 def any_wanted(slots: Mapping[int, Wanted], batch: Iterable[Any]) -> Wanted:

@@ -92,11 +92,12 @@ def v1_prompts(original: Hook, self: Any, hidden_states: Any, scheduled: Any) ->
     "vllm.v1.worker.cpu_model_runner:CPUModelRunner.load_model",
     f"{_V1_RUNNER}.model_config",
     "vllm.config:ModelConfig.get_vocab_size()",
+    "vllm.config:ModelConfig.dtype",
 )
 def cpu_warm_up(original: Hook, self: Any, *arguments: Any, **options: Any) -> Any:
     """Compile at the start what the first request on a CPU would wait for."""
     loaded = original(self, *arguments, **options)
-    engine.warm_up(self.model_config.get_vocab_size())
+    engine.warm_up(self.model_config.get_vocab_size(), self.model_config.dtype)
     return loaded
 
 
