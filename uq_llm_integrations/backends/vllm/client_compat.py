@@ -21,6 +21,7 @@ import numpy as np
 
 from uq_llm_integrations.backends.reaches import reach
 from uq_llm_integrations.backends.vision_guard import hide_mismatched_builds
+from uq_llm_integrations.backends.vllm.shared_memory import free, memory_of
 from uq_llm_integrations.errors import MissingDependencyError
 from uq_llm_integrations.records import Floats, Integers
 
@@ -214,15 +215,18 @@ def tokenizer_of(llm: AsyncLLM) -> TokenizerLike | None:
 def shut_down(llm: AsyncLLM, seconds: float) -> None:
     """End an engine's processes, and let `__del__`, whose modules may be gone, do nothing.
 
-    vLLM kills those that do not end by themselves, and leaves them unreaped.
+    vLLM kills those that do not end by themselves, and leaves them unreaped, and their shared
+    memory behind.
     """
     manager = llm.engine_core.resources.engine_manager
     processes = [*manager.processes] if manager else []
+    memory = memory_of(one.pid for one in processes if one.pid is not None)
     llm.shutdown(timeout=seconds)
     llm.shutdown = _nothing
     for process in multiprocessing.active_children():
         if process in processes:
             process.join(_REAPING_SECONDS)
+    free(memory)
 
 
 @reach(
