@@ -10,6 +10,7 @@ from tests.evaluation.browser import CHROMIUM, browser
 from tests.evaluation.graded_items import evaluation_of, saved
 from uq_llm_integrations import ConfigurationError, Usage
 from uq_llm_integrations.evaluation import write_report
+from uq_llm_integrations.report.heat_map import SHADES
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")
@@ -120,9 +121,21 @@ def test_what_cannot_be_shown_is_said(page, tmp_path):
         write_report(many(), tmp_path / "no" / "report.html")
 
 
-def test_the_picture_is_a_png(page, tmp_path):
-    page(many("東京 $x^2"), png=tmp_path / "report.png")
-    assert (tmp_path / "report.png").read_bytes().startswith(b"\x89PNG")
+def test_the_picture_shows_the_methods_and_the_tokens_of_mistakes_too(page, tmp_path):
+    from matplotlib.colors import to_rgb
+    from matplotlib.image import imread
+
+    def picture(evaluation):
+        page(evaluation, png=tmp_path / "report.png")
+        return imread(tmp_path / "report.png")[..., :3]
+
+    seen = picture(many("東京 $x^2"))
+    unsure, _ = SHADES[3]
+    assert np.isclose(seen, to_rgb(unsure), atol=1e-3).all(-1).sum() > 1000
+    wrong = [number % 2 == 0 for number in range(40)]
+    one, two = ({name: [*range(40)] for name in names} for names in ("a", "ab"))
+    more = len(picture(evaluation_of(two, wrong))) - len(picture(evaluation_of(one, wrong)))
+    assert more > 10, "a line of the table"
 
 
 def test_the_command_writes_both(tmp_path, monkeypatch):

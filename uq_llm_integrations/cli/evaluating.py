@@ -16,7 +16,6 @@ from uq_llm_integrations import evaluation as evaluations
 from uq_llm_integrations.calibration.calibration_file import Calibration
 from uq_llm_integrations.calibration.confidence import Kind
 from uq_llm_integrations.calibration.guarantees import Among, GroupThresholds, Threshold
-from uq_llm_integrations.calibration.measured import Metric
 from uq_llm_integrations.cli.application import app, errors_in_words
 from uq_llm_integrations.cli.model_options import AsJson, ModelOptions, model_of
 from uq_llm_integrations.cli.option_groups import with_groups
@@ -25,6 +24,7 @@ from uq_llm_integrations.errors import ConfigurationError
 from uq_llm_integrations.evaluation import Evaluation, Grader, MethodSummary
 from uq_llm_integrations.evaluation.correctness import GraderName, as_grader
 from uq_llm_integrations.evaluation.recommending import MetricName
+from uq_llm_integrations.evaluation.summaries import COLUMNS
 from uq_llm_integrations.model import UncertaintyModel
 from uq_llm_integrations.report.terminal import json_text
 from uq_llm_integrations.settings import ALL_AFFORDABLE
@@ -220,26 +220,12 @@ def _print(rows: Sequence[MethodSummary], words: str, console: Console) -> None:
 
 
 def _table(rows: Sequence[MethodSummary]) -> Table:
-    table = Table("method", "AUROC", "PRR", box=None, header_style="bold", pad_edge=False)
-    for name in ("tokens", "passes", "seconds", "unknown"):
-        table.add_column(name, justify="right")
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for place, name in enumerate(COLUMNS):
+        table.add_column(name, justify="left" if place < 3 else "right")
     for one in rows:
-        cost = one.cost
-        costs = (
-            ("?", "?", "?")
-            if cost is None
-            else (f"{cost.tokens:.0f}", f"{cost.passes:.1f}", f"{cost.seconds:.2f}")
-        )
-        cells = (one.method, _metric(one.auroc), _metric(one.prr), *costs, str(one.unknown))
-        table.add_row(*map(Text, cells))
+        table.add_row(*map(Text, one.cells))
     return table
-
-
-def _metric(metric: Metric) -> str:
-    if metric.value is None:
-        return "unknown"
-    ends = metric.interval
-    return f"{metric.value:.3f}" + (f" ({ends.lower:.3f} to {ends.upper:.3f})" if ends else "")
 
 
 def _thresholds(made: Calibration) -> list[tuple[str, Threshold]]:

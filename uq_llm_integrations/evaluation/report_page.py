@@ -13,12 +13,14 @@ from typing import Any
 
 from uq_llm_integrations.errors import ConfigurationError
 from uq_llm_integrations.evaluation.charts import Chart, charts_of
-from uq_llm_integrations.evaluation.drawing import save_png, svg_of
+from uq_llm_integrations.evaluation.drawing import svg_of
 from uq_llm_integrations.evaluation.items import Evaluation, Item
+from uq_llm_integrations.evaluation.picture import Picture
 from uq_llm_integrations.evaluation.recommending import recommend
 from uq_llm_integrations.evaluation.summaries import summaries
 from uq_llm_integrations.optional_packages import optional_module
 from uq_llm_integrations.report.heat_map import STYLES, tokens_html
+from uq_llm_integrations.report.token_values import TokenValues
 from uq_llm_integrations.report.visible_text import safe_html, visible
 
 MOST_MISTAKES = 10
@@ -28,7 +30,7 @@ MOST_MISTAKES = 10
 def write_report(
     evaluation: Evaluation, path: str | Path, *, png: str | Path | None = None
 ) -> None:
-    """Write a page that shows an evaluation, and with `png` its charts and mistakes as a picture.
+    """Write a page that shows an evaluation, and with `png` the same as a picture.
 
     It has the recommendation, risk-coverage curves, a reliability diagram, histograms, all methods
     with their cost, and the wrong answers of which the recommended method is most certain, token by
@@ -51,8 +53,8 @@ def write_report(
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be written: {error}") from error
     if png is not None:
-        lines = ["The worst confident mistakes", *(one.line for one in mistakes)]
-        save_png(charts, visible(title), lines, png)
+        answers = [(one.line, one.values) for one in mistakes]
+        Picture(visible(title), charts, rows, answers).save(png)
 
 
 @dataclass(frozen=True)
@@ -71,12 +73,17 @@ class Mistake:
         return _markup(tokens_html(values, classes=True))
 
     @property
+    def values(self) -> TokenValues:
+        """The tokens of the answer; where they were not kept, its text as one."""
+        return self.item.tokens or TokenValues((self.item.text or "",))
+
+    @property
     def line(self) -> str:
-        """Question, answer and right answers in a line."""
+        """Score, question and right answers in a line."""
         question = self.item.question
-        texts = (question.question, self.item.text or "", " or ".join(question.answers))
-        asked, said, right = (shorten(visible(one), 60, placeholder=" ...") for one in texts)
-        return f"{self.score:.4f}  {asked}  {said}  (right: {right})"
+        texts = (question.question, " or ".join(question.answers))
+        asked, right = (shorten(visible(one), 60, placeholder=" ...") for one in texts)
+        return f"{self.score:.4f}  {asked}  (right: {right})"
 
 
 def worst_mistakes(

@@ -30,6 +30,10 @@ class Cost(PlainRecord):
     """Of how many answers it is the average."""
 
 
+COLUMNS = ("method", "AUROC", "PRR", "tokens", "passes", "seconds", "unknown")
+"""What the cells of a `MethodSummary` are of."""
+
+
 @dataclass(frozen=True)
 class MethodSummary(PlainRecord):
     """How well a method tells right answers from wrong ones, with intervals, and its cost."""
@@ -44,6 +48,17 @@ class MethodSummary(PlainRecord):
     def unknown(self) -> int:
         """How many scores are unknown."""
         return self.auroc.unknown
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """What a table says of the method, in `COLUMNS`."""
+        cost = self.cost
+        costs = (
+            ("?", "?", "?")
+            if cost is None
+            else (f"{cost.tokens:.0f}", f"{cost.passes:.1f}", f"{cost.seconds:.2f}")
+        )
+        return (self.method, _cell(self.auroc), _cell(self.prr), *costs, str(self.unknown))
 
 
 def summaries(
@@ -130,3 +145,10 @@ def _summary(evaluation: Evaluation, method: str, resamples: int, seed: int) -> 
 
 def _value(metric: Metric) -> float:
     return -1.0 if metric.value is None else metric.value
+
+
+def _cell(metric: Metric) -> str:
+    if metric.value is None:
+        return "unknown"
+    ends = metric.interval
+    return f"{metric.value:.3f}" + (f" ({ends.lower:.3f} to {ends.upper:.3f})" if ends else "")

@@ -33,14 +33,22 @@ LIMITS = (0.25, 0.75, 1.5, 3.0)
 LEVELS = ("sure", "fairly sure", "in doubt", "unsure", "very unsure")
 """The words for the levels."""
 
-STYLES = (
-    "",
-    "background:#fee8c8;color:#1a1a1a",
-    "background:#fdbb84;color:#1a1a1a",
-    "background:#c0341d;color:#ffffff;text-decoration:underline dotted",
-    "background:#7f0000;color:#ffffff;text-decoration:underline",
+SHADES = (
+    None,
+    ("#fee8c8", "#1a1a1a"),
+    ("#fdbb84", "#1a1a1a"),
+    ("#c0341d", "#ffffff"),
+    ("#7f0000", "#ffffff"),
 )
-"""The declarations of each level in CSS; all have a contrast of 4.5 to 1 at least."""
+"""The colours of each level's ground and text; all have a contrast of 4.5 to 1 at least."""
+
+_LINES = ("", "", "", ";text-decoration:underline dotted", ";text-decoration:underline")
+
+STYLES = tuple(
+    f"background:{shade[0]};color:{shade[1]}{line}" if shade else ""
+    for shade, line in zip(SHADES, _LINES, strict=True)
+)
+"""The declarations of each level in CSS."""
 
 _TEXT = "white-space:pre-wrap;overflow-wrap:anywhere;line-height:1.7"
 
