@@ -93,3 +93,17 @@ async def test_a_start_that_may_take_long_lets_no_silent_engine_live_longer(engi
     async with asyncio.timeout(60):
         while engine.failure is None:
             await asyncio.sleep(0.01)
+
+
+async def test_a_dead_engine_leaves_no_task_that_waits_for_it(engine):
+    before = asyncio.all_tasks()
+    engine.forget_rows("cancelled")
+    with pytest.raises(EngineDeadError):
+        call = asyncio.create_task(engine.call_worker("any", deadline=600.0))
+        await asyncio.sleep(0.01)
+        engine.llm.errored = True
+        await call
+    engine.forget_rows("cancelled later")
+    async with asyncio.timeout(10):
+        while asyncio.all_tasks() - before:
+            await asyncio.sleep(0.01)

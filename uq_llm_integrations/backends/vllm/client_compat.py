@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import threading
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import fields
 from multiprocessing import process as multiprocessing_process
@@ -26,6 +26,8 @@ from uq_llm_integrations.errors import MissingDependencyError
 from uq_llm_integrations.records import Floats, Integers
 
 if TYPE_CHECKING:
+    from multiprocessing.process import BaseProcess
+
     from vllm import RequestOutput, SamplingParams
     from vllm.config import VllmConfig
     from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
@@ -206,27 +208,35 @@ def tokenizer_of(llm: AsyncLLM) -> TokenizerLike | None:
 
 
 @reach(
-    f"{_ASYNC_LLM}.shutdown(timeout)",
-    f"{_ASYNC_LLM}.__del__",
     f"{_ASYNC_LLM}.engine_core",
     "vllm.v1.engine.core_client:BackgroundResources.engine_manager",
     "vllm.v1.engine.utils:CoreEngineProcManager.processes",
 )
-def shut_down(llm: AsyncLLM, seconds: float) -> None:
+def processes_of(llm: AsyncLLM) -> list[BaseProcess]:
+    """Return an engine's own processes, which may have ended; their children are its workers."""
+    manager = llm.engine_core.resources.engine_manager
+    return [*manager.processes] if manager else []
+
+
+def shared_memory_of(llm: AsyncLLM) -> set[str]:
+    """Return the names of the shared memory of an engine's living processes."""
+    return memory_of(one.pid for one in processes_of(llm) if one.pid is not None)
+
+
+@reach(f"{_ASYNC_LLM}.shutdown(timeout)", f"{_ASYNC_LLM}.__del__")
+def shut_down(llm: AsyncLLM, seconds: float, memory: Set[str]) -> None:
     """End an engine's processes, and let `__del__`, whose modules may be gone, do nothing.
 
     vLLM kills those that do not end by themselves, and leaves them unreaped, and their shared
-    memory behind.
+    memory behind; `memory` is what they were seen to have.
     """
-    manager = llm.engine_core.resources.engine_manager
-    processes = [*manager.processes] if manager else []
-    memory = memory_of(one.pid for one in processes if one.pid is not None)
+    processes, left = processes_of(llm), memory | shared_memory_of(llm)
     llm.shutdown(timeout=seconds)
     llm.shutdown = _nothing
     for process in multiprocessing.active_children():
         if process in processes:
             process.join(_REAPING_SECONDS)
-    free(memory)
+    free(left)
 
 
 @reach(

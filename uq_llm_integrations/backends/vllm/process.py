@@ -8,7 +8,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Set
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -80,6 +80,7 @@ class EngineProcess:
         *,
         owns_loop: bool = True,
         restarts: int = 0,
+        memory: Set[str] = frozenset(),
     ) -> None:
         self.llm = llm
         self.loop = loop
@@ -87,12 +88,15 @@ class EngineProcess:
         """Whether the loop ends with the engine."""
         self.restarts = restarts
         """How many engines with the same arguments have died before it, one after the other."""
+        self.memory = memory
+        """The names of the shared memory of its processes, which may be gone before it."""
         self.why_no_probe = why_no_probe
         self.failure: EngineFailure | None = None
         self._pid = os.getpid()
         self._life = LifeCheck(llm, self._fail_all)
         self._unread: dict[str, asyncio.Future[bytes]] = {}
         self._reader: asyncio.Task[None] | None = None
+        self._forgetting: set[asyncio.Task[Any]] = set()
         self._attaching: asyncio.Task[bool] | None = None
         self.sharing: asyncio.Task[None] | None = None
         """The check whether the model can be inspected, once someone needs it."""
@@ -182,9 +186,17 @@ class EngineProcess:
 
     def forget_rows(self, *names: str) -> None:
         """Let the probe drop what it kept of a request that was cancelled."""
+        if self.is_dead:
+            return
         with suppress(RuntimeError):  # the loop is closing, and the engine with it
             forgetting = asyncio.create_task(self._call(TAKE, list(names)))
-            forgetting.add_done_callback(lambda task: task.cancelled() or task.exception())
+            self._forgetting.add(forgetting)
+            forgetting.add_done_callback(self._forgotten)
+
+    def _forgotten(self, forgetting: asyncio.Task[Any]) -> None:
+        self._forgetting.discard(forgetting)
+        if not forgetting.cancelled():
+            forgetting.exception()  # the engine's death is told to those who wait for it
 
     async def recorded(self) -> list[str]:
         """Return the requests of which the probe still keeps something."""
@@ -204,7 +216,8 @@ class EngineProcess:
         if self.owns_loop:
             # First, so that nothing takes the processes' end for a failure.
             self.loop.stop(seconds / 2)
-        client_compat.shut_down(self.llm, seconds - (time.monotonic() - begun))
+        left = seconds - (time.monotonic() - begun)
+        client_compat.shut_down(self.llm, left, self.memory)
 
     async def _read(self) -> None:
         await asyncio.sleep(0)  # let others that finished in the same step join
@@ -232,8 +245,9 @@ class EngineProcess:
     def _fail_all(self, failure: EngineFailure) -> None:
         logger.error("%s", failure)
         self.failure = failure
-        if self._reader:  # what it waits for does not come
-            self._reader.cancel()
+        for waiting in (self._reader, *self._forgetting):  # what they wait for does not come
+            if waiting:
+                waiting.cancel()
         client_compat.fail_requests(self.llm, failure)
 
 
