@@ -13,6 +13,7 @@ SOURCES = (
     "Tea is served at four.",
 )
 QUESTION = "What is the password of the archive?"
+BLOCK = 128  # tokens that the cache keeps or drops together
 TOLERANCE = 2e-3  # nats a token, between one batch and another
 
 
@@ -43,6 +44,16 @@ def test_all_numbers_are_those_of_single_passes(backend, chat):
         np.testing.assert_allclose(one.by_token, (alone + loss) / 2, atol=2 * TOLERANCE)
     assert found.main == 1 and found.is_grounded
     assert "".join(found.tokens) == "The password is bluebird."
+
+
+def test_what_the_prompts_begin_with_is_computed_once(backend):
+    """With the question, all prompts but one begin with the long source."""
+    long = " ".join(f"Room {number} is on floor {number % 7}." for number in range(60))
+    found = UncertaintyModel(backend).ground("bluebird", (long, *SOURCES[1:]), QUESTION)
+    shared = len(backend.run(backend.encode_data(long)))
+    begin_with_it = 4  # all three, without the second, without the third, and alone
+    assert found.cost.passes == 8
+    assert found.cost.cached_tokens >= (begin_with_it - 1) * (shared - 2 * BLOCK)
 
 
 def test_names_of_control_tokens_in_a_source_open_no_turn(backend):

@@ -134,6 +134,7 @@ def _cost(passes: Ablations, seconds: float) -> GroundingCost:
         scored_tokens=usage.scored_tokens,
         ratio=tokens / passes.generation_tokens,
         seconds=seconds,
+        cached_tokens=usage.cached_tokens,
     )
 
 

@@ -33,12 +33,14 @@ class GroundingCost(PlainRecord):
     passes: int
     """Forward passes over a prompt and the answer, nearly all at the same time."""
     prompt_tokens: int
-    """Tokens of the prompts of all passes; the engine's prefix cache saves a part of them."""
+    """Tokens of the prompts of all passes, with those that were in the prefix cache."""
     scored_tokens: int
     """Tokens of the answer, counted once a pass."""
     ratio: float
     """All these tokens, as a multiple of those that generating the answer from all sources took."""
     seconds: float
+    cached_tokens: int = 0
+    """Tokens of the prompts that the engine took from its prefix cache; 0 where none is known."""
 
 
 @dataclass(frozen=True)

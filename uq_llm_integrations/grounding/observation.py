@@ -21,7 +21,11 @@ def as_result(found: GroundedAnswer) -> Result:
     """Return the answer with what it cost and what was decided; it has no method's score."""
     usage = Usage()
     if cost := found.cost:
-        usage = Usage(prompt_tokens=cost.prompt_tokens, scored_tokens=cost.scored_tokens)
+        usage = Usage(
+            prompt_tokens=cost.prompt_tokens,
+            scored_tokens=cost.scored_tokens,
+            cached_tokens=cost.cached_tokens,
+        )
     candidate = Candidate((), (), found.answer, TokenTrace(0, np.zeros(0)))
     return Result((candidate,), ({},), usage, found.decision)
 
