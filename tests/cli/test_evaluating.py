@@ -81,8 +81,11 @@ def test_evaluate_again_goes_on_where_the_engine_was_lost(data, monkeypatch):
     assert len(Evaluation.load("evaluation.jsonl").items) == 6
 
 
-def test_evaluate_lets_another_model_judge(data, monkeypatch):
-    done, _ = run(monkeypatch, *ASK, "--judge", "judge.yaml")
+def test_evaluate_lets_another_model_judge_and_closes_both(data, monkeypatch):
+    closed = []
+    monkeypatch.setattr(ScriptedBackend, "close", lambda backend: closed.append(backend))
+    done, (model,) = run(monkeypatch, *ASK, "--judge", "judge.yaml")
+    assert model.backend in closed and len(closed) == 2
     assert done.stdout == "evaluation.jsonl: 0 right, 6 wrong, 0 not graded, 0 failed\n"
     assert Evaluation.load("evaluation.jsonl").setup.grader == "LLMJudge(scripted)"
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -174,8 +175,7 @@ def _evaluated(
         data, columns=dict(map(_column, asked.column or ())), split=asked.split
     )
     core = model_of(chosen, settings, defaults)
-    grader = _grader(asked)
-    with running(core, chosen.verbose):
+    with _grading(asked) as grader, running(core, chosen.verbose):
         found = evaluations.evaluate(
             core,
             questions,
@@ -199,10 +199,14 @@ def _column(given: str) -> tuple[str, str]:
     return field, name
 
 
-def _grader(asked: AskingOptions) -> Grader:
+@contextmanager
+def _grading(asked: AskingOptions) -> Iterator[Grader]:
+    """Yield what grades; a model that does is closed in the end."""
     if asked.judge is None:
-        return as_grader(asked.grader)
-    return evaluations.LLMJudge(UncertaintyModel.from_config(asked.judge))
+        yield as_grader(asked.grader)
+        return
+    with UncertaintyModel.from_config(asked.judge) as judge:
+        yield evaluations.LLMJudge(judge)
 
 
 def _counts(found: Evaluation, path: Path) -> str:
