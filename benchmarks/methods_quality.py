@@ -31,7 +31,7 @@ from benchmarks.one_pass import (
     values,
     verdict,
 )
-from benchmarks.report import conclude, record
+from benchmarks.report import BENCHMARKS, conclude, record, write_table
 from uq_llm_integrations import (
     METHODS,
     Backend,
@@ -72,6 +72,7 @@ def main() -> None:
         show(name, found[name])
     figures["cost"] = sets["capitals"].costs()
     backend.close()
+    write_table("methods", ["method", *SETS, "tokens", "seconds"], rows(found, figures["cost"]), BENCHMARKS)
     conclude("methods_quality", figures, goals(found))
 
 
@@ -145,6 +146,31 @@ def show(name: str, found: Mapping[str, Any]) -> None:
     by_auroc = sorted(found["methods"].items(), key=lambda one: -(one[1]["auroc"]["value"] or 0))
     for method, both in by_auroc:
         print(f"  {method}: AUROC {both['auroc']}, PRR {both['prr']}", flush=True)
+
+
+def rows(
+    found: Mapping[str, Mapping[str, Any]], costs: Mapping[str, Mapping[str, float]]
+) -> list[list[str]]:
+    """Return the cells of a table of all methods, the highest mean AUROC over the sets first."""
+
+    def mean(name: str) -> float:
+        return sum(one["methods"][name]["auroc"]["value"] for one in found.values())
+
+    return [
+        [name, *(cell(**one["methods"][name]) for one in found.values()), *cost_cells(costs[name])]
+        for name in sorted(costs, key=mean, reverse=True)
+    ]
+
+
+def cell(auroc: Mapping[str, Any], prr: Mapping[str, Any]) -> str:
+    """Return both measures in words."""
+    lower, upper = auroc["interval"]
+    return f"{auroc['value']:.2f} ({lower:.2f} to {upper:.2f}); {prr['value']:.2f}"
+
+
+def cost_cells(cost: Mapping[str, float]) -> list[str]:
+    """Return tokens and seconds in words."""
+    return [f"{cost['tokens']:.0f}", f"{cost['seconds']:.2f}"]
 
 
 if __name__ == "__main__":

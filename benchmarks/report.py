@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 RESULTS = Path(__file__).parent / "results"
-RELIABILITY = Path(__file__).parents[1] / "docs" / "reliability.md"
+DOCS = Path(__file__).parents[1] / "docs"
+BENCHMARKS, RELIABILITY = DOCS / "benchmarks.md", DOCS / "reliability.md"
 
 PACKAGES = (
     "vllm",
@@ -58,17 +59,19 @@ def record(name: str, figures: Any, goals: Mapping[str, tuple[float, float]]) ->
     (RESULTS / f"{name}.json").write_text(json.dumps(results, indent=2) + "\n")
 
 
-def write_table(name: str, heads: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Put a table between its marks in docs/reliability.md; the first column alone is no number.
+def write_table(
+    name: str, heads: Sequence[str], rows: Sequence[Sequence[object]], to: Path = RELIABILITY
+) -> None:
+    """Put a table between its marks on a page of docs; the first column alone is no number.
 
     Raises ValueError where the page has no such marks.
     """
-    page, start, end = RELIABILITY.read_text(), f"<!-- table {name} -->\n", "<!-- end -->"
+    page, start, end = to.read_text(), f"<!-- table {name} -->\n", "<!-- end -->"
     before, _, rest = page.partition(start)
     after = rest[rest.index(end) :]
     marks = ["---", *["---:"] * (len(heads) - 1)]
     lines = [f"| {' | '.join(map(str, row))} |\n" for row in (heads, marks, *rows)]
-    RELIABILITY.write_text("".join([before, start, "\n", *lines, "\n", after]))
+    to.write_text("".join([before, start, "\n", *lines, "\n", after]))
 
 
 def _machine() -> dict[str, Any]:
