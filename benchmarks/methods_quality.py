@@ -72,7 +72,8 @@ def main() -> None:
         show(name, found[name])
     figures["cost"] = sets["capitals"].costs()
     backend.close()
-    write_table("methods", ["method", *SETS, "tokens", "seconds"], rows(found, figures["cost"]), BENCHMARKS)
+    heads = ["method", *SETS, "tokens", "seconds"]
+    write_table("methods", heads, rows(found, figures["cost"]), to=BENCHMARKS)
     conclude("methods_quality", figures, goals(found))
 
 
