@@ -100,8 +100,8 @@ def test_both_at_once_are_the_same(dtype, forbidden):
 
 def test_what_others_mark_for_their_compiled_code_compiles_nothing_here():
     with torch.inference_mode():
-        device_sums.warm_up(1031, torch.float32)
-        device_sums.warm_up_both(1031, torch.bfloat16)
+        device_sums.warm_up(1031, torch.float32, torch.device("cpu"))
+        device_sums.warm_up_both(1031, torch.bfloat16, torch.device("cpu"))
         logits, tokens = logits_of(1, 4, 1031), torch.zeros(4, dtype=torch.long)
         half = logits.bfloat16()
         for one in (logits, half):

@@ -29,7 +29,7 @@ MODES = {
 )
 def engine(request):
     runner, arguments = request.param
-    sizes = {"max_model_len": 1024, "max_num_seqs": 16, "gpu_memory_utilization": 0.3}
+    sizes = {"max_model_len": 1024, "max_num_seqs": 16, "gpu_memory_utilization": 0.1}
     with pytest.MonkeyPatch.context() as patch:
         if runner is not None:
             patch.setenv("VLLM_USE_V2_MODEL_RUNNER", runner)

@@ -15,7 +15,7 @@ from uq_llm_integrations.backends.token_statistics import column, dense_rows, ex
 
 V1, V2 = ({"VLLM_USE_V2_MODEL_RUNNER": one} for one in "01")
 GUESSED = {"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 3}
-BESIDE_OTHERS = ("--gpu-memory-utilization", "0.3")
+BESIDE_OTHERS = ("--gpu-memory-utilization", "0.1")
 COUNTING = "1 2 3 4 5 6 7 8 9 10 1 2 3 4 5 6 7"
 
 

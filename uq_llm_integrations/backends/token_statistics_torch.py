@@ -3,13 +3,19 @@
 import math
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import NamedTuple
 
 import torch
 
+from uq_llm_integrations.backends.token_statistics import SUMS
+
 # A log-probability below this counts as that of a forbidden token.
 _FORBIDDEN = -1e4
+
+# Where columns begin in what the kernel for GPUs returns, after the sums and a log-probability.
+_TOTAL, _TOKEN = 7, 8
 
 # Elements worked on at a time: what stays in a core's caches on the CPU, 64 MiB on other devices.
 _CHUNK = {"cpu": 1 << 20}
@@ -21,6 +27,19 @@ _BLOCK = 512
 def has_compiler() -> bool:
     """Return whether torch can compile for the CPU on this machine."""
     return shutil.which(os.environ.get("CXX", "g++")) is not None
+
+
+@cache
+def _one_kernel() -> Callable[..., torch.Tensor] | None:
+    """Return what computes rows on a GPU, None where Triton is missing or cannot compile."""
+    named = os.environ.get("CC")
+    if not any(map(shutil.which, [named] if named else ["clang", "gcc"])):
+        return None
+    try:
+        from uq_llm_integrations.backends.token_statistics_triton import row_values
+    except ImportError:
+        return None
+    return row_values
 
 
 class RowStatistics(NamedTuple):
@@ -39,6 +58,8 @@ def row_statistics(logits: torch.Tensor, *, has_forbidden: bool = False) -> RowS
     """
     if _compiled and _is_for_one_loop(logits, has_forbidden):
         return RowStatistics(*_compiled(_unmarked(logits)))
+    if (values := _in_one_kernel(logits, None, has_forbidden)) is not None:
+        return RowStatistics(values[:, : len(SUMS)], values[:, _TOTAL])
     rows_at_once = max(1, _CHUNK.get(logits.device.type, _CHUNK_ELSEWHERE) // logits.shape[-1])
     parts = [_in_place(chunk.float(), has_forbidden) for chunk in logits.split(rows_at_once)]
     return RowStatistics(*map(torch.cat, zip(*parts, strict=True)))
@@ -54,6 +75,8 @@ def token_statistics(
     if _compiled_find and logits.is_cpu and logits.is_contiguous():
         found: torch.Tensor = _compiled_find(_unmarked(logits), total, token_ids)
         return found
+    if (values := _in_one_kernel(logits, token_ids, False)) is not None:
+        return values[:, _TOKEN:]  # computing the total once more costs next to nothing there
     return _find(logits, total, token_ids)
 
 
@@ -67,29 +90,40 @@ def statistics_and_tokens(
     if _compiled_both and _is_for_one_loop(logits, has_forbidden):
         values, ranks = _compiled_both(_unmarked(logits), token_ids)
         return values, ranks
+    if (values := _in_one_kernel(logits, token_ids, has_forbidden)) is not None:
+        return values[:, :_TOTAL], values[:, -1].long()
     return _both(row_statistics(logits, has_forbidden=has_forbidden), logits, token_ids)
 
 
-def warm_up(vocabulary_size: int, dtype: torch.dtype) -> None:
+def warm_up(vocabulary_size: int, dtype: torch.dtype, device: torch.device) -> None:
     """Compile what an engine's steps will need, for one row and for any number.
 
     The logits of prompts are of the model's own `dtype`.
     """
     with torch.inference_mode():  # as the steps are: outside, torch would compile another version
         for rows in (1, 2):
-            row_statistics(torch.zeros(rows, vocabulary_size, dtype=dtype))
-            logits = torch.zeros(rows, vocabulary_size)
+            row_statistics(torch.zeros(rows, vocabulary_size, dtype=dtype, device=device))
+            logits = torch.zeros(rows, vocabulary_size, device=device)
             _, total = row_statistics(logits)
-            token_statistics(logits, total, torch.zeros(rows, dtype=torch.long))
+            token_statistics(logits, total, torch.zeros_like(total, dtype=torch.long))
 
 
-def warm_up_both(vocabulary_size: int, dtype: torch.dtype) -> None:
+def warm_up_both(vocabulary_size: int, dtype: torch.dtype, device: torch.device) -> None:
     """Compile `statistics_and_tokens` of logits, and `row_statistics` of log-probabilities."""
     with torch.inference_mode():
         for rows in (1, 2):
-            row_statistics(torch.zeros(rows, vocabulary_size))
-            logits = torch.zeros(rows, vocabulary_size, dtype=dtype)
-            statistics_and_tokens(logits, torch.zeros(rows, dtype=torch.long))
+            row_statistics(torch.zeros(rows, vocabulary_size, device=device))
+            logits = torch.zeros(rows, vocabulary_size, dtype=dtype, device=device)
+            statistics_and_tokens(logits, torch.zeros(rows, dtype=torch.long, device=device))
+
+
+def _in_one_kernel(
+    logits: torch.Tensor, token_ids: torch.Tensor | None, has_forbidden: bool
+) -> torch.Tensor | None:
+    """Return the `row_values` of logits on a GPU, None where they must be computed otherwise."""
+    if not logits.is_cuda or logits.stride(-1) != 1 or not (row_values := _one_kernel()):
+        return None
+    return row_values(logits, token_ids, least=_FORBIDDEN if has_forbidden else -math.inf)
 
 
 def _is_for_one_loop(logits: torch.Tensor, has_forbidden: bool) -> bool:

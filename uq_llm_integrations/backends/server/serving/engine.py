@@ -149,11 +149,11 @@ def appended(found: LogprobsTensors, columns: Columns) -> LogprobsTensors:
     )
 
 
-def warm_up(vocabulary_size: int, dtype: torch.dtype) -> None:
-    """Compile for the CPU what the first request would otherwise wait for."""
+def warm_up(vocabulary_size: int, dtype: torch.dtype, device: torch.device) -> None:
+    """Compile what the first request would otherwise wait for."""
     from uq_llm_integrations.backends import token_statistics_torch
 
-    token_statistics_torch.warm_up_both(vocabulary_size, dtype)
+    token_statistics_torch.warm_up_both(vocabulary_size, dtype, device)
 
 
 def any_wanted(slots: Mapping[int, Wanted], batch: Iterable[Any]) -> Wanted:

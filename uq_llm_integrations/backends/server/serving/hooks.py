@@ -17,6 +17,8 @@ from uq_llm_integrations.errors import UncertaintyError
 
 _SAMPLER = "vllm.v1.sample.sampler:Sampler"
 _V1_RUNNER = "vllm.v1.worker.gpu_model_runner:GPUModelRunner"
+_OF_RUNNERS = ("model_config", "device")
+_V2_RUNNER = "vllm.v1.worker.gpu.model_runner:GPUModelRunner"
 _V2 = "vllm.v1.worker.gpu.sample"
 _V2_STATES = f"{_V2}.states:SamplingStates"
 _V2_REJECTION = "vllm.v1.worker.gpu.spec_decode.rejection_sampler"
@@ -87,17 +89,19 @@ def v1_prompts(original: Hook, self: Any, hidden_states: Any, scheduled: Any) ->
         STEP.prompts = None
 
 
+@hook(Place.ENGINE, f"{_V2_RUNNER}.load_model", *(f"{_V2_RUNNER}.{name}" for name in _OF_RUNNERS))
+@hook(Place.ENGINE, f"{_V1_RUNNER}.load_model", *(f"{_V1_RUNNER}.{name}" for name in _OF_RUNNERS))
 @hook(
     Place.ENGINE,
     "vllm.v1.worker.cpu_model_runner:CPUModelRunner.load_model",
-    f"{_V1_RUNNER}.model_config",
     "vllm.config:ModelConfig.get_vocab_size()",
     "vllm.config:ModelConfig.dtype",
 )
-def cpu_warm_up(original: Hook, self: Any, *arguments: Any, **options: Any) -> Any:
-    """Compile at the start what the first request on a CPU would wait for."""
+def warm_up(original: Hook, self: Any, *arguments: Any, **options: Any) -> Any:
+    """Compile at the start what the first request would wait for."""
     loaded = original(self, *arguments, **options)
-    engine.warm_up(self.model_config.get_vocab_size(), self.model_config.dtype)
+    config = self.model_config
+    engine.warm_up(config.get_vocab_size(), config.dtype, self.device)
     return loaded
 
 

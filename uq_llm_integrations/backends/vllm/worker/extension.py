@@ -220,9 +220,8 @@ class ProbeExtension:
 
     def uq_attach(self) -> bool:
         """Observe logits where the engine takes its log-probabilities; False where that fails."""
-        if self.model_runner.device.type == "cpu":
-            config = self.vllm_config.model_config
-            warm_up(config.get_vocab_size(), config.dtype)
+        config = self.vllm_config.model_config
+        warm_up(config.get_vocab_size(), config.dtype, self.model_runner.device)
         return TAP.attach(self.model_runner)
 
     def uq_take(self, requests: list[str]) -> list[bytes]:
