@@ -20,6 +20,8 @@ NO_TESTS = 5
 """How pytest ends where nothing was chosen."""
 
 ROOMS = ("test_served_modes.py", "test_engine_modes.py")
+KERNEL = "test_token_statistics.py"
+"""What has no modes."""
 MODES = {
     "V1-runner": 1,
     "V2-runner": 1,
@@ -40,7 +42,8 @@ def main() -> int:
     print(f"{count} GPUs; not longer than {SECONDS:.0f} s", flush=True)
     ends = time.monotonic() + SECONDS
     modes = [mode for mode, needed in MODES.items() if needed <= count]
-    runs = {(name, mode): start(name, mode) for name in ROOMS for mode in modes}
+    chosen = [(name, mode) for name in ROOMS for mode in modes]
+    runs = {one: start(*one) for one in [*chosen, (KERNEL, "")]}
     outcomes = {key: outcome(run, ends) for key, run in runs.items()}
     for (name, mode), said in outcomes.items():
         print(f"{name} {mode}: {said}")
