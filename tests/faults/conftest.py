@@ -30,20 +30,31 @@ class Held:
     def __init__(self) -> None:
         process = psutil.Process()
         self.threads = {*threading.enumerate()}
-        self.files = process.num_fds()
+        self.files = _open_files()
         self.children = {*filter(_is_no_tracker, process.children(recursive=True))}
         self.memory = {*os.listdir("/dev/shm")}
 
     def more_than(self, before: "Held") -> list[str]:
         """Return what has come since then."""
-        files, memory = self.files - before.files, self.memory - before.memory
+        memory = self.memory - before.memory
+        files = len(self.files) - len(before.files)
+        among = [what for number, what in self.files.items() if before.files.get(number) != what]
         memory -= _of_other_programs() if memory else set()
         return [
             *(f"thread {one.name}" for one in self.threads - before.threads),
-            *([f"{files} open files"] if files > 0 else []),
+            *([f"{files} open files, among {among}"] if files > 0 else []),
             *(f"process {one.pid}" for one in self.children - before.children),
             *(f"shared memory {one}" for one in memory),
         ]
+
+
+def _open_files() -> dict[str, str]:
+    """Return what each open file of this process is, by its number."""
+    found = {}
+    for number in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):  # that of the listing itself
+            found[number] = os.readlink(f"/proc/self/fd/{number}")
+    return found
 
 
 def _of_other_programs() -> set[str]:

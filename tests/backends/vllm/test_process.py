@@ -25,7 +25,7 @@ from uq_llm_integrations import (
     run_strategy,
 )
 from uq_llm_integrations.backends.vllm.launch import install_probe, own_main_module
-from uq_llm_integrations.backends.vllm.shared_memory import memory_of
+from uq_llm_integrations.backends.vllm.shared_memory import remains_of
 from uq_llm_integrations.checkpoints import resolve_model
 
 pytestmark = pytest.mark.engine
@@ -70,7 +70,7 @@ async def outcomes(backend, count: int, doom) -> list:
 
 async def test_every_caller_of_a_dead_engine_gets_an_error_and_a_fresh_one_comes_once(engine):
     backend, processes = engine
-    memory = memory_of(one.pid for one in processes)
+    memory = remains_of(one.pid for one in processes).memory
     others = engine_processes() - processes
     worker = max(processes, key=lambda process: process.memory_info().rss)
     strategy = RetryErrors(Single(), wait=wait_fixed(0))
@@ -84,7 +84,7 @@ async def test_every_caller_of_a_dead_engine_gets_an_error_and_a_fresh_one_comes
     (candidate,) = await backend.generate(Request((1,), sampling={"max_tokens": 1}))
     assert len(candidate.token_ids) == 1
     fresh = engine_processes() - others
-    memory |= memory_of(one.pid for one in fresh)
+    memory |= remains_of(one.pid for one in fresh).memory
     worker = max(fresh, key=lambda process: process.memory_info().rss)
     results = await outcomes(backend, 2, worker.kill)
     assert [type(result) for result in results] == [EngineLostError] * 2

@@ -5,7 +5,7 @@ import sys
 from multiprocessing import resource_tracker, shared_memory
 from pathlib import Path
 
-from uq_llm_integrations.backends.vllm.shared_memory import free, memory_of
+from uq_llm_integrations.backends.vllm.shared_memory import Remains, remains_of
 
 CHILD = """
 import subprocess, sys, time
@@ -32,20 +32,21 @@ def test_the_memory_of_a_killed_process_and_of_those_below_it_is_freed():
     with parent:
         name = parent.stdout.readline().strip()
         own = shared_memory.SharedMemory(create=True, size=8)
-        found = memory_of([parent.pid])
+        found = remains_of([parent.pid])
         (child,) = psutil.Process(parent.pid).children()
         child.kill()
         parent.kill()
     semaphore = f"loky-{child.pid}-x"
     resource_tracker.register(f"/{semaphore}", "semaphore")  # as an engine's processes do
-    assert found == {name, f"sem.{semaphore}"}
-    assert all(Path("/dev/shm", one).exists() for one in found)
-    free(found)
-    assert not any(Path("/dev/shm", one).exists() for one in found)
+    assert found.memory == {name, f"sem.{semaphore}"}
+    assert {one.pid for one in found.processes} >= {parent.pid, child.pid}
+    assert all(Path("/dev/shm", one).exists() for one in found.memory)
+    found.free(seconds=10)
+    assert not any(Path("/dev/shm", one).exists() for one in found.memory)
     own.close()
     own.unlink()
 
 
 def test_what_has_gone_by_itself_is_no_error():
-    free(["psm_there_is_none", "sem.loky-there-is-none"])
-    assert memory_of([2**22 + 1]) == set()
+    Remains(memory={"psm_there_is_none", "sem.loky-there-is-none"}).free(seconds=1)
+    assert remains_of([2**22 + 1]) == Remains()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import threading
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from multiprocessing import process as multiprocessing_process
@@ -21,7 +21,7 @@ import numpy as np
 
 from uq_llm_integrations.backends.reaches import reach
 from uq_llm_integrations.backends.vision_guard import hide_mismatched_builds
-from uq_llm_integrations.backends.vllm.shared_memory import free, memory_of
+from uq_llm_integrations.backends.vllm.shared_memory import Remains, remains_of
 from uq_llm_integrations.errors import MissingDependencyError
 from uq_llm_integrations.records import Floats, Integers
 
@@ -218,25 +218,25 @@ def processes_of(llm: AsyncLLM) -> list[BaseProcess]:
     return [*manager.processes] if manager else []
 
 
-def shared_memory_of(llm: AsyncLLM) -> set[str]:
-    """Return the names of the shared memory of an engine's living processes."""
-    return memory_of(one.pid for one in processes_of(llm) if one.pid is not None)
+def remains_of_engine(llm: AsyncLLM) -> Remains:
+    """Return an engine's living processes and their shared memory."""
+    return remains_of(one.pid for one in processes_of(llm) if one.pid is not None)
 
 
 @reach(f"{_ASYNC_LLM}.shutdown(timeout)", f"{_ASYNC_LLM}.__del__")
-def shut_down(llm: AsyncLLM, seconds: float, memory: Set[str]) -> None:
+def shut_down(llm: AsyncLLM, seconds: float, remains: Remains) -> None:
     """End an engine's processes, and let `__del__`, whose modules may be gone, do nothing.
 
     vLLM kills those that do not end by themselves, and leaves them unreaped, and their shared
-    memory behind; `memory` is what they were seen to have.
+    memory behind; `remains` is what was seen of them while they lived.
     """
-    processes, left = processes_of(llm), memory | shared_memory_of(llm)
+    processes, remains = processes_of(llm), remains.with_later(remains_of_engine(llm))
     llm.shutdown(timeout=seconds)
     llm.shutdown = _nothing
     for process in multiprocessing.active_children():
         if process in processes:
             process.join(_REAPING_SECONDS)
-    free(left)
+    remains.free(_REAPING_SECONDS)
 
 
 @reach(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 from uq_llm_integrations.backends.event_loop import LoopThread
-from uq_llm_integrations.backends.vllm.client_compat import disown, loop_of, shared_memory_of
+from uq_llm_integrations.backends.vllm.client_compat import disown, loop_of, remains_of_engine
 from uq_llm_integrations.backends.vllm.launch import (
     SpawnedProcesses,
     end_processes,
@@ -85,7 +85,7 @@ class EngineStart:
                 why_no_probe,
                 owns_loop=self._dead is None,
                 restarts=self._dead.restarts + 1 if self._dead else 0,
-                memory=shared_memory_of(llm),
+                remains=remains_of_engine(llm),
             )
             await self._attach_probe(engine)
             self._spawned.check()

@@ -8,7 +8,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Set
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,6 +16,7 @@ from uq_llm_integrations.backends.event_loop import LoopThread
 from uq_llm_integrations.backends.streams import closed_at_end
 from uq_llm_integrations.backends.vllm import client_compat
 from uq_llm_integrations.backends.vllm.life_check import EngineFailure, LifeCheck
+from uq_llm_integrations.backends.vllm.shared_memory import Remains
 from uq_llm_integrations.backends.vllm.worker.protocol import ATTACH, RECORDED, TAKE
 from uq_llm_integrations.errors import (
     EngineBusyError,
@@ -80,7 +81,7 @@ class EngineProcess:
         *,
         owns_loop: bool = True,
         restarts: int = 0,
-        memory: Set[str] = frozenset(),
+        remains: Remains | None = None,
     ) -> None:
         self.llm = llm
         self.loop = loop
@@ -88,8 +89,8 @@ class EngineProcess:
         """Whether the loop ends with the engine."""
         self.restarts = restarts
         """How many engines with the same arguments have died before it, one after the other."""
-        self.memory = memory
-        """The names of the shared memory of its processes, which may be gone before it."""
+        self.remains = remains or Remains()
+        """Its processes and their shared memory, since they may be gone before it is."""
         self.why_no_probe = why_no_probe
         self.failure: EngineFailure | None = None
         self._pid = os.getpid()
@@ -217,7 +218,7 @@ class EngineProcess:
             # First, so that nothing takes the processes' end for a failure.
             self.loop.stop(seconds / 2)
         left = seconds - (time.monotonic() - begun)
-        client_compat.shut_down(self.llm, left, self.memory)
+        client_compat.shut_down(self.llm, left, self.remains)
 
     async def _read(self) -> None:
         await asyncio.sleep(0)  # let others that finished in the same step join
