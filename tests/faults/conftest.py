@@ -77,6 +77,13 @@ def _is_no_tracker(process: psutil.Process) -> bool:
         return False
 
 
+@pytest.fixture(autouse=True)
+def nothing_kept_by_logs(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Drop the records of a test, whose tracebacks would keep an engine that has died."""
+    yield
+    caplog.get_records("call").clear()
+
+
 @pytest.fixture(scope="module")
 def nothing_left() -> Iterator[None]:
     """Fail where the tests of a file leave something; what is just ending has a minute for it."""
