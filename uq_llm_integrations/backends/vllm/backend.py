@@ -295,7 +295,8 @@ class VLLMEngineBackend(TokenizerBackend):
         if process is None:
             process = await POOL.aacquire(self._arguments, self._prepare, self._restarts)
             if surplus := self._replaced_by(process):
-                await asyncio.to_thread(POOL.release, surplus)
+                loop = asyncio.get_running_loop()  # a caller who is cancelled here releases it, too
+                await asyncio.shield(loop.run_in_executor(None, POOL.release, surplus))
         return process
 
     def _replaced_by(self, engine: EngineProcess) -> EngineProcess | None:
