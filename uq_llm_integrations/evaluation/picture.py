@@ -13,7 +13,7 @@ from uq_llm_integrations.evaluation.charts import Chart
 from uq_llm_integrations.evaluation.drawing import SIZE, figure_of
 from uq_llm_integrations.evaluation.summaries import COLUMNS, MethodSummary
 from uq_llm_integrations.optional_packages import optional_module
-from uq_llm_integrations.report.heat_map import LEVELS, LIMITS, SHADES, level_of
+from uq_llm_integrations.report.heat_map import SHADES, level_of, level_words
 from uq_llm_integrations.report.token_values import TokenValues
 from uq_llm_integrations.report.visible_text import visible
 
@@ -81,9 +81,8 @@ def _tabulate(axes: Any, methods: Sequence[MethodSummary]) -> None:
 def _list(axes: Any, mistakes: Sequence[tuple[str, TokenValues]]) -> None:
     """Write the legend and the mistakes from the top."""
     boxes = optional_module("matplotlib.offsetbox", "evaluation")
-    tops = (*(f"to {limit:g}" for limit in LIMITS), f"above {LIMITS[-1]:g} nats")
-    words = (f"{word} ({top})" for word, top in zip(LEVELS, tops, strict=True))
-    lines = [_line(boxes, [(word, level) for level, word in enumerate(words)])]
+    legend = [(words, level) for level, words in enumerate(level_words())]
+    lines = [_line(boxes, [("uncertainty in nats: ", 0), *legend])]
     for asked, tokens in mistakes:
         lines += [_line(boxes, [(asked, 0)]), _line(boxes, _levels(tokens))]
     packed = boxes.VPacker(children=lines, pad=0, sep=3)

@@ -109,6 +109,12 @@ def level_of(number: float) -> int:
     return sum(number > limit for limit in LIMITS)
 
 
+def level_words() -> list[str]:
+    """Return the words for each level with the nats that it goes to."""
+    tops = [f"to {limit:g}" for limit in LIMITS] + [f"above {LIMITS[-1]:g}"]
+    return [f"{word} ({top})" for word, top in zip(LEVELS, tops, strict=True)]
+
+
 def summary_of(texts: Sequence[str], numbers: Numbers, name: str) -> str:
     """Return a sentence on the tokens, for those who see no colours.
 
@@ -150,9 +156,8 @@ def _token(text: str, number: float | None, name: str, classes: bool) -> str:
 
 
 def _legend(name: str, classes: bool) -> str:
-    tops = [f"to {limit:g}" for limit in LIMITS] + [f"above {LIMITS[-1]:g}"]
-    words = (f"{word} ({top})" for word, top in zip(LEVELS, tops, strict=True))
-    parts = (f"<span {_look(level, classes)}>{one}</span>" for level, one in enumerate(words))
+    words = enumerate(level_words())
+    parts = (f"<span {_look(level, classes)}>{one}</span>" for level, one in words)
     return f"<small>{name} in nats: {' '.join(parts)}</small>"
 
 
