@@ -154,12 +154,12 @@ def rows(
 ) -> list[list[str]]:
     """Return the cells of a table of all methods, the highest mean AUROC over the sets first."""
 
-    def mean(name: str) -> float:
+    def total(name: str) -> float:
         return sum(one["methods"][name]["auroc"]["value"] for one in found.values())
 
     return [
         [name, *(cell(**one["methods"][name]) for one in found.values()), *cost_cells(costs[name])]
-        for name in sorted(costs, key=mean, reverse=True)
+        for name in sorted(costs, key=total, reverse=True)
     ]
 
 
